@@ -1,0 +1,92 @@
+"""Every error that oomwatch raises on purpose.
+
+    OomwatchError
+    ├── CgroupError             the cgroup tree cannot be used
+    │   ├── NoCgroupRoot        the directory is missing, or is no directory
+    │   └── NoMemoryController  cgroup v1, or v2 without the memory controller
+    ├── JournalError            the journal cannot be opened, read or written
+    │   ├── JournalLocked       another daemon holds it
+    │   └── JournalUnusable     corrupt, of a newer version, or its disk refuses
+    ├── CursorError             a subscription cannot start where it was asked to
+    │   ├── HistoryCompacted    the events after the cursor were deleted by retention
+    │   └── JournalReset        the cursor belongs to another journal
+    ├── AddressError            a socket cannot be listened on or understood
+    └── DaemonUnavailable       no daemon answers, or it went away and did not come back
+
+Each names the path or the address it is about, and says what to do next.
+"""
+
+from __future__ import annotations
+
+
+class OomwatchError(Exception):
+    """The root: catching it catches every error that oomwatch raises on purpose."""
+
+
+class CgroupError(OomwatchError):
+    """The cgroup tree cannot be used as it is."""
+
+
+class NoCgroupRoot(CgroupError):
+    """The cgroup root is missing or is not a directory."""
+
+
+class NoMemoryController(CgroupError):
+    """There is a hierarchy, but no cgroup v2 memory controller in it."""
+
+
+class JournalError(OomwatchError):
+    """The journal cannot be opened, read or written."""
+
+
+class JournalLocked(JournalError):
+    """Another process holds this journal."""
+
+
+class JournalUnusable(JournalError):
+    """The database is corrupt, newer than this program, or its disk refuses it."""
+
+
+class CursorError(OomwatchError):
+    """A subscription cannot start where it was asked to."""
+
+
+class HistoryCompacted(CursorError):
+    """Events after the cursor were deleted by retention.
+
+    `oldest_revision` is the oldest revision that can still be read, and
+    `requested_revision` the cursor that was asked for.
+    """
+
+    def __init__(self, requested_revision: int, oldest_revision: int) -> None:
+        super().__init__(
+            f"revision {requested_revision} was compacted away; the oldest one kept is "
+            f"{oldest_revision}: start from 'earliest', or after {oldest_revision - 1}"
+        )
+        self.requested_revision = requested_revision
+        self.oldest_revision = oldest_revision
+
+
+class JournalReset(CursorError):
+    """The cursor belongs to another journal than the one that is served now.
+
+    `requested_journal_id` is the cursor's, `journal_id` the one served,
+    `oldest_revision` the oldest revision that can be read there.
+    """
+
+    def __init__(self, requested_journal_id: str, journal_id: str, oldest_revision: int) -> None:
+        super().__init__(
+            f"the cursor is of journal {requested_journal_id}, but journal {journal_id} is served: "
+            "events of the old journal are gone; start from 'earliest'"
+        )
+        self.requested_journal_id = requested_journal_id
+        self.journal_id = journal_id
+        self.oldest_revision = oldest_revision
+
+
+class AddressError(OomwatchError):
+    """An address cannot be listened on, or cannot be understood."""
+
+
+class DaemonUnavailable(OomwatchError):
+    """No daemon answers at the address, or it went away and did not come back."""
