@@ -87,7 +87,9 @@ def by_declaration(name: str, declared: str) -> st.SearchStrategy[Any]:
     if declared in simple:
         return simple[declared]
     named = getattr(events, declared)
-    return strategy_of(named) if dataclasses.is_dataclass(named) else st.sampled_from(named)
+    if isinstance(named, type) and dataclasses.is_dataclass(named):
+        return strategy_of(named)
+    return st.sampled_from(named)
 
 
 any_event = st.one_of(
