@@ -70,7 +70,7 @@ class Verdict(StrEnum):
 
 
 class PressureLevel(StrEnum):
-    """Which line of a PSI file: some tasks stalled, or all of them (Documentation/accounting/psi.rst)."""
+    """Which line of a PSI file: some tasks stalled, or all (Documentation/accounting/psi.rst)."""
 
     SOME = "some"
     FULL = "full"

@@ -1,13 +1,27 @@
-"""The ledger: which kills were told, for which counter, so that none is lost or told twice."""
+"""The ledger: which kills were told, for which counter, so that none is lost or told twice.
+
+The kernel keeps two sums for each cgroup: its own kills (memory.events.local) and those of it and
+everything below it (memory.events; /proc/vmstat for the real root), in which removed children live
+on. The ledger keeps the same two for what was *told*. A kill told for a cgroup adds to its `told`
+and to the `accounted` of every cgroup from it to the root; then
+
+    rise     = local count - told          kills of this cgroup that were not told yet
+    residual = subtree count - accounted   kills below it that no readable counter showed
+
+Cgroups with nothing but zeros have no row: an idle host costs nothing.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+
+from oomwatch.events import Cgroup
 
 
 @dataclass(frozen=True, slots=True)
 class LedgerRow:
-    """What was told of one cgroup, as it is persisted. Cgroups with nothing but zeros have none.
+    """What was told of one cgroup, as it is persisted.
 
     `cgroup_id` is the inode of the directory, `counter_id` that of its memory.events.local (0 where
     it has none); `told` the kills told for the cgroup itself, baseline included; `accounted` those
@@ -25,10 +39,147 @@ class LedgerRow:
 
 @dataclass(frozen=True, slots=True)
 class LedgerChange:
-    """Rows to write and cgroup ids to forget, in the same transaction as the events they belong to."""
+    """Rows to write and cgroup ids to forget, committed with the events they belong to."""
 
     rows: tuple[LedgerRow, ...] = ()
     removed: tuple[int, ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.rows or self.removed)
+
+
+class Ledger:
+    """The sums told so far, and which rows changed since they were last taken to be persisted."""
+
+    def __init__(self, rows: Iterable[LedgerRow] = ()) -> None:
+        self._rows: dict[int, _Row] = {row.cgroup_id: _Row(row) for row in rows}
+        self._dirty: set[int] = set()
+        self._removed: set[int] = set()
+        self._accounted = _Accounted(self._rows)
+
+    def __contains__(self, cgroup_id: int) -> bool:
+        return cgroup_id in self._rows
+
+    @property
+    def accounted_by_id(self) -> Mapping[int, int]:
+        """A live view: kills accounted for by cgroup id, absent where it is 0."""
+        return self._accounted
+
+    def row(self, cgroup: Cgroup) -> LedgerRow:
+        """Return what was told of the cgroup: all zeros where nothing was."""
+        row = self._rows.get(cgroup.id)
+        return row.frozen() if row is not None else LedgerRow(cgroup.id, 0, 0, 0, 0, 0)
+
+    def told(self, cgroup: Cgroup) -> int:
+        """Kills told for the cgroup itself, its baseline included."""
+        row = self._rows.get(cgroup.id)
+        return row.told if row is not None else 0
+
+    def accounted(self, cgroup: Cgroup) -> int:
+        """Kills told for the cgroup and everything below it, its baseline included."""
+        row = self._rows.get(cgroup.id)
+        return row.accounted if row is not None else 0
+
+    def tell(self, cgroup: Cgroup, kills: int, counter_id: int | None = None) -> None:
+        """Book kills told for this cgroup itself."""
+        row = self._writable(cgroup)
+        row.told += kills
+        if counter_id is not None:
+            row.counter_id = counter_id
+        self.tell_below(cgroup, kills)
+
+    def tell_below(self, survivor: Cgroup, kills: int) -> None:
+        """Book kills told for something below this cgroup that no longer has a counter."""
+        for cgroup in survivor.lineage():
+            self._writable(cgroup).accounted += kills
+
+    def rebase(
+        self,
+        cgroup: Cgroup,
+        *,
+        counter_id: int | None = None,
+        told: int | None = None,
+        accounted: int | None = None,
+        oom: int | None = None,
+        group_kill: int | None = None,
+    ) -> None:
+        """Take these counts as told already: a baseline, or a counter that started anew."""
+        row = self._writable(cgroup)
+        if counter_id is not None:
+            row.counter_id = counter_id
+        if told is not None:
+            row.told = told
+        if accounted is not None:
+            row.accounted = accounted
+        if oom is not None:
+            row.oom = oom
+        if group_kill is not None:
+            row.group_kill = group_kill
+
+    def forget(self, cgroup: Cgroup) -> None:
+        """Drop the row of a removed cgroup; what it added to its ancestors stays."""
+        if self._rows.pop(cgroup.id, None) is not None:
+            self._dirty.discard(cgroup.id)
+            self._removed.add(cgroup.id)
+
+    def forget_all_but(self, cgroup_ids: frozenset[int]) -> None:
+        """Drop the rows of every cgroup that no longer exists."""
+        for cgroup_id in self._rows.keys() - cgroup_ids:
+            del self._rows[cgroup_id]
+            self._dirty.discard(cgroup_id)
+            self._removed.add(cgroup_id)
+
+    def take_changes(self) -> LedgerChange:
+        """Return what changed since the last call, to commit with the events it belongs to."""
+        change = LedgerChange(
+            rows=tuple(self._rows[cgroup_id].frozen() for cgroup_id in sorted(self._dirty)),
+            removed=tuple(sorted(self._removed)),
+        )
+        self._dirty.clear()
+        self._removed.clear()
+        return change
+
+    def _writable(self, cgroup: Cgroup) -> _Row:
+        row = self._rows.get(cgroup.id)
+        if row is None:
+            row = self._rows[cgroup.id] = _Row(LedgerRow(cgroup.id, 0, 0, 0, 0, 0))
+            self._removed.discard(cgroup.id)
+        self._dirty.add(cgroup.id)
+        return row
+
+
+class _Row:
+    """A row in memory, which changes in place."""
+
+    __slots__ = ("accounted", "cgroup_id", "counter_id", "group_kill", "oom", "told")
+
+    def __init__(self, row: LedgerRow) -> None:
+        self.cgroup_id = row.cgroup_id
+        self.counter_id = row.counter_id
+        self.told = row.told
+        self.accounted = row.accounted
+        self.oom = row.oom
+        self.group_kill = row.group_kill
+
+    def frozen(self) -> LedgerRow:
+        return LedgerRow(
+            self.cgroup_id, self.counter_id, self.told, self.accounted, self.oom, self.group_kill
+        )
+
+
+class _Accounted(Mapping[int, int]):
+    """The `accounted` column, read only and always current."""
+
+    __slots__ = ("_rows",)
+
+    def __init__(self, rows: dict[int, _Row]) -> None:
+        self._rows = rows
+
+    def __getitem__(self, cgroup_id: int) -> int:
+        return self._rows[cgroup_id].accounted
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)

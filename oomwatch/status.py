@@ -48,10 +48,10 @@ class NodeStatus:
 class CgroupReport:
     """One watched cgroup, as `oomwatch list` shows it.
 
-    `kills` is the kernel's own count for this cgroup (memory.events.local, `oom_kill`), `kills_below`
-    that of it and everything below it, removed children included. Both are absent where the cgroup
-    has no memory controller or is gone. `witnesses` names the sources that follow it, and how
-    ("memory_events by inotify").
+    `kills` is the kernel's own count for this cgroup (memory.events.local, `oom_kill`),
+    `kills_below` that of it and everything below it, removed children included. Both are absent
+    where the cgroup has no memory controller or is gone. `witnesses` names the sources that follow
+    it, and how ("memory_events by inotify").
     """
 
     path: str

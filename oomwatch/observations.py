@@ -1,0 +1,160 @@
+"""What passes between the witnesses and the correlator: observations one way, questions the other.
+
+An observation says what a source saw and decides nothing. A question asks a source to look again,
+now; its answer is another observation. Both are plain frozen data, so that a correlator can be
+tested without a kernel and a source without a correlator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from oomwatch.events import Cgroup, MemoryUsage
+
+
+class Sight(Enum):
+    """How a source came to see a counter: it decides what the count it shows means.
+
+    `BASELINE`: the first look at a cgroup that was there before us; what it counts is old.
+    `FOLLOWED`: it was seen before, or appeared under our eyes (counters start at 0).
+    `REVEALED`: the counter's file is another one than before (memory controller switched off and
+    on): it may have started from 0, or have lived on hidden.
+    """
+
+    BASELINE = "baseline"
+    FOLLOWED = "followed"
+    REVEALED = "revealed"
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """The OOM lines of one memory.events.local (Documentation/admin-guide/cgroup-v2.rst).
+
+    `None` where the file has no such line: `oom_group_kill` came with kernel 5.17.
+    """
+
+    oom: int | None = None
+    oom_kill: int | None = None
+    oom_group_kill: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CounterReading:
+    """One look at a cgroup's counters.
+
+    `counter_id` is the inode of its memory.events.local, 0 for the real root, which has none.
+    `subtree_kills` is the hierarchical `oom_kill` (memory.events; the real root's is that of
+    /proc/vmstat), `None` when it was not read, or does not count what is below. `looked_at` is the
+    time of the look before this one, `None` if there was none.
+    """
+
+    cgroup: Cgroup
+    counter_id: int
+    time: int
+    local: Counters
+    subtree_kills: int | None = None
+    sight: Sight = Sight.FOLLOWED
+    looked_at: int | None = None
+    source: str = "memory_events"
+
+
+@dataclass(frozen=True, slots=True)
+class CgroupRemoved:
+    """A cgroup is gone. What it counted since our last look, only its ancestors' counters know."""
+
+    cgroup: Cgroup
+    time: int
+
+
+@dataclass(frozen=True, slots=True)
+class LineageMember:
+    """A cgroup on the way from a victim up to the root: its counters and its memory.oom.group."""
+
+    reading: CounterReading
+    group: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class LineageReading:
+    """Answer to `Describe`: the victim's cgroup and its ancestors, leaf first, read just now.
+
+    `complete` means that every cgroup up to the hierarchy's real root could be read, so that a
+    limit which shows nowhere is nobody's but the node's. `usage` is the victim cgroup's.
+    """
+
+    cgroup: Cgroup
+    members: tuple[LineageMember, ...]
+    complete: bool
+    usage: MemoryUsage | None
+
+
+@dataclass(frozen=True, slots=True)
+class UsageReading:
+    """Answer to `Measure`."""
+
+    cgroup: Cgroup
+    usage: MemoryUsage | None
+
+
+@dataclass(frozen=True, slots=True)
+class SubtreeCount:
+    """A hierarchical kill count, and when it was read."""
+
+    cgroup: Cgroup
+    subtree_kills: int
+    time: int
+
+
+@dataclass(frozen=True, slots=True)
+class AuditReading:
+    """Answer to `Audit`: every count was read before the counters below it.
+
+    The local counters found on the way were sent as `CounterReading`s, each as it was read, before
+    this. `counts` begins with the cgroup that was asked for (or its nearest ancestor with a
+    hierarchical counter) and is empty where none has one.
+    """
+
+    asked: Cgroup
+    counts: tuple[SubtreeCount, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Surveyed:
+    """Every cgroup below the root has been looked at: these are all that exist."""
+
+    cgroup_ids: frozenset[int]
+    root: Cgroup
+
+
+@dataclass(frozen=True, slots=True)
+class Describe:
+    """Read this cgroup and its ancestors now, and its memory usage."""
+
+    cgroup: Cgroup
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """Read this cgroup's memory usage now."""
+
+    cgroup: Cgroup
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """Read this cgroup's hierarchical count, then what is below it, from the top down.
+
+    `expected` gives the count that is already accounted for by cgroup id (0 where it has no
+    entry): a subtree that shows just that need not be entered.
+    """
+
+    cgroup: Cgroup
+    expected: Mapping[int, int]
+
+
+Observation = (
+    CounterReading | CgroupRemoved | LineageReading | UsageReading | AuditReading | Surveyed
+)
+Question = Describe | Measure | Audit

@@ -1,0 +1,133 @@
+"""Moves what the sources saw through the correlator into the journal, one way.
+
+    sources ──observations──▶ correlator ──events + ledger change──▶ journal
+       ▲                          │
+       └────────questions─────────┘
+
+It owns the clock and the one timer that the correlator asks for; it decides nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Sequence
+from typing import Protocol
+
+from oomwatch.correlator import Correlator, Outcome
+from oomwatch.events import Cgroup, Event
+from oomwatch.ledger import LedgerChange
+from oomwatch.observations import Audit, Observation, Question
+
+log = logging.getLogger(__name__)
+
+
+class Answerer(Protocol):
+    """Whoever can look again when asked."""
+
+    @property
+    def name(self) -> str:
+        """For the log."""
+        ...
+
+    def answer(self, question: Question) -> bool:
+        """Emit the answer, now or soon; False if the question is another's."""
+        ...
+
+
+class Sink(Protocol):
+    """Where events go: the journal, or a list in a test."""
+
+    def append(self, events: Sequence[Event], change: LedgerChange) -> None:
+        """Take events and the ledger's change to be committed together; never blocks."""
+        ...
+
+
+class Pipeline:
+    """Feeds the correlator in order, and hands on what comes out of it."""
+
+    def __init__(self, correlator: Correlator, sink: Sink, answerers: Sequence[Answerer]) -> None:
+        self.correlator = correlator
+        self._sink = sink
+        self._answerers = answerers
+        self._observations: deque[Observation] = deque()
+        self._questions: dict[tuple[type, int], Question] = {}
+        self._events: list[Event] = []
+        self._draining = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_due: float | None = None
+
+    def emit(self, observations: Sequence[Observation]) -> None:
+        """Take observations from a source; what follows from them is done before this returns.
+
+        Called from inside an answer it only queues: the outermost call does the work.
+        """
+        self._observations.extend(observations)
+        if not self._draining:
+            self._drain()
+
+    def audit(self, root: Cgroup) -> None:
+        """Hold the sums of the whole tree against what was told."""
+        self._ask(self.correlator.audit_all(root))
+        if not self._draining:
+            self._drain()
+
+    def stop(self) -> None:
+        """Cancel the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = self._timer_due = None
+
+    def _drain(self) -> None:
+        self._draining = True
+        now = asyncio.get_running_loop().time
+        try:
+            while self._observations or self._questions:
+                while self._observations:
+                    self._take(self.correlator.feed(self._observations.popleft(), now()))
+                if self._questions:
+                    key = next(iter(self._questions))
+                    self._put(self._questions.pop(key))
+        finally:
+            self._draining = False
+            events, self._events = self._events, []
+            change = self.correlator.ledger.take_changes()
+            if events or change:
+                self._sink.append(events, change)
+            self._schedule()
+
+    def _take(self, outcome: Outcome) -> None:
+        self._events += outcome.events
+        for question in outcome.questions:
+            self._ask(question)
+
+    def _ask(self, question: Question) -> None:
+        """The same question asked twice before it is answered is one question."""
+        key = (type(question), question.cgroup.id)
+        if isinstance(question, Audit):
+            self._questions.pop(key, None)  # at the end: what is asked about may be read meanwhile
+        self._questions[key] = question
+
+    def _put(self, question: Question) -> None:
+        for answerer in self._answerers:
+            if answerer.answer(question):
+                return
+        log.error("nobody answers %r", question)
+
+    def _schedule(self) -> None:
+        due = self.correlator.deadline
+        if due == self._timer_due:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_due = due
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_at(due, self._expire) if due is not None else None
+
+    def _expire(self) -> None:
+        self._timer = self._timer_due = None
+        # The loop may call a timer up to its clock's resolution early.
+        now = asyncio.get_running_loop().time() + 0.001
+        self._take(self.correlator.expire(now))
+        self._drain()

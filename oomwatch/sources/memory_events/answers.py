@@ -1,0 +1,132 @@
+"""Answers to the correlator's questions: looks that are made now, not waited for."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+
+from oomwatch.cgroup import files
+from oomwatch.cgroup.hierarchy import Hierarchy
+from oomwatch.events import Cgroup
+from oomwatch.observations import (
+    Audit,
+    AuditReading,
+    Describe,
+    LineageMember,
+    LineageReading,
+    Measure,
+    SubtreeCount,
+    UsageReading,
+)
+from oomwatch.sources.memory_events.node import Node
+from oomwatch.sources.memory_events.tree import Tree, wall_time
+from oomwatch.status import CgroupReport
+
+
+def find(tree: Tree, cgroup: Cgroup) -> Node | None:
+    """Return the node that follows this life of a cgroup, `None` if it is gone."""
+    node: Node | None = tree.root
+    for ancestor in reversed(list(cgroup.lineage())[:-1]):
+        node = node.child(ancestor.name) if node is not None else None
+    return node if node is not None and node.cgroup is cgroup else None
+
+
+def describe(tree: Tree, question: Describe) -> LineageReading:
+    """Read the counters of a cgroup and its ancestors, leaf first."""
+    node = find(tree, question.cgroup)
+    usage = files.read_usage(tree.directory(node)) if node is not None else None
+    members: list[LineageMember] = []
+    complete = tree.hierarchy.real_root and node is not None
+    while node is not None:
+        reading = tree.reading(node)
+        if reading is not None:
+            members.append(LineageMember(reading, files.read_group(tree.directory(node))))
+        elif node.parent is not None:
+            complete = False
+        node = node.parent
+    return LineageReading(question.cgroup, tuple(members), complete, usage)
+
+
+def measure(tree: Tree, question: Measure) -> UsageReading:
+    """Read a cgroup's memory figures."""
+    node = find(tree, question.cgroup)
+    usage = files.read_usage(tree.directory(node)) if node is not None else None
+    return UsageReading(question.cgroup, usage)
+
+
+def audit(tree: Tree, question: Audit) -> Iterator[AuditReading | None]:
+    """Read a sum, then what is below it where the sums differ from what is accounted for.
+
+    Yields `None` now and then, so that a large tree holds nobody up, and the reading at the end.
+    Counters that were found on the way are in `tree.take()`, in the order in which they were read.
+    """
+    top = find(tree, question.cgroup)
+    kills = None
+    while top is not None:
+        kills = tree.subtree_kills(top)
+        if kills is not None:
+            break
+        top = top.parent
+    if top is None or kills is None:
+        yield AuditReading(question.cgroup, ())
+        return
+    counts = [SubtreeCount(top.cgroup, kills, wall_time())]
+    if kills != question.expected.get(top.cgroup.id, 0) or tree.hierarchy.local_events:
+        done = 0
+        stack = [top]
+        while stack:
+            node = stack.pop()
+            if node.has_counter and not node.gone:
+                tree.look(node)
+            for child in list((node.children or {}).values()):
+                below = tree.subtree_kills(child)
+                if below is None or below != question.expected.get(child.cgroup.id, 0):
+                    stack.append(child)
+                    if below is not None:
+                        counts.append(SubtreeCount(child.cgroup, below, wall_time()))
+                done += 1
+                if done % 256 == 0:
+                    yield None
+    yield AuditReading(question.cgroup, tuple(counts))
+
+
+def select(tree: Tree, prefix: str, after_path: str, limit: int) -> list[Node]:
+    """Return the nodes at and below a path, in order of path, the first `limit` after another."""
+    prefix = prefix.rstrip("/")
+    found: list[tuple[str, Node]] = []
+    for node in tree.root.subtree():
+        path = node.cgroup.path
+        if path > after_path and (not prefix or path == prefix or path.startswith(prefix + "/")):
+            found.append((path, node))
+    return [node for _, node in heapq.nsmallest(limit, found, key=lambda row: row[0])]
+
+
+def report(
+    rows: list[tuple[Node, str, tuple[str, ...]]], hierarchy: Hierarchy
+) -> list[CgroupReport]:
+    """Read the figures of cgroups for people to look at; run in a thread, it changes nothing."""
+    reader = files.EventsReader()
+
+    def kills(path: str) -> int | None:
+        try:
+            return reader.read(path).counters.oom_kill
+        except OSError:
+            return None
+
+    reports = []
+    for node, directory, witnesses in rows:
+        local = kills(f"{directory}/{files.EVENTS_LOCAL}")
+        below = None if hierarchy.local_events else kills(f"{directory}/{files.EVENTS}")
+        if node.parent is None and hierarchy.real_root:
+            below = files.read_node_kills()
+        reports.append(
+            CgroupReport(
+                path=node.cgroup.path,
+                id=node.cgroup.id,
+                kills=local,
+                kills_below=below,
+                memory=files.read_usage(directory),
+                witnesses=witnesses,
+            )
+        )
+    return reports

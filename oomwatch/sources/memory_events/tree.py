@@ -1,0 +1,342 @@
+"""The cgroups that are followed: attached as they appear, detached as they go.
+
+The order in which a cgroup is taken in is what keeps a kill from falling between two looks:
+
+1. watch its memory.events.local, then read: what rises after the read is notified;
+2. read the hierarchical count before the local one, and both before the directory is watched: a
+   child whose creation is notified is younger than every sum that was read, so it starts at 0;
+3. watch the directory, then list it: a child is in the listing, or its creation is notified.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Iterator
+
+from oomwatch.cgroup import files
+from oomwatch.cgroup.hierarchy import Hierarchy
+from oomwatch.events import Cgroup
+from oomwatch.observations import CgroupRemoved, CounterReading, Counters, Observation, Sight
+from oomwatch.sources.memory_events.inotify import Refused, Watcher
+from oomwatch.sources.memory_events.node import NOTHING, ZERO, Node
+
+_ALL_ZERO = (ZERO, Counters(0, 0, None))
+
+
+def wall_time() -> int:
+    """Microseconds since the Unix epoch."""
+    return time.time_ns() // 1000
+
+
+class Tree:
+    """All nodes below one root, their watches, and what was observed about them since `take`."""
+
+    def __init__(self, hierarchy: Hierarchy, watcher: Watcher | None) -> None:
+        self.hierarchy = hierarchy
+        self.watcher = watcher
+        self.by_watch: dict[int, Node] = {}
+        self.unwatched: dict[Node, None] = {}
+        self.last_text = b""
+        self.cgroups = 0
+        self.read_errors = 0
+        self._reader = files.EventsReader()
+        self._batch: list[Observation] = []
+        self._newly_unwatched: list[Node] = []
+        self._unseen = 0
+        root = Cgroup(os.stat(hierarchy.directory).st_ino, hierarchy.prefix, None)
+        self.root = Node(root, None, baseline=True)
+
+    def take(self) -> list[Observation]:
+        """Return what was observed since the last call, in order."""
+        batch, self._batch = self._batch, []
+        return batch
+
+    def directory(self, node: Node) -> str:
+        """The directory of a node, below the root that was given."""
+        names: list[str] = []
+        while node.parent is not None:
+            names.append(node.cgroup.name)
+            node = node.parent
+        if not names:
+            return self.hierarchy.directory
+        names.append(self.hierarchy.directory)
+        return "/".join(reversed(names))
+
+    @property
+    def pending_observations(self) -> int:
+        """How many observations wait to be taken."""
+        return len(self._batch)
+
+    # Taking cgroups in and letting them go
+
+    def survey(self) -> Iterator[None]:
+        """Take in the whole tree from the top; yields now and then so that others may run."""
+        self.cgroups = 1
+        self.take_in(self.root, self.hierarchy.directory)
+        yield from self._descend([self.root], baseline=True)
+
+    def relist(self, node: Node) -> Iterator[None]:
+        """List a directory again: attach what is new, detach what is gone, and so on below it."""
+        yield from self._descend([node], baseline=False)
+
+    def _descend(self, stack: list[Node], *, baseline: bool) -> Iterator[None]:
+        done = 0
+        while stack:
+            node = stack.pop()
+            if node.gone:
+                continue
+            stack.extend(self._list(node, baseline=baseline))
+            done += 1
+            if done % 256 == 0:
+                yield
+
+    def _list(self, node: Node, *, baseline: bool) -> list[Node]:
+        """Match the children with the directory; return those that may have children themselves."""
+        directory = self.directory(node)
+        try:
+            if os.stat(directory).st_nlink == 2 and not node.children:
+                return []
+            with os.scandir(directory) as entries:
+                found = {e.name: e.inode() for e in entries if e.is_dir(follow_symlinks=False)}
+        except OSError:
+            return []
+        for name, child in list((node.children or {}).items()):
+            if found.get(name) != child.cgroup.id:
+                self.detach(child)
+        for name in found:
+            if node.child(name) is None:
+                self._attach_only(node, name, f"{directory}/{name}", baseline=baseline)
+        return list((node.children or {}).values())
+
+    def attach(self, parent: Node, name: str) -> Node | None:
+        """Take in a cgroup that has just appeared, and what is in it already."""
+        directory = f"{self.directory(parent)}/{name}"
+        node = self._attach_only(parent, name, directory, baseline=False)
+        if node is not None:
+            for _ in self._descend([node], baseline=False):
+                pass
+        return node
+
+    def _attach_only(
+        self, parent: Node, name: str, directory: str, *, baseline: bool
+    ) -> Node | None:
+        try:
+            inode = os.stat(directory, follow_symlinks=False).st_ino
+        except OSError:
+            return None
+        node = Node(Cgroup(inode, name, parent.cgroup), parent, baseline=baseline)
+        if parent.children is None:
+            parent.children = {}
+            self.watch_control(parent)
+        parent.children[name] = node
+        self.cgroups += 1
+        self.take_in(node, directory)
+        return node
+
+    def take_in(self, node: Node, directory: str) -> None:
+        """Watch and read a cgroup, in the order that this module's docstring explains."""
+        if node.parent is None and self.hierarchy.real_root:
+            self._first_root_look(node)
+        else:
+            self.watch_counter(node, directory)
+            if node.baseline:
+                self._first_look(node, directory)
+            elif node.has_counter:
+                self.look(node)
+        self.watch_directory(node, directory)
+
+    def detach(self, node: Node) -> None:
+        """Let go of a cgroup that was removed, and of everything below it, deepest first."""
+        for removed in reversed(list(node.subtree())):
+            for watch in (removed.events_watch, removed.directory_watch, removed.control_watch):
+                self._unwatch(watch)
+            self.unwatched.pop(removed, None)
+            removed.gone = True
+            self.cgroups -= 1
+            self._batch.append(CgroupRemoved(removed.cgroup, wall_time()))
+        if node.parent is not None and node.parent.child(node.cgroup.name) is node:
+            assert node.parent.children is not None
+            del node.parent.children[node.cgroup.name]
+
+    def missed(self, parent: Node, name: str) -> None:
+        """A cgroup came and went before it could be taken in: it is a suspect all the same."""
+        self._unseen -= 1
+        removed = Cgroup(self._unseen, name, parent.cgroup)
+        self._batch.append(CgroupRemoved(removed, wall_time()))
+
+    def still_there(self, node: Node) -> bool:
+        """Is the node what is at its path? Then a removal told of that path is an older one."""
+        try:
+            status = os.stat(self.directory(node), follow_symlinks=False)
+        except OSError:
+            return False
+        return status.st_ino == node.cgroup.id
+
+    # Watches
+
+    def watch_counter(self, node: Node, directory: str) -> None:
+        """Watch memory.events.local; a watch on a new file of that name replaces the old one."""
+        path = f"{directory}/{files.EVENTS_LOCAL}"
+        watch = self.watcher.watch_file(path) if self.watcher else Refused.NO_ROOM
+        if isinstance(watch, int):
+            node.has_counter = True
+            if watch != node.events_watch:
+                self._unwatch(node.events_watch)
+                node.events_watch = watch
+                self.by_watch[watch] = node
+            return
+        self._unwatch(node.events_watch)
+        node.events_watch = 0
+        node.has_counter = os.path.exists(path)
+        if node.has_counter:
+            self._cannot_watch(node)
+
+    def rest_counter(self, node: Node) -> None:
+        """Take the counter's watch back: its cgroup thrashes, and is polled for a while."""
+        self._unwatch(node.events_watch)
+        node.events_watch = 0
+
+    def watch_directory(self, node: Node, directory: str) -> None:
+        """Watch what is made and removed below a cgroup."""
+        watch = self.watcher.watch_directory(directory) if self.watcher else Refused.NO_ROOM
+        if isinstance(watch, int):
+            node.directory_watch = watch
+            self.by_watch[watch] = node
+        elif watch is Refused.NO_ROOM:
+            self._cannot_watch(node)
+
+    def watch_control(self, node: Node) -> None:
+        """Watch which controllers a cgroup hands down: its children's counters hang on it."""
+        if self.watcher is None or node.control_watch:
+            return
+        watch = self.watcher.watch_file(f"{self.directory(node)}/cgroup.subtree_control")
+        if isinstance(watch, int):
+            node.control_watch = watch
+            self.by_watch[watch] = node
+        elif watch is Refused.NO_ROOM:
+            self._cannot_watch(node)
+
+    def take_newly_unwatched(self) -> list[Node]:
+        """Return the nodes that a watch was refused for since the last call."""
+        nodes, self._newly_unwatched = self._newly_unwatched, []
+        return nodes
+
+    def _cannot_watch(self, node: Node) -> None:
+        if node not in self.unwatched:
+            self.unwatched[node] = None
+            self._newly_unwatched.append(node)
+
+    def rewatch(self, node: Node) -> None:
+        """Try again for the watches that could not be had."""
+        directory = self.directory(node)
+        self.unwatched.pop(node, None)
+        if node.has_counter and not node.events_watch:
+            self.watch_counter(node, directory)
+        if not node.directory_watch:
+            self.watch_directory(node, directory)
+        if node.children is not None:
+            self.watch_control(node)
+
+    def _unwatch(self, watch: int) -> None:
+        if watch and self.by_watch.pop(watch, None) is not None and self.watcher is not None:
+            self.watcher.remove(watch)
+
+    # Looks
+
+    def look(self, node: Node) -> bool:
+        """Read a cgroup's counters; observe what is new. True if its kill count rose."""
+        sight = Sight.FOLLOWED
+        file = self._read(f"{self.directory(node)}/{files.EVENTS_LOCAL}")
+        if file is None or file.counters.oom_kill is None:
+            return False
+        if node.counter_id not in (0, file.inode):
+            sight = Sight.REVEALED
+        rose = (file.counters.oom_kill or 0) > (node.seen.oom_kill or 0)
+        if file.counters != node.seen or sight is Sight.REVEALED:
+            if file.counters not in _ALL_ZERO or node.seen not in (NOTHING, *_ALL_ZERO):
+                node.counter_id = file.inode
+                self._observe(node, file.counters, sight=sight)
+            node.seen = file.counters
+        node.looked_at = wall_time()
+        return rose
+
+    def reading(self, node: Node) -> CounterReading | None:
+        """Read a cgroup's counters for an answer; `None` where it has none, or is gone."""
+        if not node.has_counter:
+            return None
+        file = self._read(f"{self.directory(node)}/{files.EVENTS_LOCAL}")
+        if file is None or file.counters.oom_kill is None:
+            return None
+        sight = Sight.REVEALED if node.counter_id not in (0, file.inode) else Sight.FOLLOWED
+        looked_at, node.looked_at = node.looked_at, wall_time()
+        node.seen, node.counter_id = file.counters, file.inode
+        return CounterReading(
+            node.cgroup, file.inode, node.looked_at, file.counters, None, sight, looked_at
+        )
+
+    def reveal(self, node: Node) -> None:
+        """Tell of a counter again that was taken for older than it is."""
+        node.baseline = False
+        if node.seen not in (NOTHING, *_ALL_ZERO):
+            self._observe(node, node.seen, sight=Sight.REVEALED)
+
+    def subtree_kills(self, node: Node) -> int | None:
+        """Kills of a cgroup and everything below it, ever; `None` where nothing counts that."""
+        if node.parent is None and self.hierarchy.real_root:
+            return files.read_node_kills()
+        if self.hierarchy.local_events:
+            return None
+        file = self._read(f"{self.directory(node)}/{files.EVENTS}")
+        return file.counters.oom_kill if file is not None else None
+
+    def _first_root_look(self, node: Node) -> None:
+        node.looked_at = wall_time()
+        kills = self.subtree_kills(node)
+        self._batch.append(
+            CounterReading(node.cgroup, 0, node.looked_at, NOTHING, kills, Sight.BASELINE)
+        )
+
+    def _first_look(self, node: Node, directory: str) -> None:
+        """Read what was counted before us: the sum first, the cgroup's own only if there is any."""
+        subtree = self._read(f"{directory}/{files.EVENTS}")
+        if subtree is not None and subtree.counters in _ALL_ZERO:
+            node.seen, node.looked_at = subtree.counters, wall_time()
+            return
+        if not node.has_counter:
+            return
+        local = self._read(f"{directory}/{files.EVENTS_LOCAL}")
+        if local is None or local.counters.oom_kill is None:
+            return
+        node.seen, node.counter_id = local.counters, local.inode
+        counted = subtree.counters.oom_kill if subtree and not self.hierarchy.local_events else None
+        self._observe(node, local.counters, sight=Sight.BASELINE, subtree=counted)
+        node.looked_at = wall_time()
+
+    def _observe(
+        self, node: Node, counters: Counters, *, sight: Sight, subtree: int | None = None
+    ) -> None:
+        self._batch.append(
+            CounterReading(
+                node.cgroup,
+                node.counter_id,
+                wall_time(),
+                counters,
+                subtree,
+                sight,
+                node.looked_at,
+            )
+        )
+
+    def _read(self, path: str) -> files.EventsFile | None:
+        try:
+            file = self._reader.read(path)
+        except (FileNotFoundError, ProcessLookupError):
+            return None
+        except OSError as error:
+            if error.errno != errno.ENODEV:  # removed while the file was open
+                self.read_errors += 1
+            return None
+        self.last_text = file.text
+        return file
