@@ -1,8 +1,8 @@
 # Sourced by the other scripts: makes .venv in the checkout, once.
 #
-#   root=...; . "$root/scripts/_venv.sh"; need_venv run|vm|dev
+#   root=...; . "$root/scripts/_venv.sh"; need_venv run|dev
 #
-# run: the package and what it imports. vm: and virtme-ng. dev: and every tool.
+# run: the package and what it imports. dev: and every tool.
 # When the venv is there this costs no process at all: `oomwatch tail --help`
 # must be quick, and inside the VM the checkout is read-only and has no network.
 
@@ -24,15 +24,10 @@ _venv_is_good() {
     return 1
 }
 
-need_venv() {
-    local kind=$1 enough
-    case $kind in
-        run) enough=(run vm dev) ;;
-        vm) enough=(vm dev) ;;
-        dev) enough=(dev) ;;
-    esac
-    _venv_is_good "${enough[@]}" || _make_venv "$kind" "${enough[@]}"
-}
+# The tools' venv is good for the package alone too.
+_venv_serves() { if [[ $1 == run ]]; then _venv_is_good run dev; else _venv_is_good dev; fi; }
+
+need_venv() { _venv_serves "$1" || _make_venv "$1"; }
 
 _find_python() {
     local name found=
@@ -61,11 +56,10 @@ _make_venv() {
     (
         exec 9>"$root/.venv.lock"
         flock 9
-        _venv_is_good "${@:2}" && exit
+        _venv_serves "$kind" && exit
         # Keep the tools of a venv that only went stale.
-        [[ -e $venv/.made-vm && $kind == run ]] && kind=vm
         [[ -e $venv/.made-dev ]] && kind=dev
-        [[ $kind == run ]] || extra="[$kind]"
+        [[ $kind == dev ]] && extra="[dev]"
         _recipe
         if [[ ! -x $venv/bin/pip ]] || ! "$venv/bin/pip" --version >/dev/null 2>&1; then
             _find_python
