@@ -1,0 +1,316 @@
+"""The memory.events witness and the correlator on a fake tree, with real inotify."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from oomwatch.correlator import Correlator
+from oomwatch.events import Confidence, Scope
+from oomwatch.ledger import Ledger, LedgerRow
+from oomwatch.pipeline import Pipeline
+from oomwatch.sources.memory_events import MemoryEvents
+from oomwatch.testing import FakeCgroupTree, MemorySink
+
+BOOT = "0b9e5a8c-0000-4000-8000-000000000000"
+
+
+@pytest.fixture
+def tree(request: pytest.FixtureRequest) -> Iterator[FakeCgroupTree]:
+    root = Path(f"/dev/shm/oomwatch-test-{os.getpid()}-{id(request)}")
+    yield FakeCgroupTree(root)
+    shutil.rmtree(root)
+
+
+class Watching:
+    def __init__(self, sink: MemorySink, source: MemoryEvents, pipeline: Pipeline) -> None:
+        self.sink, self.source, self.pipeline = sink, source, pipeline
+
+    def rows(self) -> list[LedgerRow]:
+        """What a journal would hold: the last row of each cgroup."""
+        rows: dict[int, LedgerRow] = {}
+        for change in self.sink.changes:
+            rows.update({row.cgroup_id: row for row in change.rows})
+            for removed in change.removed:
+                rows.pop(removed, None)
+        return list(rows.values())
+
+    async def until(self, seen: Callable[[MemorySink], bool], seconds: float = 10.0) -> None:
+        async with asyncio.timeout(seconds):
+            while not seen(self.sink):
+                await asyncio.sleep(0.002)
+
+    async def settled(self) -> None:
+        """Everything that inotify has to say was taken in, and no look is due any more."""
+        async with asyncio.timeout(10):
+            await asyncio.sleep(0.01)
+            while (deadline := self.pipeline.correlator.deadline) is not None:
+                if deadline - asyncio.get_running_loop().time() > 1:
+                    return  # only an attempt without a kill, waiting to be forgotten
+                await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def watching(
+    tree: FakeCgroupTree, rows: list[LedgerRow] | None = None, **options: float | bool
+) -> AsyncIterator[Watching]:
+    sink = MemorySink()
+    source = MemoryEvents(tree.root, **options)  # type: ignore[arg-type]
+    correlator = Correlator(BOOT, Ledger(rows or ()), resumed=rows is not None)
+    pipeline = Pipeline(correlator, sink, [source])
+    await source.start(pipeline.emit)
+    try:
+        yield Watching(sink, source, pipeline)
+    finally:
+        await source.stop()
+        pipeline.stop()
+
+
+async def test_a_kill_is_told_with_its_own_limit(tree: FakeCgroupTree) -> None:
+    tree.make("/a", limit_bytes=33554432)
+    async with watching(tree) as watch:
+        tree.kill("/a")
+        await watch.until(lambda sink: len(sink.kills) == 1)
+        (kill,) = watch.sink.kills
+        assert kill.victim_cgroup == kill.limit_cgroup == "/a"
+        assert kill.scope is Scope.CONTAINER_LIMIT
+        assert kill.kill_count == 1
+        assert kill.group_kill is False
+        assert kill.confidence is Confidence.CONFIRMED
+        assert kill.memory is not None
+        assert kill.memory.limit_bytes == 33554432
+        assert kill.evidence[0].detail == "oom_kill 0 -> 1 in /a"
+
+
+async def test_the_parents_limit_is_the_ancestors(tree: FakeCgroupTree) -> None:
+    tree.make("/par", limit_bytes=50331648)
+    tree.make("/par/c1")
+    async with watching(tree) as watch:
+        tree.kill("/par/c1", limit="/par")
+        await watch.until(lambda sink: len(sink.kills) == 1)
+        (kill,) = watch.sink.kills
+        assert (kill.victim_cgroup, kill.limit_cgroup) == ("/par/c1", "/par")
+        assert kill.scope is Scope.ANCESTOR_LIMIT
+        assert kill.memory is not None
+        assert kill.memory.limit_bytes == 50331648
+
+
+async def test_what_was_counted_before_us_is_not_told(tree: FakeCgroupTree) -> None:
+    tree.make("/a")
+    tree.kill("/a", 3)
+    async with watching(tree) as watch:
+        tree.kill("/a")
+        await watch.until(lambda sink: sink.told() > 0)
+        await watch.settled()
+        assert watch.sink.told() == 1
+        assert watch.sink.kills[0].evidence[0].detail == "oom_kill 3 -> 4 in /a"
+
+
+async def test_a_cgroup_that_appears_is_followed_from_zero(tree: FakeCgroupTree) -> None:
+    async with watching(tree) as watch:
+        tree.make("/new")
+        tree.make("/new/below")
+        tree.kill("/new/below", 2)
+        await watch.until(lambda sink: sink.told("/new/below") == 2)
+        await watch.settled()
+        assert watch.sink.told() == tree.kills("/") == 2
+
+
+async def test_a_kill_in_a_removed_cgroup_is_found_at_its_parent(tree: FakeCgroupTree) -> None:
+    tree.make("/par")
+    tree.make("/par/gone")
+    tree.make("/par/stays")
+    async with watching(tree) as watch:
+        tree.kill_and_remove("/par/gone", 2)
+        await watch.until(lambda sink: sink.told() == 2)
+        (kill,) = watch.sink.kills
+        assert kill.victim_cgroup == "/par/gone"
+        assert kill.survivor_cgroup == "/par"
+        assert kill.confidence is Confidence.HIGH
+        await watch.settled()
+        assert watch.sink.told() == tree.kills("/")
+
+
+async def test_two_removed_at_once_are_candidates(tree: FakeCgroupTree) -> None:
+    tree.make("/par")
+    for name in ("one", "two"):
+        tree.make(f"/par/{name}")
+    async with watching(tree) as watch:
+        for name in ("one", "two"):
+            tree.kill_and_remove(f"/par/{name}")
+        await watch.until(lambda sink: sink.told() == 2)
+        await watch.settled()
+        for kill in watch.sink.kills:
+            assert kill.survivor_cgroup == "/par"
+            assert kill.victim_cgroup in (None, "/par/one", "/par/two")
+            assert set(kill.candidates) <= {"/par/one", "/par/two"}
+        assert watch.sink.told() == tree.kills("/") == 2
+
+
+async def test_a_removed_subtree_is_found_at_the_nearest_survivor(tree: FakeCgroupTree) -> None:
+    for path in ("/a", "/a/b", "/a/b/c"):
+        tree.make(path)
+    async with watching(tree) as watch:
+        tree.kill_and_remove("/a/b/c", 1)
+        tree.remove("/a/b")
+        await watch.until(lambda sink: sink.told() == 1)
+        await watch.settled()
+        (kill,) = watch.sink.kills
+        assert kill.survivor_cgroup in ("/a", "/a/b")
+        assert watch.sink.told() == tree.kills("/") == 1
+
+
+async def test_the_same_path_made_again_is_another_cgroup(tree: FakeCgroupTree) -> None:
+    tree.make("/a")
+    async with watching(tree) as watch:
+        ids = set()
+        for count in range(1, 6):
+            tree.kill("/a", count)
+            total = sum(range(1, count + 1))
+            await watch.until(lambda sink, total=total: sink.told() == total)  # type: ignore[misc]
+            ids.add(watch.sink.kills[-1].victim_cgroup_id)
+            tree.remove("/a")
+            tree.make("/a")
+        await watch.settled()
+        assert watch.sink.told() == tree.kills("/") == 15
+        assert len(ids) == 5
+
+
+async def test_a_group_kill_is_one_event_a_cgroup_in_one_episode(tree: FakeCgroupTree) -> None:
+    tree.make("/g", limit_bytes=1 << 20, oom_group=True)
+    tree.make("/g/c1")
+    tree.make("/g/c2")
+    async with watching(tree) as watch:
+        tree.kill("/g/c1", 1, limit="/g", group="/g")
+        tree.kill("/g/c1", 1, limit="")
+        tree.kill("/g/c2", 2, limit="")
+        await watch.until(lambda sink: sink.told() == 4)
+        await watch.settled()
+        by_cgroup = {kill.victim_cgroup: kill for kill in watch.sink.kills}
+        assert {path: kill.kill_count for path, kill in by_cgroup.items()} == {
+            "/g/c1": 2,
+            "/g/c2": 2,
+        }
+        assert len({kill.episode_id for kill in watch.sink.kills}) == 1
+        assert all(kill.limit_cgroup == "/g" and kill.group_kill for kill in watch.sink.kills)
+
+
+async def test_a_restart_tells_what_happened_meanwhile_and_nothing_twice(
+    tree: FakeCgroupTree,
+) -> None:
+    for path in ("/a", "/par", "/par/gone", "/idle"):
+        tree.make(path)
+    tree.kill("/a", 5)
+    async with watching(tree) as first:
+        tree.kill("/a", 2)
+        await first.until(lambda sink: sink.told() == 2)
+        rows = first.rows()
+    tree.kill("/a", 1)
+    tree.kill("/idle", 1)
+    tree.kill_and_remove("/par/gone", 3)
+    async with watching(tree, rows) as second:
+        await second.until(lambda sink: sink.told() == 5)
+        await second.settled()
+        assert all(kill.recovered for kill in second.sink.kills)
+        assert second.sink.told("/a") == 1
+        assert second.sink.told("/idle") == 1
+        assert second.sink.told("/par") == 3
+        rows = [*{r.cgroup_id: r for r in [*rows, *second.rows()]}.values()]
+    async with watching(tree, rows) as third:
+        await third.settled()
+        assert third.sink.told() == 0
+
+
+async def test_thrashing_rests_and_a_kill_inside_is_still_told(tree: FakeCgroupTree) -> None:
+    tree.make("/busy")
+    tree.make("/calm")
+    async with watching(tree) as watch:
+        for _ in range(20):
+            tree.thrash("/busy")
+            await asyncio.sleep(0.002)
+        assert watch.source.state().figures["resting"] == 1
+        tree.kill("/busy")
+        tree.kill("/calm")
+        await watch.until(lambda sink: sink.told() == 2)
+        async with asyncio.timeout(5):
+            while watch.source.state().figures["resting"]:
+                await asyncio.sleep(0.01)
+        tree.kill("/busy")
+        await watch.until(lambda sink: sink.told() == 3)
+
+
+async def test_without_inotify_everything_is_polled(tree: FakeCgroupTree) -> None:
+    tree.make("/a")
+    tree.make("/par")
+    async with watching(tree, poll_seconds=0.02, force_polling=True) as watch:
+        assert watch.source.state().degraded
+        tree.kill("/a")
+        tree.make("/par/new")
+        tree.kill("/par/new", 2)
+        await watch.until(lambda sink: sink.told() == 3)
+        tree.kill_and_remove("/par/new", 4)
+        await watch.until(lambda sink: sink.told() == 7)
+        await watch.settled()
+        assert watch.sink.told() == tree.kills("/")
+
+
+async def test_garbage_in_a_counter_is_not_a_count(tree: FakeCgroupTree) -> None:
+    tree.make("/a")
+    async with watching(tree) as watch:
+        for text in ("", "oom_kill -1\n", "oom_kill x\n", "oom_kill 1" + "0" * 30 + "\n", "\0" * 9):
+            tree.write("/a", "memory.events.local", text)
+            await watch.settled()
+        tree.write("/a", "memory.events.local", "x" * (1 << 20))
+        await watch.settled()
+        assert watch.sink.events == []
+        tree.kill("/a")
+        await watch.until(lambda sink: sink.told() == 1)
+
+
+async def test_a_counter_that_falls_is_a_gap_and_goes_on(tree: FakeCgroupTree) -> None:
+    tree.make("/a")
+    async with watching(tree) as watch:
+        tree.kill("/a", 3)
+        await watch.until(lambda sink: sink.told() == 3)
+        tree.write("/a", "memory.events.local", "oom 1\noom_kill 1\noom_group_kill 0\n")
+        await watch.until(lambda sink: len(sink.gaps) == 1)
+        tree.write("/a", "memory.events.local", "oom 2\noom_kill 2\noom_group_kill 0\n")
+        await watch.until(lambda sink: sink.told() == 4)
+
+
+async def test_a_storm_over_many_cgroups_loses_nothing(tree: FakeCgroupTree) -> None:
+    tree.make("/s")
+    for number in range(200):
+        tree.make(f"/s/c{number}")
+    async with watching(tree) as watch:
+        for turn in range(5):
+            for number in range(200):
+                tree.kill(f"/s/c{number}", 1 + turn % 2)
+            await asyncio.sleep(0)
+        await watch.until(lambda sink: sink.told() == tree.kills("/"), 30)
+        await watch.settled()
+        assert watch.sink.told() == tree.kills("/")
+        assert all(kill.victim_cgroup == kill.limit_cgroup for kill in watch.sink.kills)
+
+
+async def test_nothing_is_left_when_cgroups_come_and_go(tree: FakeCgroupTree) -> None:
+    async with watching(tree) as watch:
+        before = watch.source.state().figures["watches"]
+        for number in range(300):
+            tree.make(f"/c{number}")
+            if number % 3 == 0:
+                tree.kill(f"/c{number}")
+            tree.remove(f"/c{number}")
+            await asyncio.sleep(0)
+        await watch.settled()
+        await watch.until(lambda sink: sink.told() == 100)
+        figures = watch.source.state().figures
+        assert figures["cgroups"] == 1
+        assert figures["watches"] <= before + 1
+        assert watch.pipeline.correlator.ledger.take_changes().rows == ()
