@@ -1,0 +1,1 @@
+"""The daemon over gRPC: the service, its bytes, and where it listens."""
