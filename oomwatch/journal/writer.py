@@ -1,0 +1,307 @@
+"""The journal's one writer: a thread that turns whatever is queued into one transaction.
+
+The loop only queues. Encoding, fsync, retention and checkpoints are done here, and what was
+committed is posted back with one call to the loop a batch. Revisions are given here, by the only
+one who writes, before the commit.
+
+A write that fails drops nothing: the batch stays at the head of the queue, in order, and is tried
+again with a growing pause. When the disk is full the reserve is spent and the oldest events are
+deleted, which leaves room inside the database, so that the newest kills are still told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from oomwatch.errors import JournalUnusable
+from oomwatch.event_json import event_dumps
+from oomwatch.events import Entry, Event
+from oomwatch.journal.files import StateDirectory, is_full, unusable
+from oomwatch.journal.store import EncodedEvent, Store
+from oomwatch.ledger import LedgerChange
+
+_LOG = logging.getLogger("oomwatch.journal")
+
+# A larger transaction saves little, and its encoding would keep the loop waiting for the GIL.
+_BATCH_EVENTS = 256
+# While the disk refuses, smaller ones: they fit where little room is left.
+_CAUTIOUS_BATCH_EVENTS = 32
+_ROOM_BYTES = 1 << 17
+_DELETE_AT_ONCE = 4096
+_FIRST_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 5.0
+_AGE_CHECK_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How much history is kept: at most so many events, none older than so many seconds.
+
+    Both are checked at opening and then now and again after commits, so that a hundredth more
+    events than `max_events`, and on an idle host older ones, may be there for a while.
+    """
+
+    max_events: int = 100_000
+    max_age_seconds: float = 30 * 86400
+
+    def __post_init__(self) -> None:
+        if self.max_events < 1:
+            raise ValueError(f"retention of {self.max_events} events: keep at least 1")
+        if self.max_age_seconds < 0:
+            raise ValueError(f"retention of {self.max_age_seconds} s: give 0 or more")
+
+    def compact(self, store: Store) -> int:
+        """Delete what is too much or too old; returns how many events went."""
+        oldest_time = time.time_ns() // 1000 - int(self.max_age_seconds * 1_000_000)
+        return store.compact(self.max_events, oldest_time)
+
+    @property
+    def slack(self) -> int:
+        """Commits of so many events in all may pass between two looks."""
+        return max(1, self.max_events // 100)
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """What one call of `Journal.append` asked to have written as a whole."""
+
+    events: tuple[Event, ...]
+    change: LedgerChange
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What one transaction wrote: how many appends, and their events in order."""
+
+    appends: int
+    entries: tuple[Entry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reports:
+    """What the writer says to the loop; each is called there, in the order of happening."""
+
+    committed: Callable[[Commit], None]
+    compacted: Callable[[int, int], None]
+    """Called with `compacted_through`, and how many events were deleted."""
+    health: Callable[[bool, str], None]
+    stopped: Callable[[], None]
+
+
+class Writer:
+    """The thread, its queue, and what it does when the disk refuses."""
+
+    def __init__(
+        self,
+        store: Store,
+        directory: StateDirectory | None,
+        retention: Retention,
+        boot_id: str,
+        loop: asyncio.AbstractEventLoop,
+        reports: Reports,
+    ) -> None:
+        self._store = store
+        self._directory = directory
+        self._retention = retention
+        self._boot_id = boot_id
+        self._loop = loop
+        self._reports = reports
+        self._queue: deque[Append] = deque()
+        self._queued = threading.Condition()
+        self._stopping = threading.Event()
+        self._in_doubt: tuple[int, Commit] | None = None
+        self._healthy = True
+        self._pause = _FIRST_PAUSE_SECONDS
+        self._batch_events = _BATCH_EVENTS
+        self._since_retention = 0
+        self._next_age_check = time.monotonic() + _AGE_CHECK_SECONDS
+        self._thread = threading.Thread(
+            target=self._run, name="oomwatch-journal-write", daemon=True
+        )
+        self._thread.start()
+
+    def append(self, append: Append) -> None:
+        """Queue for the next transaction. Never waits for the disk."""
+        with self._queued:
+            self._queue.append(append)
+            self._queued.notify()
+
+    def stop(self) -> None:
+        """Have everything queued written, with one last try if the disk refuses, and end.
+
+        `Reports.stopped` follows.
+        """
+        self._stopping.set()
+        with self._queued:
+            self._queued.notify()
+
+    def join(self) -> None:
+        """Wait for the thread, which has nothing left to do once it said that it stopped."""
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            while self._await_work() and (self._write() or self._pause_before_retry()):
+                pass
+        finally:
+            self._post(self._reports.stopped)
+
+    def _await_work(self) -> bool:
+        with self._queued:
+            while not self._queue and not self._stopping.is_set():
+                self._queued.wait()
+            return bool(self._queue)
+
+    def _pause_before_retry(self) -> bool:
+        """Wait a while; False when there is to be no further try."""
+        if self._stopping.is_set():
+            return False
+        self._stopping.wait(self._pause)
+        self._pause = min(self._pause * 2, _LONGEST_PAUSE_SECONDS)
+        return True
+
+    def _write(self) -> bool:
+        """Commit the head of the queue; False when the disk refused."""
+        try:
+            commit: Commit | None = self._settle_doubt() or self._commit_head()
+        except (sqlite3.Error, OSError) as error:
+            commit = self._commit_after_making_room(error) if is_full(error) else None
+            if commit is None:
+                self._say_unhealthy(str(unusable(self._store.name, error)))
+                return False
+        except JournalUnusable as error:
+            self._say_unhealthy(str(error))
+            return False
+        except Exception as error:  # noqa: BLE001
+            # What cannot be written as JSON: a fault of ours that must not end the thread unseen.
+            _LOG.exception("journal %s: an event cannot be written", self._store.name)
+            self._say_unhealthy(
+                f"journal {self._store.name}: an event cannot be written ({error}); report it, and "
+                "restart oomwatch: the kernel keeps the counts"
+            )
+            return False
+        with self._queued:
+            for _ in range(commit.appends):
+                self._queue.popleft()
+        self._post(self._reports.committed, commit)
+        self._say_healthy()
+        self._tidy(len(commit.entries))
+        return True
+
+    def _commit_head(self) -> Commit:
+        appends: list[Append] = []
+        count = 0
+        with self._queued:
+            for append in self._queue:
+                if appends and count + len(append.events) > self._batch_events:
+                    break
+                appends.append(append)
+                count += len(append.events)
+        events = [event for append in appends for event in append.events]
+        encoded = [EncodedEvent(event.detect_time, event_dumps(event)) for event in events]
+        commit = self._numbered(len(appends), self._store.newest + 1, events)
+        if events:
+            self._in_doubt = (commit.entries[-1].revision, commit)
+        self._store.commit(self._boot_id, encoded, [append.change for append in appends])
+        self._in_doubt = None
+        return commit
+
+    def _numbered(self, appends: int, first: int, events: Sequence[Event]) -> Commit:
+        journal_id = self._store.id
+        return Commit(
+            appends,
+            tuple(
+                Entry(revision, journal_id, event) for revision, event in enumerate(events, first)
+            ),
+        )
+
+    def _settle_doubt(self) -> Commit | None:
+        """Give the commit that failed and landed all the same, so that it is not written twice."""
+        if self._in_doubt is None:
+            return None
+        revision, commit = self._in_doubt
+        landed = self._store.landed(revision)
+        self._in_doubt = None
+        return commit if landed else None
+
+    def _commit_after_making_room(self, error: sqlite3.Error | OSError) -> Commit | None:
+        """Try again with the reserve spent, and if need be with the oldest of history gone."""
+        _LOG.warning("journal %s: the disk is full (%s): making room", self._store.name, error)
+        self._batch_events = _CAUTIOUS_BATCH_EVENTS
+        if self._directory is not None:
+            self._directory.spend_reserve()
+        for delete in (False, True):
+            try:
+                self._reuse_log()
+                if delete:
+                    self._delete_oldest()
+                return self._settle_doubt() or self._commit_head()
+            except (sqlite3.Error, OSError) as again:
+                if not is_full(again):
+                    return None
+        return None
+
+    def _reuse_log(self) -> None:
+        """A log that is all in the database is written again from its start, in the same room."""
+        try:
+            self._store.checkpoint()
+        except sqlite3.Error as error:
+            if not is_full(error):
+                raise
+
+    def _delete_oldest(self) -> None:
+        kept = self._store.newest - self._store.compacted_through
+        if kept and self._store.free_bytes() < _ROOM_BYTES:
+            deleted = min(max(1, kept // 4), _DELETE_AT_ONCE)
+            self._report_compacted(self._store.compact(kept - deleted, 0))
+            self._reuse_log()
+
+    def _tidy(self, events: int) -> None:
+        """Retention and checkpoint, now and again, after the events were handed on."""
+        self._since_retention += events
+        now = time.monotonic()
+        try:
+            if self._since_retention >= self._retention.slack or now >= self._next_age_check:
+                self._since_retention = 0
+                self._next_age_check = now + _AGE_CHECK_SECONDS
+                self._report_compacted(self._retention.compact(self._store))
+                if self._directory is not None:
+                    self._directory.hold_reserve()
+            self._store.checkpoint_if_due()
+        except (sqlite3.Error, OSError) as error:
+            # Nothing is lost: a later commit tries again, and says so if the disk is ill.
+            _LOG.warning("%s", unusable(self._store.name, error))
+
+    def _report_compacted(self, deleted: int) -> None:
+        if deleted:
+            through = self._store.compacted_through
+            _LOG.info("journal %s: deleted %d events, up to %d", self._store.name, deleted, through)
+            self._post(self._reports.compacted, through, deleted)
+
+    def _say_unhealthy(self, sentence: str) -> None:
+        if self._healthy:
+            self._healthy = False
+            _LOG.error("%s; events are held until then", sentence)
+        self._post(self._reports.health, False, sentence)
+
+    def _say_healthy(self) -> None:
+        self._pause = _FIRST_PAUSE_SECONDS
+        self._batch_events = _BATCH_EVENTS
+        if not self._healthy:
+            self._healthy = True
+            _LOG.warning("journal %s: written again; nothing was dropped", self._store.name)
+            self._post(self._reports.health, True, "")
+
+    def _post(self, report: Callable[..., None], *arguments: object) -> None:
+        try:
+            self._loop.call_soon_threadsafe(report, *arguments)
+        except RuntimeError:
+            # The loop is closed: nobody is left to tell. What was committed stays committed.
+            self._stopping.set()
