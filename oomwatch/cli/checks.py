@@ -1,0 +1,286 @@
+"""What `oomwatch doctor` looks at: each check is a small function of a host, maybe a fake one.
+
+A check is `failed` only where no kill of any cgroup can be seen; where something is missing that
+makes events poorer, later or less sure it is `degraded`. Nothing is changed on the host.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+# include/linux/proc_ns.h: the inode numbers of the namespaces that the kernel starts with.
+_INITIAL_PID, _INITIAL_CGROUP = 4026531836, 4026531835
+# include/uapi/linux/capability.h
+_CAPABILITIES = {19: "CAP_SYS_PTRACE", 21: "CAP_SYS_ADMIN", 34: "CAP_SYSLOG"}
+# One on the directory, one on memory.events.local.
+_WATCHES_PER_CGROUP = 2
+
+
+class State(StrEnum):
+    """How a check came out."""
+
+    OK = "ok"
+    DEGRADED = "degraded"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One finding: what was found, and, unless all is well, what would mend it."""
+
+    name: str
+    state: State
+    found: str
+    mend: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """Where to look. `root` stands for "/": a test hands a directory with proc/, sys/ and dev/."""
+
+    root: Path = Path("/")
+    socket: Path | None = None
+
+    def path(self, absolute: str) -> Path:
+        """The file that stands for that absolute path."""
+        return self.root / absolute.lstrip("/")
+
+    def text(self, absolute: str) -> str | None:
+        """The file's text, None where it cannot be read."""
+        return read(self.path(absolute))
+
+
+def read(path: Path) -> str | None:
+    """The text of a small file, None where it cannot be read."""
+    try:
+        return path.read_text(errors="surrogateescape")
+    except OSError:
+        return None
+
+
+def check_inotify(host: Host, cgroups: int) -> Check:
+    """Are there watches enough for every cgroup? Those that get none are polled."""
+    limits: dict[str, int] = {}
+    for name in ("max_user_watches", "max_user_instances", "max_queued_events"):
+        text = host.text(f"/proc/sys/fs/inotify/{name}")
+        if text is None:
+            return Check(
+                "inotify",
+                State.DEGRADED,
+                f"/proc/sys/fs/inotify/{name} cannot be read: this kernel may have no inotify",
+                "None needed: cgroups are polled instead, which costs CPU and half a second.",
+            )
+        limits[name] = int(text)
+    watches, instances = limits["max_user_watches"], limits["max_user_instances"]
+    needed = _WATCHES_PER_CGROUP * cgroups + 1
+    found = (
+        f"{cgroups} cgroups need about {needed} watches of the {watches} a user may have "
+        f"(shared with this user's other programs), and 1 of {instances} instances"
+    )
+    if instances < 1:
+        return Check("inotify", State.DEGRADED, found, "sysctl fs.inotify.max_user_instances=128")
+    if needed > watches:
+        return Check(
+            "inotify",
+            State.DEGRADED,
+            f"{found}: the rest is polled",
+            f"sysctl fs.inotify.max_user_watches={max(65536, 4 * needed)}",
+        )
+    return Check("inotify", State.OK, found)
+
+
+def check_permissions(host: Host) -> Check:
+    """Root, or the capabilities that matter (CapEff of /proc/self/status)."""
+    status = host.text("/proc/self/status") or ""
+    uid_match = re.search(r"^Uid:\s+\d+\s+(\d+)", status, re.M)
+    cap_match = re.search(r"^CapEff:\s+([0-9a-f]+)", status, re.M)
+    if uid_match is None or cap_match is None:
+        return Check(
+            "permissions", State.DEGRADED, "/proc/self/status cannot be read", "Mount /proc."
+        )
+    capabilities = int(cap_match[1], 16)
+    missing = [name for bit, name in _CAPABILITIES.items() if not capabilities >> bit & 1]
+    who = "root" if uid_match[1] == "0" else f"uid {uid_match[1]}"
+    if not missing:
+        return Check("permissions", State.OK, f"{who}, with {', '.join(_CAPABILITIES.values())}")
+    return Check(
+        "permissions",
+        State.DEGRADED,
+        f"{who}, without {', '.join(missing)}: the counters can be read, other witnesses may not",
+        "Run as root, or give the process these capabilities.",
+    )
+
+
+def check_namespaces(host: Host) -> Check:
+    """Are we where pids and cgroup paths are the kernel's own?"""
+    inside: list[str] = []
+    for kind, initial, meaning in (
+        ("pid", _INITIAL_PID, "the pids that the kernel prints are not those of /proc here"),
+        ("cgroup", _INITIAL_CGROUP, "cgroups above the namespace's root cannot be seen"),
+    ):
+        try:
+            target = str(host.path(f"/proc/self/ns/{kind}").readlink())
+        except OSError:
+            inside.append(f"the {kind} namespace cannot be told")
+            continue
+        if target != f"{kind}:[{initial}]":
+            inside.append(f"not the initial {kind} namespace: {meaning}")
+    if inside:
+        return Check(
+            "namespaces",
+            State.DEGRADED,
+            "; ".join(inside),
+            "Run on the host, or with its namespaces (docker run --pid=host --cgroupns=host).",
+        )
+    return Check("namespaces", State.OK, "the initial pid and cgroup namespaces")
+
+
+def check_kernel(host: Host, cgroup_root: Path) -> Check:
+    """Which of the kernel's counters and figures are there, looked up in a real cgroup."""
+    release = (host.text("/proc/sys/kernel/osrelease") or "").strip()
+    sample = _first_with_memory(cgroup_root)
+    kernel = f"Linux {release}" if release else "a kernel of unknown release"
+    if sample is None:
+        return Check("kernel", State.OK, f"{kernel}; no cgroup with memory to look at yet")
+    lacks: list[str] = []
+    if "oom_group_kill " not in (read(sample / "memory.events.local") or ""):
+        lacks.append("oom_group_kill (5.17): group kills are not told as such")
+    if not (sample / "memory.peak").exists():
+        lacks.append("memory.peak (5.19): events carry no peak")
+    if lacks:
+        return Check(
+            "kernel", State.DEGRADED, f"{kernel} has no {'; no '.join(lacks)}", "A newer kernel."
+        )
+    return Check("kernel", State.OK, f"{kernel}, with oom_kill, oom_group_kill and memory.peak")
+
+
+def _first_with_memory(cgroup_root: Path) -> Path | None:
+    for directory, _, files in os.walk(cgroup_root):
+        if "memory.events.local" in files:
+            return Path(directory)
+    return None
+
+
+def check_vmstat(host: Host) -> Check:
+    """The node's own counter, which catches what was killed and removed at once."""
+    match = re.search(r"^oom_kill (\d+)$", host.text("/proc/vmstat") or "", re.M)
+    if match is None:
+        return Check(
+            "node counter",
+            State.DEGRADED,
+            "/proc/vmstat has no oom_kill: a top-level cgroup killed in and removed at once "
+            "can be missed",
+            "A kernel from 4.13 on, outside a sandbox, has it.",
+        )
+    return Check("node counter", State.OK, f"oom_kill in /proc/vmstat: {match[1]} since boot")
+
+
+def check_kernel_log(host: Host) -> Check:
+    """Could /dev/kmsg be read? It names the process."""
+    path = host.path("/dev/kmsg")
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+    except FileNotFoundError:
+        return Check(
+            "kernel log",
+            State.DEGRADED,
+            "/dev/kmsg is not there: the kernel's log cannot name the victims",
+            "In a container: --device /dev/kmsg.",
+        )
+    except OSError as error:
+        restricted = (host.text("/proc/sys/kernel/dmesg_restrict") or "").strip() == "1"
+        why = " (kernel.dmesg_restrict is 1)" if restricted else ""
+        return Check(
+            "kernel log",
+            State.DEGRADED,
+            f"/dev/kmsg cannot be opened: {error.strerror}{why}: the log cannot name the victims",
+            "Run as root, or with CAP_SYSLOG and the device allowed.",
+        )
+    return Check("kernel log", State.OK, "/dev/kmsg can be read")
+
+
+def check_tracepoint(host: Host) -> Check:
+    """Is oom:mark_victim there?"""
+    for tracefs in ("/sys/kernel/tracing", "/sys/kernel/debug/tracing"):
+        if os.access(host.path(f"{tracefs}/events/oom/mark_victim/format"), os.R_OK):
+            return Check("tracepoint", State.OK, f"oom:mark_victim in {tracefs}")
+    return Check(
+        "tracepoint",
+        State.DEGRADED,
+        "oom:mark_victim cannot be reached: tracefs is not mounted, or not for this user",
+        "As root: mount -t tracefs tracefs /sys/kernel/tracing",
+    )
+
+
+def check_pressure(host: Host) -> Check:
+    """Is PSI there, and on?"""
+    text = host.text("/proc/pressure/memory")
+    if text is None:
+        return Check(
+            "pressure",
+            State.DEGRADED,
+            "/proc/pressure/memory is not there or is switched off: no warning before a kill",
+            "Boot with psi=1 (the kernel needs CONFIG_PSI).",
+        )
+    return Check("pressure", State.OK, "/proc/pressure/memory can be read")
+
+
+def check_sandbox(host: Host) -> Check:
+    """Are we inside gVisor, where the counters are a constant row of zeros?"""
+    # pkg/sentry/kernel/version.go: the sentry gives every release the same build date.
+    version = host.text("/proc/version") or ""
+    if re.search(r"^Linux version 4\.4\.0 .*Sun Jan 10 15:06:54 PST 2016", version):
+        return Check(
+            "gVisor",
+            State.FAILED,
+            "this is the inside of a gVisor sandbox: its memory.events never counts a kill",
+            "Run oomwatch on the host: there the sandbox is an ordinary cgroup.",
+        )
+    return Check("gVisor", State.OK, "this is not the inside of a gVisor sandbox")
+
+
+def check_daemon(host: Host) -> Check:
+    """Does a daemon answer? Without one there is no history, but every command works."""
+    if host.socket is None:
+        return Check("daemon", State.OK, "not looked for")
+    if answers(host.socket):
+        return Check("daemon", State.OK, f"answers at {host.socket}")
+    return Check(
+        "daemon",
+        State.DEGRADED,
+        f"none answers at {host.socket}: tail and list look for themselves, and nothing is kept",
+        "oomwatch serve --state-dir /var/lib/oomwatch",
+    )
+
+
+def answers(path: Path) -> bool:
+    """Does anybody accept connections at this Unix socket? (Asked without gRPC.)"""
+    try:
+        if not stat.S_ISSOCK(path.stat().st_mode):
+            return False
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
+            caller.settimeout(1)
+            caller.connect(str(path))
+    except OSError:
+        return False
+    return True
+
+
+HOST_CHECKS: tuple[Callable[[Host], Check], ...] = (
+    check_permissions,
+    check_namespaces,
+    check_vmstat,
+    check_kernel_log,
+    check_tracepoint,
+    check_pressure,
+    check_sandbox,
+    check_daemon,
+)
+"""The checks that need nothing but the host."""

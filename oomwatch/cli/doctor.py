@@ -1,0 +1,94 @@
+"""`oomwatch doctor`: what can be seen on this host, what cannot, why, and the mend."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from oomwatch.cli import options
+from oomwatch.cli.cgroup_checks import (
+    check_local_events,
+    check_memory_controller,
+    count_cgroups,
+    default_cgroup_root,
+)
+from oomwatch.cli.checks import HOST_CHECKS, Check, Host, State, check_inotify, check_kernel
+from oomwatch.cli.output import put, stdout_paint
+from oomwatch.cli.terminal import Paint, escape, pad
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  oomwatch doctor
+  oomwatch doctor -o json | jq -r 'select(.state != "ok") | .mend'
+  oomwatch doctor --cgroup-root /sys/fs/cgroup/unified
+
+Exits with 0 if kills can be seen, however poorly, and with 1 if not."""
+)
+@options.output
+@options.cgroup_root
+@options.socket
+def command(output: str, cgroup_root: Path | None, socket: Path | None) -> int:
+    """Say what can be seen on this host, what cannot, why, and the mend.
+
+    Nothing is changed. Each line is ok, degraded (events are poorer, later or less sure) or failed
+    (no kill can be seen).
+    """
+    from oomwatch.address import DEFAULT_SOCKET
+
+    checks = examine(Host(socket=socket or Path(DEFAULT_SOCKET)), cgroup_root)
+    if output == "json":
+        for check in checks:
+            put(
+                json.dumps(
+                    {
+                        "name": check.name,
+                        "state": check.state.value,
+                        "found": check.found,
+                        **({"mend": check.mend} if check.mend else {}),
+                    }
+                )
+            )
+    else:
+        for line in report(checks, stdout_paint()):
+            put(line)
+    return 0 if can_see_kills(checks) else 1
+
+
+def examine(host: Host, cgroup_root: Path | None = None) -> list[Check]:
+    """Run every check, the one that decides first."""
+    root = cgroup_root or default_cgroup_root(host)
+    return [
+        check_memory_controller(host, root),
+        check_local_events(host),
+        check_inotify(host, count_cgroups(root)),
+        check_kernel(host, root),
+        *(check(host) for check in HOST_CHECKS),
+    ]
+
+
+def can_see_kills(checks: list[Check]) -> bool:
+    """True unless a check failed."""
+    return all(check.state is not State.FAILED for check in checks)
+
+
+def report(checks: list[Check], paint: Paint) -> list[str]:
+    """The lines for people: state, name, what was found, and the mend below it."""
+    colours = {State.OK: paint.green, State.DEGRADED: paint.yellow, State.FAILED: paint.red}
+    names = max(len(check.name) for check in checks)
+    lines: list[str] = []
+    for check in checks:
+        state = colours[check.state](pad(check.state.value, 8))
+        lines.append(f"{state}  {pad(check.name, names)}  {escape(check.found)}")
+        if check.state is not State.OK:
+            lines.append(f"{'':8}  {'':{names}}  -> {escape(check.mend)}")
+    lines.append("")
+    lines.append(
+        paint.bold("Kills can be seen on this host.")
+        if can_see_kills(checks)
+        else paint.red("Kills cannot be seen on this host.")
+    )
+    return lines

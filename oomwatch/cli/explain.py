@@ -1,0 +1,233 @@
+"""One event in sentences, with the evidence that it rests on: what `oomwatch show` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import assert_never
+
+from oomwatch.cli.table import candidates
+from oomwatch.cli.terminal import escape
+from oomwatch.cli.times import human_bytes, human_duration, local_time, local_zone
+from oomwatch.events import (
+    Constraint,
+    Container,
+    ContainerExit,
+    Entry,
+    Event,
+    EvidenceGap,
+    MemoryPressure,
+    MemoryUsage,
+    OomKill,
+    Scope,
+    Verdict,
+    Victim,
+)
+
+_CONSTRAINTS = {
+    Constraint.MEMCG: "the memory limit of a cgroup",
+    Constraint.NONE: "the memory of the whole node",
+    Constraint.CPUSET: "the memory nodes that a cpuset allows",
+    Constraint.MEMORY_POLICY: "the memory nodes that a NUMA policy allows",
+}
+
+
+def explain(entry: Entry) -> list[str]:
+    """Return the lines that explain the event; all that came from outside is escaped."""
+    event = entry.event
+    lines = [f"Revision {entry.revision}: {_headline(event)}"]
+    lines += [f"  {sentence}" for sentence in _sentences(event)]
+    lines.append(f"  {_when(event)}")
+    if event.recovered:
+        lines.append("  It happened while nobody watched, and was found afterwards.")
+    if event.amends is not None:
+        lines.append(f"  It adds to what revision {event.amends} told.")
+    lines.append(f"  Confidence: {event.confidence.value}.")
+    if event.evidence:
+        lines.append("  Evidence:")
+        names = max(len(escape(evidence.source)) for evidence in event.evidence)
+        lines += [
+            f"    {local_time(evidence.time, digits=6)}  {escape(evidence.source):{names}}  "
+            f"{escape(evidence.detail)}"
+            for evidence in event.evidence
+        ]
+    lines.append(f"  Journal {escape(entry.journal_id)}, episode {escape(event.episode_id)}.")
+    return lines
+
+
+def _headline(event: Event) -> str:
+    match event:
+        case OomKill():
+            if event.kill_count is None:
+                return "more is known about a kill."
+            times = "once" if event.kill_count == 1 else f"{event.kill_count} times"
+            return f"the kernel's OOM killer killed {times}."
+        case ContainerExit():
+            answer = {
+                Verdict.OOM: "and it was out of memory",
+                Verdict.NOT_OOM: "and it was not out of memory",
+                Verdict.UNKNOWN: "and whether it was out of memory is not known",
+            }
+            return f"a container ended, {answer[event.verdict]}."
+        case MemoryPressure():
+            return "tasks stalled on memory."
+        case EvidenceGap():
+            return "evidence may have been lost."
+        case _:
+            assert_never(event)
+
+
+def _sentences(event: Event) -> Iterator[str]:
+    match event:
+        case OomKill():
+            yield from _kill(event)
+        case ContainerExit():
+            yield from _exit(event)
+        case MemoryPressure():
+            yield from _container(event.container)
+            yield (
+                f"In {escape(event.cgroup)}, {event.level.value} tasks stalled for "
+                f"{human_duration(event.stall_microseconds)} within "
+                f"{human_duration(event.window_microseconds)}."
+            )
+            yield from _memory(event.memory, "That cgroup")
+        case EvidenceGap():
+            yield f"The witness {escape(event.source)}: {escape(event.reason)}."
+            if event.cgroup is not None:
+                yield f"It matters for {escape(event.cgroup)} and what is below it."
+            if event.lost_count is not None:
+                yield f"{event.lost_count} records were lost."
+        case _:
+            assert_never(event)
+
+
+def _kill(event: OomKill) -> Iterator[str]:
+    victim = event.victim_cgroup
+    if victim is not None:
+        yield f"The victim lived in {escape(victim)}."
+    else:
+        yield (
+            f"In which cgroup is not known: somewhere below "
+            f"{escape(event.survivor_cgroup or '/')}, the nearest that still exists ({candidates(event)})."
+        )
+        yield from (f"It may have been {escape(path)}." for path in event.candidates)
+        if event.candidates_omitted:
+            yield f"{event.candidates_omitted} further candidates are not listed."
+    yield from _container(event.container)
+    yield _limit(event)
+    yield from _memory(event.memory, "The limit's cgroup" if event.limit_cgroup else "The cgroup")
+    if event.group_kill:
+        yield "memory.oom.group is set: the kernel killed the whole group together."
+    if event.constraint is not None:
+        yield f"What ran out was {_CONSTRAINTS[event.constraint]}."
+    yield from (_victim(process) for process in event.victims)
+    if not event.victims and event.kill_count is not None:
+        yield "Which process died is not known: the counters tell that and how many, not who."
+    if event.invoker is not None and event.invoker.comm is not None:
+        yield f"The allocation that failed was made by {escape(event.invoker.comm)}."
+
+
+def _limit(event: OomKill) -> str:
+    limit = escape(event.limit_cgroup) if event.limit_cgroup is not None else None
+    match event.scope:
+        case Scope.CONTAINER_LIMIT:
+            return "The limit that was hit is that cgroup's own."
+        case Scope.ANCESTOR_LIMIT:
+            return f"The limit that was hit is an ancestor's: {limit or 'which is not known'}."
+        case Scope.DESCENDANT:
+            return (
+                f"The limit that was hit is nested in the container: {limit or 'not known where'}."
+            )
+        case Scope.NODE:
+            return "The node itself ran out of memory; no cgroup's limit was hit."
+        case Scope.UNKNOWN:
+            return "Whose limit was hit is not known: more than one answer fits the counters."
+        case _:
+            assert_never(event.scope)
+
+
+def _victim(victim: Victim) -> str:
+    name = escape(victim.comm) if victim.comm is not None else "a process of unknown name"
+    who = f"The kernel killed {name} (pid {victim.pid}"
+    who += f", uid {victim.uid})" if victim.uid is not None else ")"
+    if victim.main_process:
+        who += ", the container's main process"
+    sizes = [
+        f"{human_bytes(count)} {kind}"
+        for kind, count in (
+            ("anonymous", victim.anon_rss_bytes),
+            ("of files", victim.file_rss_bytes),
+            ("shared", victim.shmem_rss_bytes),
+            ("of page tables", victim.pgtables_bytes),
+        )
+        if count is not None
+    ]
+    if sizes:
+        who += f", holding {', '.join(sizes)}"
+    if victim.oom_score_adj is not None:
+        who += f", oom_score_adj {victim.oom_score_adj}"
+    if victim.cmdline:
+        who += f": {escape(' '.join(victim.cmdline))}"
+    return f"{who}."
+
+
+def _exit(event: ContainerExit) -> Iterator[str]:
+    yield from _container(event.container)
+    if event.cgroup is not None:
+        yield f"Its cgroup was {escape(event.cgroup)}."
+    if event.exit_code is not None:
+        yield f"It exited with code {event.exit_code}."
+    if event.signal is not None:
+        yield f"It was ended by signal {event.signal}."
+    if event.stop_requested:
+        yield "A stop had been asked for."
+    yield from (f"{escape(reason)}." for reason in event.reasons)
+    if event.kills:
+        yield f"It rests on revisions {', '.join(map(str, event.kills))}."
+
+
+def _container(container: Container | None) -> Iterator[str]:
+    if container is None:
+        return
+    known = [
+        f"{word} {escape(text)}"
+        for word, text in (
+            ("name", container.name),
+            ("image", container.image),
+            ("runtime", container.runtime),
+            ("handler", container.handler),
+            ("pod", container.pod.name if container.pod else None),
+            ("namespace", container.pod.namespace if container.pod else None),
+        )
+        if text is not None
+    ]
+    yield f"It is container {escape(container.id)}{''.join(f', {text}' for text in known)}."
+
+
+def _memory(memory: MemoryUsage | None, owner: str) -> Iterator[str]:
+    if memory is None:
+        return
+    known = [
+        f"{word} {human_bytes(count)}"
+        for word, count in (
+            ("a limit of", memory.limit_bytes),
+            ("a peak of", memory.peak_bytes),
+            ("in use when read", memory.current_bytes),
+            ("in swap", memory.swap_bytes),
+        )
+        if count is not None
+    ]
+    if known:
+        yield f"{owner} had {', '.join(known)}."
+
+
+def _when(event: Event) -> str:
+    seen = local_time(event.detect_time, digits=6)
+    text = f"It was seen at {seen} {local_zone(event.detect_time)}"
+    occur = event.occur_time if isinstance(event, OomKill) else None
+    if occur is not None:
+        return f"{text}; the kernel did it at {local_time(occur, digits=6)}."
+    after = event.occur_after if isinstance(event, OomKill | EvidenceGap) else None
+    if after is not None:
+        gap = human_duration(max(0, event.detect_time - after))
+        return f"{text}, and happened within the {gap} before."
+    return f"{text}."

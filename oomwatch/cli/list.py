@@ -1,0 +1,106 @@
+"""`oomwatch list`: the cgroups that are watched, their kills, their limits, their witnesses."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from oomwatch.cli import options
+
+if TYPE_CHECKING:
+    from oomwatch.status import CgroupReport
+
+_PAGE = 500
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  oomwatch list
+  oomwatch list /kubepods.slice
+  oomwatch list --killed
+  oomwatch list -o json | jq -r 'select(.kills > 0) | .path'"""
+)
+@click.argument("prefix", default="/")
+@click.option("--killed", is_flag=True, help="Only cgroups in which, or below which, was killed.")
+@options.output
+@options.socket
+@options.address
+@options.cgroup_root
+def command(
+    prefix: str,
+    killed: bool,
+    output: str,
+    socket: Path | None,
+    address: str | None,
+    cgroup_root: Path | None,
+) -> int:
+    """List the cgroups that are watched, at and below PREFIX.
+
+    KILLS is the kernel's own count for the cgroup since it was made, BELOW that of it and
+    everything below it, removed cgroups included. A figure that is not known is "-". Without a
+    daemon, this process reads the tree once.
+    """
+    from oomwatch.cli.interrupts import run_until_signal
+    from oomwatch.cli.reach import daemon_address
+
+    asked = daemon_address(socket, address, cgroup_root)
+    if not prefix.startswith("/"):
+        raise click.BadParameter("a cgroup's path begins with /", param_hint="PREFIX")
+    return run_until_signal(_list(asked, cgroup_root, prefix, killed, output))
+
+
+async def _list(
+    asked: str | None, cgroup_root: Path | None, prefix: str, killed: bool, output: str
+) -> None:
+    from oomwatch.cli.output import put, stdout_paint
+    from oomwatch.cli.table import cgroup_table
+
+    reports: list[CgroupReport] = []
+    async for report in _reports(asked, cgroup_root, prefix):
+        if killed and not report.kills and not report.kills_below:
+            continue
+        if output == "json":
+            put(as_json(report))
+        else:
+            reports.append(report)
+    if output == "table":
+        for line in cgroup_table(reports, stdout_paint()):
+            put(line)
+
+
+async def _reports(
+    asked: str | None, cgroup_root: Path | None, prefix: str
+) -> AsyncIterator[CgroupReport]:
+    if asked is not None:
+        from oomwatch.client import AsyncClient
+
+        async with AsyncClient(asked) as client:
+            async for report in client.list_containers(prefix):
+                yield report
+        return
+    from oomwatch.cli.reach import own_watcher
+
+    async with own_watcher(cgroup_root) as watcher:
+        after = ""
+        while page := await watcher.list_cgroups(prefix, after, _PAGE):
+            for report in page:
+                yield report
+            after = page[-1].path
+
+
+def as_json(report: CgroupReport) -> str:
+    """One line of JSON; what is not known is absent."""
+    import json
+    from dataclasses import asdict
+
+    return json.dumps(_known(asdict(report)), separators=(",", ":"))
+
+
+def _known(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _known(each) for key, each in value.items() if each is not None}
+    return value

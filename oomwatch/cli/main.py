@@ -1,0 +1,136 @@
+"""`oomwatch`: finds the command, runs it, and turns what went wrong into a sentence and a code.
+
+A command's module is imported only when that command is run, and imports what is heavy (gRPC,
+SQLite, asyncio) only inside it: `oomwatch tail --help` answers before a human notices.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+import click
+
+from oomwatch.cli.output import forget_stdout, say
+from oomwatch.errors import DaemonUnavailable, HistoryCompacted, JournalReset, OomwatchError
+
+FAILED, NO_DAEMON, COMPACTED, INTERRUPTED, CLOSED_PIPE = 1, 3, 4, 130, 141
+
+_COMMANDS = ("serve", "tail", "list", "show", "doctor", "selftest", "completion")
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are modules of this package: `tail` is oomwatch.cli.tail:command."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands in the order of the manual."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command, if there is one of that name."""
+        if cmd_name not in _COMMANDS:
+            return None
+        command = import_module(f"oomwatch.cli.{cmd_name}").command
+        assert isinstance(command, click.Command)
+        return command
+
+
+def _print_version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        from importlib.metadata import version
+
+        click.echo(f"oomwatch {version('oomwatch')}")
+        ctx.exit()
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="""\b
+Examples:
+  oomwatch doctor      can kills be seen on this host?
+  oomwatch tail        watch them happen
+  oomwatch selftest    make one happen, and see it
+
+\b
+Exit codes: 0 well, 1 failed, 2 wrong usage, 3 no daemon answers,
+4 the history asked for was deleted, 130 interrupted.""",
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_print_version,
+    help="Print the version and exit.",
+)
+def cli() -> None:
+    """Watches every cgroup v2 on this host and tells each OOM kill once, with its evidence.
+
+    Data goes to stdout, words to stderr. NO_COLOR, a pipe and TERM=dumb mean plain text.
+    """
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code; what is expected to fail says so."""
+    try:
+        outcome = cli.main(args=list(arguments), prog_name="oomwatch", standalone_mode=False)
+        sys.stdout.flush()
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        return INTERRUPTED
+    except BrokenPipeError:
+        forget_stdout()
+        return CLOSED_PIPE
+    except OomwatchError as error:
+        say(str(error))
+        return exit_code(error)
+    except OSError as error:
+        say(_os_sentence(error))
+        return FAILED
+    return outcome if isinstance(outcome, int) else 0
+
+
+def exit_code(error: OomwatchError) -> int:
+    """The exit code that scripts can rely on for this error."""
+    match error:
+        case DaemonUnavailable():
+            return NO_DAEMON
+        case HistoryCompacted() | JournalReset():
+            return COMPACTED
+        case _:
+            return FAILED
+
+
+def _os_sentence(error: OSError) -> str:
+    where = error.filename or error.filename2
+    if isinstance(where, bytes):
+        where = os.fsdecode(where)
+    reason = error.strerror or str(error)
+    mend = (
+        "; run as root, or give this user the right" if isinstance(error, PermissionError) else ""
+    )
+    return f"{where}: {reason}{mend}" if where is not None else f"{reason}{mend}"
+
+
+def main() -> None:
+    """The entry point of the `oomwatch` script."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a letter shows its code, rather than end in a traceback.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    code = run(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        forget_stdout()
+        code = CLOSED_PIPE
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,187 @@
+"""`oomwatch serve`: the daemon, until SIGTERM or Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from oomwatch.address import DEFAULT_SOCKET
+from oomwatch.cli.options import CGROUP_ROOT, Duration
+
+if TYPE_CHECKING:
+    from oomwatch.daemon import Config
+
+_FILE = click.Path(path_type=Path)
+
+
+@click.command(
+    # Every option can come from the environment as well: OOMWATCH_STATE_DIR is --state-dir.
+    context_settings={"auto_envvar_prefix": "OOMWATCH"},
+    epilog="""\b
+Examples:
+  oomwatch serve --state-dir /var/lib/oomwatch
+  oomwatch serve --socket /run/oomwatch/oomwatch.sock --retention-age 90d
+  oomwatch serve --listen 0.0.0.0:7433 --tls-cert node.pem --tls-key node.key --tls-client-ca ca.pem
+  OOMWATCH_STATE_DIR=/var/lib/oomwatch oomwatch serve
+
+Each option can come from the environment: OOMWATCH_ and its name, as in OOMWATCH_STATE_DIR.""",
+)
+@click.option(
+    "--socket",
+    type=_FILE,
+    metavar="PATH",
+    default=DEFAULT_SOCKET,
+    show_default=True,
+    help="Listen on this Unix socket, mode 0660.",
+)
+@click.option(
+    "--listen",
+    metavar="HOST:PORT",
+    help="Listen on TCP as well; needs the TLS files, or --insecure.",
+)
+@click.option("--tls-cert", type=_FILE, metavar="FILE", help="The certificate chain, PEM.")
+@click.option("--tls-key", type=_FILE, metavar="FILE", help="The certificate's key, PEM.")
+@click.option(
+    "--tls-client-ca",
+    type=_FILE,
+    metavar="FILE",
+    help="Ask clients for a certificate that one of these signed, PEM.",
+)
+@click.option("--insecure", is_flag=True, help="Let --listen be without TLS.")
+@click.option(
+    "--state-dir",
+    type=_FILE,
+    metavar="DIR",
+    help="Keep the journal here; without it, history ends with this process.",
+)
+@click.option(
+    "--cgroup-root",
+    type=_FILE,
+    metavar="DIR",
+    default=CGROUP_ROOT,
+    show_default=True,
+    help="The cgroup v2 tree to watch.",
+)
+@click.option(
+    "--poll-interval",
+    type=Duration(),
+    default="500ms",
+    show_default=True,
+    help="How often cgroups are read that cannot be watched by inotify.",
+)
+@click.option(
+    "--retention-events",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=100_000,
+    show_default=True,
+    help="Keep at most this many events.",
+)
+@click.option(
+    "--retention-age",
+    type=Duration(),
+    default="30d",
+    show_default=True,
+    help="Keep events at most this long.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+    help="What is logged on stderr, one line each.",
+)
+def command(
+    socket: Path,
+    listen: str | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    tls_client_ca: Path | None,
+    insecure: bool,
+    state_dir: Path | None,
+    cgroup_root: Path,
+    poll_interval: float,
+    retention_events: int,
+    retention_age: float,
+    log_level: str,
+) -> int:
+    """Run the daemon: watch this host, keep a journal, and answer over gRPC.
+
+    SIGTERM and Ctrl-C end it in good order: streams are ended, what was told is written. A second
+    one ends it at once. Under systemd, Type=notify is served.
+    """
+    if (tls_cert is None) != (tls_key is None):
+        raise click.UsageError("--tls-cert and --tls-key need each other")
+    if tls_client_ca is not None and tls_cert is None:
+        raise click.UsageError("--tls-client-ca needs --tls-cert and --tls-key")
+    if listen is not None and tls_cert is None and not insecure:
+        raise click.UsageError(
+            "--listen is open to the network: give --tls-cert and --tls-key, or say --insecure"
+        )
+    if listen is None and (tls_cert is not None or insecure):
+        raise click.UsageError("TLS and --insecure are about --listen HOST:PORT: give that too")
+    if poll_interval <= 0:
+        raise click.BadParameter("must be more than 0", param_hint="--poll-interval")
+
+    import logging
+
+    from oomwatch.cli.interrupts import run_until_signal
+    from oomwatch.cli.logs import log_to_stderr
+    from oomwatch.daemon import Config
+
+    log_to_stderr(getattr(logging, log_level.upper()))
+    config = Config(
+        cgroup_root=cgroup_root,
+        state_dir=state_dir,
+        poll_seconds=poll_interval,
+        retention_events=retention_events,
+        retention_age_seconds=retention_age,
+    )
+    code = run_until_signal(
+        _serve(config, socket, listen, (tls_cert, tls_key, tls_client_ca), insecure)
+    )
+    # Told to end and ended in good order: what systemd and Kubernetes count as success.
+    return 0 if code == 143 else code
+
+
+async def _serve(
+    config: Config,
+    socket: Path,
+    listen: str | None,
+    tls: tuple[Path | None, Path | None, Path | None],
+    insecure: bool,
+) -> None:
+    from oomwatch.daemon import Watcher, serve
+    from oomwatch.rpc.listening import TlsFiles
+    from oomwatch.rpc.server import RpcServer
+
+    certificate, key, client_ca = tls
+    files = TlsFiles(certificate, key, client_ca) if certificate and key else None
+
+    def make_server(watcher: Watcher) -> RpcServer:
+        return RpcServer(watcher, socket=str(socket), listen=listen, tls=files, insecure=insecure)
+
+    try:
+        await serve(config, make_server, ready=lambda: notify_service_manager("READY=1"))
+    finally:
+        notify_service_manager("STOPPING=1")
+
+
+def notify_service_manager(state: str) -> None:
+    """Tell systemd how we are (sd_notify(3)), if it gave NOTIFY_SOCKET; a deaf one is ignored."""
+    import contextlib
+    import socket as sockets
+
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address.startswith(("/", "@")):
+        return
+    name = f"\0{address[1:]}" if address.startswith("@") else address
+    with (
+        contextlib.suppress(OSError),
+        sockets.socket(sockets.AF_UNIX, sockets.SOCK_DGRAM | sockets.SOCK_CLOEXEC) as manager,
+    ):
+        manager.connect(name)
+        manager.send(state.encode())

@@ -1,0 +1,93 @@
+"""`oomwatch show`: one event, explained, with its evidence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from oomwatch.cli import options
+
+if TYPE_CHECKING:
+    from oomwatch.events import Entry
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  oomwatch show 17
+  oomwatch show 17 -o json
+  oomwatch show 17 --state-dir /var/lib/oomwatch    where no daemon runs any more"""
+)
+@click.argument("revision", type=click.IntRange(min=1), metavar="REVISION")
+@options.output
+@click.option(
+    "--state-dir",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Read this journal, which no daemon holds, instead of asking one.",
+)
+@options.socket
+@options.address
+def command(
+    revision: int, output: str, state_dir: Path | None, socket: Path | None, address: str | None
+) -> int:
+    """Explain one event in sentences, with the evidence that it rests on."""
+    from oomwatch.address import DEFAULT_SOCKET
+    from oomwatch.cli.explain import explain
+    from oomwatch.cli.interrupts import run_until_signal
+    from oomwatch.cli.output import put
+    from oomwatch.cli.reach import daemon_address
+    from oomwatch.errors import DaemonUnavailable
+    from oomwatch.event_json import dumps
+
+    if state_dir is not None:
+        work = _from_journal(state_dir, revision)
+    else:
+        asked = daemon_address(socket, address)
+        if asked is None:
+            raise DaemonUnavailable(
+                f"no daemon answers at {DEFAULT_SOCKET}: start one with 'oomwatch serve', "
+                "or name its journal with --state-dir"
+            )
+        work = _from_daemon(asked, revision)
+    found: list[Entry] = []
+
+    async def fetch() -> None:
+        found.append(await work)
+
+    code = run_until_signal(fetch())
+    for entry in found:
+        for line in [dumps(entry)] if output == "json" else explain(entry):
+            put(line)
+    return code
+
+
+async def _from_journal(state_dir: Path, revision: int) -> Entry:
+    from oomwatch.errors import OomwatchError
+    from oomwatch.journal import Journal, Retention
+
+    if not state_dir.is_dir():
+        raise OomwatchError(
+            f"{state_dir} is no directory: name the --state-dir that serve was given"
+        )
+    # Looking must not delete what the daemon was told to keep for longer than is usual.
+    journal = Journal.open(state_dir, retention=Retention(2**62, max_age_seconds=1e11))
+    try:
+        entry = await journal.get(revision)
+        if entry is None:
+            raise OomwatchError(
+                f"journal {state_dir} holds no revision {revision}: it keeps "
+                f"{journal.oldest_revision} to {journal.newest_revision}"
+            )
+        return entry
+    finally:
+        await journal.close()
+
+
+async def _from_daemon(asked: str, revision: int) -> Entry:
+    from oomwatch.client import AsyncClient
+
+    async with AsyncClient(asked) as client:
+        return await client.get_event(revision)

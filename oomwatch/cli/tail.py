@@ -1,0 +1,141 @@
+"""`oomwatch tail`: follow events as they happen, from a daemon or from this host itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from oomwatch.cli import options
+
+if TYPE_CHECKING:
+    from oomwatch.subscriptions import EventFilter, Start
+
+KINDS = ("oom_kill", "container_exit", "memory_pressure", "evidence_gap")
+DEFAULT_LINES = 10
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  oomwatch tail                              the last ten, then what comes
+  oomwatch tail -n 100 --no-follow           what was told, and no more
+  oomwatch tail --since 2h --kind oom_kill
+  oomwatch tail --filter cgroup=/kubepods.slice -o json | jq .victim_cgroup
+  oomwatch tail --after 1234                 resume after a revision
+  oomwatch tail --cgroup-root /sys/fs/cgroup watch here, whatever daemon runs"""
+)
+@options.output
+@click.option(
+    "-n",
+    "--lines",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help=f"Begin with the last N events.  [default: {DEFAULT_LINES}]",
+)
+@click.option(
+    "--since",
+    metavar="TIME",
+    help="Begin with the events seen since then: 10m, 2h, 7d, or an ISO 8601 time.",
+)
+@click.option(
+    "--after",
+    metavar="REVISION",
+    help="Begin after this revision; JOURNAL:REVISION makes sure that the journal is the same.",
+)
+@click.option("--no-follow", is_flag=True, help="End when all that was told so far is printed.")
+@click.option(
+    "--filter",
+    "filters",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Only events that match; may be given several times. Keys: cgroup, container, name, "
+    "label, pod, namespace, runtime, kind, confidence.",
+)
+@click.option(
+    "--kind",
+    "kinds",
+    multiple=True,
+    type=click.Choice(KINDS),
+    help="Only events of this kind; may be given several times.",
+)
+@options.socket
+@options.address
+@options.cgroup_root
+def command(
+    output: str,
+    lines: int | None,
+    since: str | None,
+    after: str | None,
+    no_follow: bool,
+    filters: tuple[str, ...],
+    kinds: tuple[str, ...],
+    socket: Path | None,
+    address: str | None,
+    cgroup_root: Path | None,
+) -> int:
+    """Follow events as they happen.
+
+    Asks the daemon where its socket answers. Otherwise this process watches the host itself, at
+    once, and says so; what happened before is then not known.
+    """
+    from oomwatch.address import DEFAULT_SOCKET
+    from oomwatch.cli.follow import follow
+    from oomwatch.cli.interrupts import run_until_signal
+    from oomwatch.cli.output import say
+    from oomwatch.cli.reach import daemon_address
+    from oomwatch.errors import DaemonUnavailable
+
+    start = _start(lines, since, after)
+    event_filter = _filter((*filters, *(f"kind={kind}" for kind in kinds)))
+    asked = daemon_address(socket, address, cgroup_root)
+    if asked is None:
+        nobody = f"no daemon answers at {DEFAULT_SOCKET}"
+        if cgroup_root is not None:
+            nobody = "no daemon is asked"
+        if no_follow or after is not None:
+            option = "--no-follow" if no_follow else "--after"
+            raise DaemonUnavailable(
+                f"{nobody}, and {option} asks for what was told before: start one with "
+                "'oomwatch serve', or leave the option out to watch from now on"
+            )
+        past = "; what happened before is not known" if since is not None or lines else ""
+        say(f"{nobody}: watching {cgroup_root or options.CGROUP_ROOT} itself, from now on{past}")
+    return run_until_signal(
+        follow(asked, cgroup_root, start, event_filter, output=output, forever=not no_follow)
+    )
+
+
+def _start(lines: int | None, since: str | None, after: str | None) -> Start:
+    from oomwatch.subscriptions import AfterRevision, LastN, Latest, Since
+
+    if sum(option is not None for option in (lines, since, after)) > 1:
+        raise click.UsageError("-n, --since and --after each say where to begin: give one of them")
+    if since is not None:
+        import time
+
+        from oomwatch.cli.times import parse_since
+
+        try:
+            return Since(parse_since(since, time.time_ns() // 1000))
+        except ValueError as error:
+            raise click.BadParameter(str(error), param_hint="--since") from None
+    if after is not None:
+        journal, _, revision = after.rpartition(":")
+        if not (revision.isascii() and revision.isdecimal()) or int(revision) > 2**63 - 1:
+            raise click.BadParameter(
+                f"{after!r} holds no revision: 17, or JOURNAL:17", param_hint="--after"
+            )
+        return AfterRevision(int(revision), journal or None)
+    count = DEFAULT_LINES if lines is None else lines
+    return LastN(count) if count else Latest()
+
+
+def _filter(words: tuple[str, ...]) -> EventFilter:
+    from oomwatch.subscriptions import EventFilter
+
+    try:
+        return EventFilter.parse(words)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--filter") from None

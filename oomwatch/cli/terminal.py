@@ -1,0 +1,90 @@
+"""What may reach a terminal: text from outside made harmless, and colours where they are wanted.
+
+A cgroup's name is anything but a newline and a slash, a comm is fifteen arbitrary bytes, a label is
+whatever its author liked. Printed raw they can move the cursor, set the window's title, or turn the
+line around (U+202E). So every text that is not ours goes through `escape`.
+"""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Mapping
+from typing import TextIO
+
+
+def escape(text: str) -> str:
+    r"""Return `text` with every character that does not simply print as \xNN, \uNNNN or \UNNNNNNNN.
+
+    What does not print is what `str.isprintable` refuses: control characters, the bidirectional
+    and other invisible format characters, line and paragraph separators, every space but U+0020,
+    surrogates, and what Unicode has not assigned. A byte that was not UTF-8 (a lone surrogate by
+    PEP 383) is shown as that byte. A backslash stays as it is, because systemd's unit names are
+    full of them; where it matters which is which, ask for JSON.
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else _escaped(ord(char)) for char in text)
+
+
+def _escaped(code: int) -> str:
+    if 0xDC80 <= code <= 0xDCFF:  # PEP 383: the byte 0x80..0xff of a name that is not UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    if code <= 0xFF:
+        return f"\\x{code:02x}"
+    if code <= 0xFFFF:
+        return f"\\u{code:04x}"
+    return f"\\U{code:08x}"
+
+
+def width(text: str) -> int:
+    """How many columns `text` takes: two for a wide character, none for a combining one."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1
+        for char in text
+    )
+
+
+def pad(text: str, columns: int, *, right: bool = False) -> str:
+    """Return `text` filled with spaces to `columns`, aligned left, or right if asked."""
+    filling = " " * max(0, columns - width(text))
+    return filling + text if right else text + filling
+
+
+def wants_colour(stream: TextIO, environ: Mapping[str, str] = os.environ) -> bool:
+    """Colours only on a terminal that is not dumb, and not where NO_COLOR (no-color.org) is set."""
+    if environ.get("NO_COLOR") or environ.get("TERM") == "dumb":
+        return False
+    return stream.isatty()
+
+
+class Paint:
+    """Puts SGR colours (ECMA-48) around text, or nothing at all when switched off."""
+
+    def __init__(self, enabled: bool) -> None:
+        self._enabled = enabled
+
+    def bold(self, text: str) -> str:
+        """Bold: headers."""
+        return self._sgr("1", text)
+
+    def dim(self, text: str) -> str:
+        """Faint: what is not known."""
+        return self._sgr("2", text)
+
+    def red(self, text: str) -> str:
+        """Red: kills and failures."""
+        return self._sgr("31", text)
+
+    def yellow(self, text: str) -> str:
+        """Yellow: what is degraded or unsure."""
+        return self._sgr("33", text)
+
+    def green(self, text: str) -> str:
+        """Green: what is well."""
+        return self._sgr("32", text)
+
+    def _sgr(self, code: str, text: str) -> str:
+        return f"\x1b[{code}m{text}\x1b[0m" if self._enabled else text

@@ -1,0 +1,214 @@
+"""The doctor on hosts that are directories: what it finds, and what it would mend."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from oomwatch.cli.cgroup_checks import (
+    check_local_events,
+    check_memory_controller,
+    default_cgroup_root,
+)
+from oomwatch.cli.checks import (
+    Host,
+    State,
+    check_daemon,
+    check_inotify,
+    check_kernel,
+    check_kernel_log,
+    check_namespaces,
+    check_permissions,
+    check_pressure,
+    check_sandbox,
+    check_tracepoint,
+    check_vmstat,
+)
+from oomwatch.cli.doctor import can_see_kills, examine, report
+from oomwatch.cli.terminal import Paint
+
+V2 = "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate"
+V1 = "35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory"
+V1_CPU = "36 31 0:33 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu"
+UNIFIED = "41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw"
+TMPFS = "31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw"
+
+
+class Tree:
+    """A host to be filled with files."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.host = Host(root, socket=root / "oomwatch.sock")
+
+    def write(self, path: str, text: str) -> None:
+        file = self.root / path.lstrip("/")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+
+    def mounts(self, *lines: str) -> None:
+        self.write("/proc/self/mountinfo", "".join(f"{line}\n" for line in lines))
+
+    def link(self, path: str, target: str) -> None:
+        link = self.root / path.lstrip("/")
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(target)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Tree:
+    return Tree(tmp_path)
+
+
+@pytest.fixture
+def good(tree: Tree) -> Tree:
+    """A host as it should be."""
+    tree.mounts(V2)
+    tree.write("/sys/fs/cgroup/cgroup.controllers", "cpuset cpu memory pids\n")
+    tree.write("/sys/fs/cgroup/cgroup.subtree_control", "memory pids\n")
+    tree.write("/sys/fs/cgroup/a/memory.events.local", "oom 0\noom_kill 0\noom_group_kill 0\n")
+    tree.write("/sys/fs/cgroup/a/memory.peak", "0\n")
+    for name, limit in (("watches", 65536), ("instances", 128)):
+        tree.write(f"/proc/sys/fs/inotify/max_user_{name}", f"{limit}\n")
+    tree.write("/proc/sys/fs/inotify/max_queued_events", "16384\n")
+    tree.write("/proc/self/status", "Name:\tx\nUid:\t0\t0\t0\t0\nCapEff:\t000001ffffffffff\n")
+    tree.link("/proc/self/ns/pid", "pid:[4026531836]")
+    tree.link("/proc/self/ns/cgroup", "cgroup:[4026531835]")
+    tree.write("/proc/vmstat", "nr_free_pages 1\noom_kill 3\n")
+    tree.write("/dev/kmsg", "")
+    tree.write("/sys/kernel/tracing/events/oom/mark_victim/format", "")
+    tree.write("/proc/pressure/memory", "")
+    tree.write("/proc/version", "Linux version 6.12.0 (x) #1 SMP\n")
+    tree.write("/proc/sys/kernel/osrelease", "6.12.0\n")
+    return tree
+
+
+def test_a_good_host_is_well_and_lacks_only_a_daemon(good: Tree) -> None:
+    checks = examine(good.host)
+    assert [check.name for check in checks if check.state is not State.OK] == ["daemon"]
+    assert can_see_kills(checks)
+    assert report(checks, Paint(enabled=False))[-1] == "Kills can be seen on this host."
+
+
+def test_whatever_is_not_well_says_how_to_mend_it(tree: Tree) -> None:
+    for check in examine(tree.host):
+        assert check.found
+        assert check.state is State.OK or check.mend, check
+
+
+def test_v1_only_is_recognised(tree: Tree) -> None:
+    tree.mounts(TMPFS, V1, V1_CPU)
+    (tree.root / "sys/fs/cgroup/memory").mkdir(parents=True)
+    check = check_memory_controller(tree.host, default_cgroup_root(tree.host))
+    assert check.state is State.FAILED
+    assert "cgroup v1 only: the memory controller is at /sys/fs/cgroup/memory" in check.found
+    assert "systemd.unified_cgroup_hierarchy=1" in check.mend
+    assert "/proc/vmstat still" in check.mend
+
+
+def test_a_hybrid_is_recognised(tree: Tree) -> None:
+    tree.mounts(TMPFS, V1, UNIFIED)
+    tree.write("/sys/fs/cgroup/unified/cgroup.controllers", "\n")
+    check = check_memory_controller(tree.host, default_cgroup_root(tree.host))
+    assert check.state is State.FAILED
+    assert "hybrid" in check.found
+    assert "/sys/fs/cgroup/unified has none" in check.found
+    assert not can_see_kills(examine(tree.host))
+
+
+def test_a_hybrid_whose_v2_has_memory_is_used(tree: Tree) -> None:
+    tree.mounts(TMPFS, V1_CPU, UNIFIED)
+    tree.write("/sys/fs/cgroup/unified/cgroup.controllers", "memory\n")
+    tree.write("/sys/fs/cgroup/unified/cgroup.subtree_control", "memory\n")
+    assert default_cgroup_root(tree.host) == tree.root / "sys/fs/cgroup/unified"
+    usual = check_memory_controller(tree.host, tree.root / "sys/fs/cgroup")
+    assert usual.state is State.FAILED
+    assert "--cgroup-root /sys/fs/cgroup/unified" in usual.mend
+
+
+def test_a_controller_switched_off_at_boot_is_named(tree: Tree) -> None:
+    tree.mounts(V2)
+    tree.write("/sys/fs/cgroup/cgroup.controllers", "cpu\n")
+    tree.write("/proc/cgroups", "#subsys_name\thierarchy\tnum_cgroups\tenabled\nmemory\t0\t1\t0\n")
+    check = check_memory_controller(tree.host, default_cgroup_root(tree.host))
+    assert check.state is State.FAILED
+    assert "cgroup_enable=memory" in check.mend
+
+
+def test_a_missing_root_says_where_to_mount_it(tree: Tree) -> None:
+    check = check_memory_controller(tree.host, tree.root / "nowhere")
+    assert check.state is State.FAILED
+    assert "mount -t cgroup2" in check.mend
+
+
+def test_a_controller_that_no_child_has_is_named(tree: Tree) -> None:
+    tree.mounts(V2)
+    tree.write("/sys/fs/cgroup/cgroup.controllers", "memory\n")
+    tree.write("/sys/fs/cgroup/cgroup.subtree_control", "\n")
+    check = check_memory_controller(tree.host, default_cgroup_root(tree.host))
+    assert check.state is State.DEGRADED
+    assert "echo +memory" in check.mend
+
+
+def test_a_plain_directory_of_cgroup_files_will_do(tree: Tree) -> None:
+    tree.write("/fake/a/memory.events.local", "oom_kill 0\n")
+    assert check_memory_controller(tree.host, tree.root / "fake").state is State.OK
+
+
+def test_memory_localevents_is_noticed(tree: Tree) -> None:
+    tree.mounts(V2)
+    assert check_local_events(tree.host).state is State.OK
+    tree.mounts(V2 + ",memory_localevents")
+    assert check_local_events(tree.host).state is State.DEGRADED
+
+
+def test_watches_are_held_against_the_number_of_cgroups(good: Tree) -> None:
+    assert check_inotify(good.host, 30_000).state is State.OK
+    short = check_inotify(good.host, 40_000)
+    assert short.state is State.DEGRADED
+    assert "sysctl fs.inotify.max_user_watches=" in short.mend
+    good.write("/proc/sys/fs/inotify/max_user_instances", "0\n")
+    assert check_inotify(good.host, 1).state is State.DEGRADED
+
+
+def test_an_old_kernel_says_what_it_lacks(good: Tree) -> None:
+    good.write("/sys/fs/cgroup/a/memory.events.local", "oom 0\noom_kill 0\n")
+    (good.root / "sys/fs/cgroup/a/memory.peak").unlink()
+    check = check_kernel(good.host, good.root / "sys/fs/cgroup")
+    assert check.state is State.DEGRADED
+    assert "oom_group_kill" in check.found
+    assert "memory.peak" in check.found
+
+
+def test_namespaces_and_rights_are_told(good: Tree) -> None:
+    good.write("/proc/self/status", "Uid:\t1000\t1000\t1000\t1000\nCapEff:\t0000000000000000\n")
+    assert "uid 1000, without CAP_SYS_PTRACE" in check_permissions(good.host).found
+    (good.root / "proc/self/ns/pid").unlink()
+    good.link("/proc/self/ns/pid", "pid:[4026532000]")
+    assert check_namespaces(good.host).state is State.DEGRADED
+
+
+def test_a_gvisor_sandbox_is_no_place_to_watch_from(good: Tree) -> None:
+    good.write("/proc/version", "Linux version 4.4.0 #1 SMP Sun Jan 10 15:06:54 PST 2016\n")
+    assert check_sandbox(good.host).state is State.FAILED
+
+
+@pytest.mark.parametrize(
+    "check", [check_vmstat, check_kernel_log, check_tracepoint, check_pressure]
+)
+def test_a_missing_witness_degrades_and_does_not_fail(tree: Tree, check: object) -> None:
+    assert callable(check)
+    assert check(tree.host).state is State.DEGRADED
+
+
+def test_a_stale_socket_is_no_daemon(tree: Tree) -> None:
+    path = tree.root / "oomwatch.sock"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        assert check_daemon(tree.host).state is State.DEGRADED
+        server.listen()
+        assert check_daemon(tree.host).state is State.OK
+    assert path.exists()
+    assert check_daemon(tree.host).state is State.DEGRADED

@@ -1,0 +1,174 @@
+"""The commands as a whole: quick to start, documented, and clear about what went wrong."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from oomwatch.cli import main as cli_main
+from oomwatch.cli.main import cli, run
+from oomwatch.cli.reference import reference
+from oomwatch.errors import (
+    AddressError,
+    DaemonUnavailable,
+    HistoryCompacted,
+    JournalReset,
+    NoCgroupRoot,
+    OomwatchError,
+)
+
+ROOT = Path(__file__).parents[2]
+COMMANDS = cli.list_commands(click.Context(cli))
+HEAVY = ("grpc", "google.protobuf", "docker", "prometheus_client", "psutil", "sqlite3", "asyncio")
+
+
+def modules_after(code: str) -> set[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport sys\nprint('\\n'.join(['', *sys.modules]))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(done.stdout.splitlines())
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_loads_nothing_heavy(command: str) -> None:
+    loaded = modules_after(
+        f"from oomwatch.cli.main import run\nassert run([{command!r}, '--help']) == 0"
+    )
+    assert "click" in loaded
+    assert loaded.isdisjoint(HEAVY)
+
+
+def test_importing_the_package_loads_no_optional_part() -> None:
+    assert modules_after("import oomwatch").isdisjoint(HEAVY)
+
+
+def test_only_the_command_that_runs_is_imported() -> None:
+    loaded = modules_after("from oomwatch.cli.main import run\nrun(['tail', '--help'])")
+    ours = {name for name in loaded if name.startswith("oomwatch.cli.")}
+    assert "oomwatch.cli.tail" in ours
+    assert ours.isdisjoint(f"oomwatch.cli.{name}" for name in COMMANDS if name != "tail")
+
+
+def test_the_reference_is_what_the_commands_say() -> None:
+    assert (ROOT / "docs/cli.md").read_text() == reference(), (
+        "run: python -m oomwatch.cli.reference > docs/cli.md"
+    )
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_and_examples(name: str) -> None:
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    assert command.help
+    assert "Examples:\n  oomwatch " in (command.epilog or "")
+    for param in command.params:
+        if isinstance(param, click.Option):
+            assert param.help, f"{name} {param.opts} has no help"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_example_is_one_that_the_parser_takes(name: str) -> None:
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    examples = [line for line in (command.epilog or "").splitlines() if f"oomwatch {name}" in line]
+    assert examples
+    for line in examples:
+        words = line.partition(f"oomwatch {name}")[2]
+        # A wide gap begins a remark, a bar or a bracket what the shell does.
+        for end in ("   ", " | ", " > "):
+            words = words.partition(end)[0]
+        context = command.make_context(name, words.split())
+        assert not context.args
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("oomwatch ")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_a_script_for_the_shell(
+    shell: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["completion", shell]) == 0
+    assert "_OOMWATCH_COMPLETE" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["nonsense"],
+        ["tail", "--since", "yesterday"],
+        ["tail", "--after", "x"],
+        ["tail", "-n", "3", "--since", "2h"],
+        ["tail", "--kind", "murder"],
+        ["tail", "--filter", "colour=red"],
+        ["tail", "--socket", "/a", "--address", "b:1"],
+        ["tail", "--cgroup-root", "/a", "--socket", "/b"],
+        ["tail", "--address", "nonsense"],
+        ["list", "docker"],
+        ["show", "0"],
+        ["serve", "--listen", "0.0.0.0:1"],
+        ["serve", "--tls-cert", "a"],
+        ["serve", "--insecure"],
+        ["serve", "--poll-interval", "0"],
+        ["serve", "--retention-age", "long"],
+        ["completion", "csh"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_exits_with_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(words) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "Error: " in captured.err
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (OomwatchError("x"), 1),
+        (NoCgroupRoot("x"), 1),
+        (AddressError("x"), 1),
+        (DaemonUnavailable("x"), 3),
+        (HistoryCompacted(3, 10), 4),
+        (JournalReset("a", "b", 1), 4),
+        (PermissionError(13, "Permission denied", "/x"), 1),
+        (BrokenPipeError(), 141),
+        (KeyboardInterrupt(), 130),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_every_expected_error_is_a_sentence_and_a_code(
+    error: BaseException,
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def raises(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cli_main, "forget_stdout", lambda: None)
+    monkeypatch.setattr(cli, "main", raises)
+    assert run([]) == code
+    said = capsys.readouterr().err
+    assert said.startswith("oomwatch: ") if code in (1, 3, 4) else said == ""
+    assert said.count("\n") == (1 if said else 0)
+
+
+def test_an_error_that_quotes_a_hostile_path_stays_on_its_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def raises(**_: object) -> None:
+        raise NoCgroupRoot("/a\n\x1b[2J is not there")
+
+    monkeypatch.setattr(cli, "main", raises)
+    run([])
+    assert capsys.readouterr().err == "oomwatch: /a\\x0a\\x1b[2J is not there\n"
