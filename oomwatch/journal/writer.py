@@ -170,12 +170,13 @@ class Writer:
     def _write(self) -> bool:
         """Commit the head of the queue; False when the disk refused."""
         try:
-            commit: Commit | None = self._settle_doubt() or self._commit_head()
+            commit = self._settle_doubt() or self._commit_head()
         except (sqlite3.Error, OSError) as error:
-            commit = self._commit_after_making_room(error) if is_full(error) else None
-            if commit is None:
+            second = self._commit_after_making_room(error) if is_full(error) else None
+            if second is None:
                 self._say_unhealthy(str(unusable(self._store.name, error)))
                 return False
+            commit = second
         except JournalUnusable as error:
             self._say_unhealthy(str(error))
             return False
