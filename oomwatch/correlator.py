@@ -97,6 +97,7 @@ class _Episode:
     id: str
     attribution: Attribution
     active_until: float
+    members: set[int] = field(default_factory=set)
 
 
 @dataclass(slots=True)
@@ -330,10 +331,11 @@ class Correlator:
         if said.group is None:
             return said, episode_id
         episode = self._episodes.get(said.group.id)
-        if episode is None or episode.active_until <= now:
+        if episode is None or episode.active_until <= now or pending.cgroup.id in episode.members:
             episode = self._episodes[said.group.id] = _Episode(episode_id, said, now)
         elif said.limit is None:
             said = episode.attribution
+        episode.members.add(pending.cgroup.id)
         episode.active_until = now + EPISODE_SECONDS
         return said, episode.id
 
