@@ -1,4 +1,4 @@
-"""For tests, ours and yours: a cgroup tree of plain files, a sink that remembers, a source to drive.
+"""For tests, ours and yours: a tree of plain files, a sink that remembers, a source to drive.
 
 `FakeCgroupTree` writes the files that the kernel would, so that every part but the kernel itself
 runs anywhere, at any scale: plain files raise the same inotify events. Put it on a tmpfs: its
@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from oomwatch.events import EvidenceGap, Event, OomKill, SourceState
+from oomwatch.events import Event, EvidenceGap, OomKill, SourceState
 from oomwatch.ledger import LedgerChange
 from oomwatch.observations import Observation, Question
 from oomwatch.sources import Emit

@@ -1,0 +1,195 @@
+"""Cgroups to kill in, and processes to be killed: the real thing, small and bounded.
+
+Run as a program it races: it makes a cgroup, has a child killed in it, reaps it and removes the
+cgroup without a pause, as often as it is told.
+
+    python workload.py race DIRECTORY PREFIX COUNT
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path("/sys/fs/cgroup")
+MEBIBYTE = 1 << 20
+LIMIT = 8 * MEBIBYTE
+
+
+class Scratch:
+    """A cgroup of a test's own, and what is made below it; all of it goes at the end."""
+
+    def __init__(self, name: str) -> None:
+        self.path = ROOT / f"oomwatch-{name}-{os.getpid()}"
+        self.path.mkdir()
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    @property
+    def cgroup(self) -> str:
+        """The kernel's path of it."""
+        return f"/{self.path.relative_to(ROOT)}"
+
+    def make(
+        self, name: str, *, limit: int | None = None, group: bool = False, below: bool = False
+    ) -> Path:
+        """Make a cgroup below this one; `below` hands the memory controller on to its children."""
+        path = self.path / name
+        make(path, limit=limit, group=group)
+        if below:
+            (path / "cgroup.subtree_control").write_text("+memory")
+        return path
+
+    def hand_down(self) -> None:
+        """Let the cgroups below have memory controllers of their own."""
+        (self.path / "cgroup.subtree_control").write_text("+memory")
+
+    def limit(self, size: int, *, group: bool = False) -> None:
+        """Limit everything below."""
+        configure(self.path, limit=size, group=group)
+
+    def start(self, cgroup: Path, command: str) -> subprocess.Popen[bytes]:
+        """Run a shell command (busybox, which starts quickly) in a cgroup."""
+        process = subprocess.Popen(
+            ["busybox", "sh", "-c", f"echo 0 > {cgroup}/cgroup.procs; {command}"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        self.processes.append(process)
+        return process
+
+    def hog(self, cgroup: Path) -> subprocess.Popen[bytes]:
+        """Start a process that allocates until it is killed; it alone is the node's victim."""
+        return self.start(
+            cgroup, "echo 1000 > /proc/self/oom_score_adj; exec busybox tail /dev/zero"
+        )
+
+    def sleeper(self, cgroup: Path) -> subprocess.Popen[bytes]:
+        """Start a process that does nothing; returns once it is in the cgroup."""
+        process = self.start(cgroup, "exec busybox sleep 1000")
+        wait_for(lambda: str(process.pid) in (cgroup / "cgroup.procs").read_text().split())
+        return process
+
+    def close(self) -> None:
+        """Kill what is left, reap it, and remove every cgroup."""
+        for process in self.processes:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+        for directory, _, _ in os.walk(self.path, topdown=False):
+            remove(Path(directory))
+
+    def __enter__(self) -> Scratch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def make(path: Path, *, limit: int | None = None, group: bool = False) -> None:
+    """Make a cgroup with a limit and no swap."""
+    path.mkdir()
+    configure(path, limit=limit, group=group)
+
+
+def configure(path: Path, *, limit: int | None = None, group: bool = False) -> None:
+    """Set a cgroup's limit, without swap, and whether it is killed as one."""
+    if limit is not None:
+        (path / "memory.max").write_text(str(limit))
+        swap = path / "memory.swap.max"
+        if swap.exists():
+            swap.write_text("0")
+    if group:
+        (path / "memory.oom.group").write_text("1")
+
+
+def remove(path: Path) -> None:
+    """Remove a cgroup as soon as the kernel lets go of its last process."""
+    wait_for(lambda: _removed(path))
+
+
+def _removed(path: Path) -> bool:
+    try:
+        path.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def wait_for(true: object, seconds: float = 60.0) -> None:
+    """Wait for a condition that no descriptor tells of; fail after a bound."""
+    assert callable(true)
+    end = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > end:
+            raise TimeoutError("the condition did not come true")
+        time.sleep(0.005)
+
+
+def counters(cgroup: Path, name: str = "memory.events.local") -> dict[str, int]:
+    """The kernel's own word."""
+    lines = (cgroup / name).read_text().splitlines()
+    return {key: int(value) for key, value in (line.split() for line in lines)}
+
+
+def kills_below(cgroup: Path) -> int:
+    """Kills in a cgroup and below it, removed children included."""
+    return counters(cgroup, "memory.events")["oom_kill"]
+
+
+def node_kills() -> int:
+    """Every kill on the node."""
+    lines = Path("/proc/vmstat").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
+
+
+@contextmanager
+def little_memory(leave: int = 384 * MEBIBYTE) -> Iterator[None]:
+    """Take most of the node's memory away as huge pages, so that it runs out soon."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    figures = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines}
+    pages = (figures["MemAvailable"] - leave) // figures["Hugepagesize"]
+    knob = Path("/proc/sys/vm/nr_hugepages")
+    knob.write_text(str(max(pages, 0)))
+    try:
+        yield
+    finally:
+        knob.write_text("0")
+
+
+def race(directory: Path, prefix: str, count: int) -> None:
+    """Make, kill, reap and remove, without a pause."""
+    for number in range(count):
+        path = directory / f"{prefix}{number}"
+        make(path, limit=LIMIT)
+        pid = os.fork()
+        if pid == 0:
+            _be_killed(path)
+        _, status = os.waitpid(pid, 0)
+        if not os.WIFSIGNALED(status) or os.WTERMSIG(status) != signal.SIGKILL:
+            raise SystemExit(f"the child in {path} was not killed: status {status}")
+        while not _removed(path):
+            pass
+
+
+def _be_killed(path: Path) -> None:
+    (path / "cgroup.procs").write_text("0")
+    size = 2 * LIMIT
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    for offset in range(0, size, mmap.PAGESIZE):
+        memory[offset] = 1
+    os._exit(3)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "race":
+        race(Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]))
