@@ -105,9 +105,10 @@ def _kill(event: OomKill) -> Iterator[str]:
     if victim is not None:
         yield f"The victim lived in {escape(victim)}."
     else:
+        below = escape(event.survivor_cgroup or "/")
         yield (
-            f"In which cgroup is not known: somewhere below "
-            f"{escape(event.survivor_cgroup or '/')}, the nearest that still exists ({candidates(event)})."
+            f"In which cgroup is not known: somewhere below {below}, the nearest that still "
+            f"exists ({candidates(event)})."
         )
         yield from (f"It may have been {escape(path)}." for path in event.candidates)
         if event.candidates_omitted:

@@ -9,68 +9,81 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 from oomwatch.cli.output import put, stdout_paint
-from oomwatch.cli.reach import own_watcher
+from oomwatch.cli.reach import Daemon, own_watcher
 from oomwatch.cli.table import EventTable
 from oomwatch.event_json import dumps
 from oomwatch.events import Entry
-from oomwatch.subscriptions import Batch, EventFilter, Start
-
-
-class Feed(Protocol):
-    """Where events come from: a daemon's stream, or a subscription in this process."""
-
-    async def next(self) -> Batch:
-        """Return the next batch; one without entries only moves the cursor."""
+from oomwatch.subscriptions import EventFilter, Start, Subscription
 
 
 @asynccontextmanager
 async def open_feed(
-    asked: str | None, cgroup_root: Path | None, start: Start, event_filter: EventFilter
-) -> AsyncIterator[Feed]:
-    """Open a feed from the daemon `asked`, or, if that is None, from this host itself."""
-    if asked is not None:
-        from oomwatch.client import AsyncClient
+    asked: Daemon | None,
+    cgroup_root: Path | None,
+    start: Start,
+    event_filter: EventFilter,
+    began: Callable[[], object] = lambda: None,
+) -> AsyncIterator[AsyncIterator[Entry]]:
+    """Open a feed of events from the daemon `asked`, or, if that is None, from this host itself.
 
-        async with AsyncClient(asked) as client:
-            yield client.subscribe(start, event_filter)
+    `began` is called when no later event can be missed; a daemon's feed begins as it is read.
+    """
+    if asked is not None:
+        async with asked.client() as client:
+            yield client.subscribe(start, event_filter, on_bookmark=lambda _: began())
     else:
         async with own_watcher(cgroup_root) as watcher:
-            yield watcher.subscriptions.subscribe(start, event_filter)
+            with await watcher.subscriptions.open(start, event_filter) as subscription:
+                began()
+                yield _entries(subscription)
+
+
+async def _entries(subscription: Subscription) -> AsyncIterator[Entry]:
+    while True:
+        for entry in (await subscription.next()).entries:
+            yield entry
+
+
+async def print_history(
+    asked: Daemon, start: Start, event_filter: EventFilter, *, output: str
+) -> None:
+    """Print what the daemon was told so far, and no more."""
+    async with asked.client() as client:
+        show = _printer(output)
+        async for entry in client.list_events(start, event_filter):
+            show(entry)
 
 
 async def follow(
-    asked: str | None,
+    asked: Daemon | None,
     cgroup_root: Path | None,
     start: Start,
     event_filter: EventFilter,
     *,
     output: str,
-    forever: bool,
 ) -> None:
-    """Print every event until cancelled, or, unless `forever`, until the past is printed.
+    """Print every event until cancelled.
 
     Raises BrokenPipeError as soon as nobody reads stdout any more, also while nothing happens.
     """
-    show = _printer(output)
     async with open_feed(asked, cgroup_root, start, event_filter) as feed:
+        # The header says that watching has begun: from here on nothing is missed.
+        show = _printer(output)
         with _ends_with_its_reader() as closed:
             while True:
-                coming = asyncio.ensure_future(feed.next())
+                coming = asyncio.ensure_future(anext(feed))
+                either: set[asyncio.Future[Any]] = {coming, closed}
                 try:
-                    await asyncio.wait({coming, closed}, return_when=asyncio.FIRST_COMPLETED)
+                    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
                 finally:
                     if not coming.done():
                         coming.cancel()
                 if closed.done():
                     raise BrokenPipeError
-                batch = coming.result()
-                for entry in batch.entries:
-                    show(entry)
-                if batch.caught_up and not forever:
-                    return
+                show(coming.result())
 
 
 def _printer(output: str) -> Callable[[Entry], None]:

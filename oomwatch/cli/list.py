@@ -11,6 +11,7 @@ import click
 from oomwatch.cli import options
 
 if TYPE_CHECKING:
+    from oomwatch.cli.reach import Daemon
     from oomwatch.status import CgroupReport
 
 _PAGE = 500
@@ -27,15 +28,13 @@ Examples:
 @click.argument("prefix", default="/")
 @click.option("--killed", is_flag=True, help="Only cgroups in which, or below which, was killed.")
 @options.output
-@options.socket
-@options.address
+@options.connection
 @options.cgroup_root
 def command(
     prefix: str,
     killed: bool,
     output: str,
-    socket: Path | None,
-    address: str | None,
+    connection: options.Connection,
     cgroup_root: Path | None,
 ) -> int:
     """List the cgroups that are watched, at and below PREFIX.
@@ -45,16 +44,16 @@ def command(
     daemon, this process reads the tree once.
     """
     from oomwatch.cli.interrupts import run_until_signal
-    from oomwatch.cli.reach import daemon_address
+    from oomwatch.cli.reach import find_daemon
 
-    asked = daemon_address(socket, address, cgroup_root)
+    asked = find_daemon(connection, cgroup_root)
     if not prefix.startswith("/"):
         raise click.BadParameter("a cgroup's path begins with /", param_hint="PREFIX")
     return run_until_signal(_list(asked, cgroup_root, prefix, killed, output))
 
 
 async def _list(
-    asked: str | None, cgroup_root: Path | None, prefix: str, killed: bool, output: str
+    asked: Daemon | None, cgroup_root: Path | None, prefix: str, killed: bool, output: str
 ) -> None:
     from oomwatch.cli.output import put, stdout_paint
     from oomwatch.cli.table import cgroup_table
@@ -73,12 +72,10 @@ async def _list(
 
 
 async def _reports(
-    asked: str | None, cgroup_root: Path | None, prefix: str
+    asked: Daemon | None, cgroup_root: Path | None, prefix: str
 ) -> AsyncIterator[CgroupReport]:
     if asked is not None:
-        from oomwatch.client import AsyncClient
-
-        async with AsyncClient(asked) as client:
+        async with asked.client() as client:
             async for report in client.list_containers(prefix):
                 yield report
         return

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -59,24 +61,82 @@ def cgroup_root(command: Decorated) -> Decorated:
     )(command)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection:
+    """How to reach a daemon, as it was typed."""
+
+    socket: Path | None = None
+    address: str | None = None
+    tls_ca: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    insecure: bool = False
+
+
+_SOCKET = click.option(
+    "--socket",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    envvar="OOMWATCH_SOCKET",
+    show_envvar=True,
+    help="The Unix socket of the daemon to ask; by default the usual one, if it answers.",
+)
+
+
 def socket(command: Decorated) -> Decorated:
-    """--socket P."""
-    return click.option(
-        "--socket",
-        type=click.Path(path_type=Path),
-        metavar="PATH",
-        envvar="OOMWATCH_SOCKET",
-        show_envvar=True,
-        help="The Unix socket of the daemon to ask; by default the usual one, if it answers.",
-    )(command)
+    """--socket P alone."""
+    return _SOCKET(command)
 
 
-def address(command: Decorated) -> Decorated:
-    """--address HOST:PORT."""
-    return click.option(
+def connection(command: Callable[..., int]) -> Callable[..., int]:
+    """--socket, --address and the TLS files, given to the command as one `connection`."""
+
+    @_SOCKET
+    @click.option(
         "--address",
-        metavar="ADDRESS",
+        metavar="HOST:PORT",
         envvar="OOMWATCH_ADDRESS",
         show_envvar=True,
-        help="Ask the daemon at this address instead: unix:PATH, or HOST:PORT without TLS.",
-    )(command)
+        help="Ask the daemon at this TCP address instead.",
+    )
+    @click.option(
+        "--tls-ca",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="With --address: the CA that signed the daemon's certificate, PEM.",
+    )
+    @click.option(
+        "--tls-cert",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="With --address: this client's certificate, PEM.",
+    )
+    @click.option(
+        "--tls-key",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="With --address: the certificate's key, PEM.",
+    )
+    @click.option("--insecure", is_flag=True, help="With --address: without TLS.")
+    @wraps(command)
+    def with_connection(
+        *,
+        socket: Path | None,
+        address: str | None,
+        tls_ca: Path | None,
+        tls_cert: Path | None,
+        tls_key: Path | None,
+        insecure: bool,
+        **others: Any,
+    ) -> int:
+        given = Connection(
+            socket=socket,
+            address=address,
+            tls_ca=tls_ca,
+            tls_cert=tls_cert,
+            tls_key=tls_key,
+            insecure=insecure,
+        )
+        return command(connection=given, **others)
+
+    return with_connection

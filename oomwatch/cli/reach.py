@@ -3,24 +3,49 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from oomwatch.address import DEFAULT_SOCKET, parse_address
+from oomwatch.address import DEFAULT_SOCKET, TcpAddress, parse_address
 from oomwatch.cli.checks import answers
-from oomwatch.cli.logs import log_to_stderr
-from oomwatch.errors import AddressError
+from oomwatch.cli.options import CGROUP_ROOT, Connection
+from oomwatch.errors import AddressError, OomwatchError
 
 if TYPE_CHECKING:
+    from oomwatch.client import AsyncClient
     from oomwatch.daemon import Watcher
 
 
-def daemon_address(
-    socket: Path | None, address: str | None, cgroup_root: Path | None = None
-) -> str | None:
-    """The address to ask, or None where this process is to look for itself.
+@dataclass(frozen=True, slots=True)
+class Daemon:
+    """A daemon to ask: its address, and how the connection is secured."""
+
+    address: str
+    connection: Connection
+
+    @asynccontextmanager
+    async def client(self) -> AsyncIterator[AsyncClient]:
+        """Open a client; what the daemon finds malformed becomes an error with its sentence."""
+        from oomwatch.client import AsyncClient, ClientTls
+
+        given = self.connection
+        tls = None
+        if given.tls_ca or given.tls_cert or given.tls_key:
+            tls = ClientTls(ca=given.tls_ca, certificate=given.tls_cert, key=given.tls_key)
+        async with AsyncClient(self.address, tls=tls, insecure=given.insecure) as client:
+            try:
+                yield client
+            except ValueError as error:
+                raise OomwatchError(f"the daemon at {self.address} refuses: {error}") from error
+
+
+def find_daemon(connection: Connection, cgroup_root: Path | None = None) -> Daemon | None:
+    """The daemon to ask, or None where this process is to look for itself.
 
     An address that was named is asked, come what may; the usual socket only if something accepts
     connections there; and nobody if a cgroup tree was named.
@@ -29,16 +54,19 @@ def daemon_address(
         if _on_command_line("socket", "address"):
             raise click.UsageError("--cgroup-root watches in this process: it asks no daemon")
         return None
-    if socket is not None and address is not None:
+    if connection.socket is not None and connection.address is not None:
         raise click.UsageError("--socket and --address both name a daemon: give one of them")
-    named = str(socket.absolute()) if socket is not None else address
+    named = str(connection.socket.absolute()) if connection.socket else connection.address
     if named is None:
-        return DEFAULT_SOCKET if answers(Path(DEFAULT_SOCKET)) else None
+        return Daemon(DEFAULT_SOCKET, connection) if answers(Path(DEFAULT_SOCKET)) else None
     try:
-        parse_address(named)
+        parsed = parse_address(named)
     except AddressError as error:
         raise click.UsageError(str(error)) from None
-    return named
+    secured = connection.insecure or connection.tls_ca or connection.tls_cert
+    if isinstance(parsed, TcpAddress) and not secured:
+        raise click.UsageError(f"{parsed} is reached over TCP: give --tls-ca, or say --insecure")
+    return Daemon(named, connection)
 
 
 def _on_command_line(*names: str) -> bool:
@@ -49,7 +77,7 @@ def _on_command_line(*names: str) -> bool:
 
 def own_watcher(cgroup_root: Path | None) -> Watcher:
     """A watcher in this process, which keeps nothing; warnings of its parts go to stderr."""
-    from oomwatch.cli.options import CGROUP_ROOT
+    from oomwatch.cli.logs import log_to_stderr
     from oomwatch.daemon import Config, Watcher
 
     log_to_stderr(logging.WARNING)

@@ -16,11 +16,11 @@ _PREFACE = """\
 
 # The command line
 
-Data goes to stdout, words to stderr. `NO_COLOR`, a pipe and `TERM=dumb` mean plain text. Text from
-outside (names, paths, process names, labels) is escaped before it is printed: a control character,
-a bidirectional override or a byte that is not UTF-8 is shown as `\\xNN` or `\\uNNNN`. With `-o json`
-each line is one object, in ASCII, with the fields of the gRPC messages; a field that is not known is
-absent.
+Data goes to stdout, words to stderr. `NO_COLOR`, a pipe and `TERM=dumb` mean plain text. Text
+from outside (names, paths, process names, labels) is escaped before it is printed: a control
+character, a bidirectional override or a byte that is not UTF-8 is shown as `\\xNN` or `\\uNNNN`.
+With `-o json` each line is one object, in ASCII, with the fields of the gRPC messages; a field that
+is not known is absent.
 
 | exit code | means |
 |---|---|

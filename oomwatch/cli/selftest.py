@@ -10,6 +10,7 @@ import click
 from oomwatch.cli import options
 
 if TYPE_CHECKING:
+    from oomwatch.cli.reach import Daemon
     from oomwatch.cli.trial import Trial
 
 
@@ -31,14 +32,12 @@ Needs root, or a cgroup of one's own; exits with 1 where no kill could be made o
     show_default=True,
     help="How long to wait for the event.",
 )
-@options.socket
-@options.address
+@options.connection
 @options.cgroup_root
 def command(
     output: str,
     seconds: float,
-    socket: Path | None,
-    address: str | None,
+    connection: options.Connection,
     cgroup_root: Path | None,
 ) -> int:
     """Kill one small process in a scratch cgroup and show that the kill was seen.
@@ -47,14 +46,14 @@ def command(
     that can be killed by it. The cgroup is removed afterwards, also when interrupted.
     """
     from oomwatch.cli.interrupts import run_until_signal
-    from oomwatch.cli.reach import daemon_address
+    from oomwatch.cli.reach import find_daemon
 
-    asked = daemon_address(socket, address, cgroup_root)
+    asked = find_daemon(connection, cgroup_root)
     return run_until_signal(_selftest(asked, cgroup_root, seconds, output))
 
 
 async def _selftest(
-    asked: str | None, cgroup_root: Path | None, seconds: float, output: str
+    asked: Daemon | None, cgroup_root: Path | None, seconds: float, output: str
 ) -> int:
     from oomwatch.cli.output import put, say, stdout_paint
     from oomwatch.cli.table import EventTable

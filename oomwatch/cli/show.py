@@ -10,6 +10,7 @@ import click
 from oomwatch.cli import options
 
 if TYPE_CHECKING:
+    from oomwatch.cli.reach import Daemon
     from oomwatch.events import Entry
 
 
@@ -20,7 +21,7 @@ Examples:
   oomwatch show 17 -o json
   oomwatch show 17 --state-dir /var/lib/oomwatch    where no daemon runs any more"""
 )
-@click.argument("revision", type=click.IntRange(min=1), metavar="REVISION")
+@click.argument("revision", type=click.IntRange(min=1, max=2**63 - 1), metavar="REVISION")
 @options.output
 @click.option(
     "--state-dir",
@@ -28,24 +29,26 @@ Examples:
     metavar="DIR",
     help="Read this journal, which no daemon holds, instead of asking one.",
 )
-@options.socket
-@options.address
+@options.connection
 def command(
-    revision: int, output: str, state_dir: Path | None, socket: Path | None, address: str | None
+    revision: int, output: str, state_dir: Path | None, connection: options.Connection
 ) -> int:
     """Explain one event in sentences, with the evidence that it rests on."""
     from oomwatch.address import DEFAULT_SOCKET
     from oomwatch.cli.explain import explain
     from oomwatch.cli.interrupts import run_until_signal
     from oomwatch.cli.output import put
-    from oomwatch.cli.reach import daemon_address
-    from oomwatch.errors import DaemonUnavailable
+    from oomwatch.cli.reach import find_daemon
+    from oomwatch.errors import DaemonUnavailable, OomwatchError
     from oomwatch.event_json import dumps
 
     if state_dir is not None:
+        # Opening would make a directory that is not there.
+        if not state_dir.is_dir():
+            raise OomwatchError(f"{state_dir} is no directory: name the --state-dir of the daemon")
         work = _from_journal(state_dir, revision)
     else:
-        asked = daemon_address(socket, address)
+        asked = find_daemon(connection)
         if asked is None:
             raise DaemonUnavailable(
                 f"no daemon answers at {DEFAULT_SOCKET}: start one with 'oomwatch serve', "
@@ -68,10 +71,6 @@ async def _from_journal(state_dir: Path, revision: int) -> Entry:
     from oomwatch.errors import OomwatchError
     from oomwatch.journal import Journal, Retention
 
-    if not state_dir.is_dir():
-        raise OomwatchError(
-            f"{state_dir} is no directory: name the --state-dir that serve was given"
-        )
     # Looking must not delete what the daemon was told to keep for longer than is usual.
     journal = Journal.open(state_dir, retention=Retention(2**62, max_age_seconds=1e11))
     try:
@@ -86,8 +85,14 @@ async def _from_journal(state_dir: Path, revision: int) -> Entry:
         await journal.close()
 
 
-async def _from_daemon(asked: str, revision: int) -> Entry:
-    from oomwatch.client import AsyncClient
+async def _from_daemon(asked: Daemon, revision: int) -> Entry:
+    from oomwatch.errors import OomwatchError
 
-    async with AsyncClient(asked) as client:
-        return await client.get_event(revision)
+    async with asked.client() as client:
+        entry = await client.get_event(revision)
+    if entry is None:
+        raise OomwatchError(
+            f"the daemon at {asked.address} has no revision {revision} (any more): "
+            "'oomwatch tail --no-follow' shows what it keeps"
+        )
+    return entry

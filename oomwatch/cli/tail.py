@@ -24,13 +24,13 @@ Examples:
   oomwatch tail --since 2h --kind oom_kill
   oomwatch tail --filter cgroup=/kubepods.slice -o json | jq .victim_cgroup
   oomwatch tail --after 1234                 resume after a revision
-  oomwatch tail --cgroup-root /sys/fs/cgroup watch here, whatever daemon runs"""
+  oomwatch tail --cgroup-root /sys/fs/cgroup   watch here, whatever daemon runs"""
 )
 @options.output
 @click.option(
     "-n",
     "--lines",
-    type=click.IntRange(min=0),
+    type=click.IntRange(min=0, max=2**31 - 1),
     metavar="N",
     help=f"Begin with the last N events.  [default: {DEFAULT_LINES}]",
 )
@@ -60,8 +60,7 @@ Examples:
     type=click.Choice(KINDS),
     help="Only events of this kind; may be given several times.",
 )
-@options.socket
-@options.address
+@options.connection
 @options.cgroup_root
 def command(
     output: str,
@@ -71,8 +70,7 @@ def command(
     no_follow: bool,
     filters: tuple[str, ...],
     kinds: tuple[str, ...],
-    socket: Path | None,
-    address: str | None,
+    connection: options.Connection,
     cgroup_root: Path | None,
 ) -> int:
     """Follow events as they happen.
@@ -81,15 +79,15 @@ def command(
     once, and says so; what happened before is then not known.
     """
     from oomwatch.address import DEFAULT_SOCKET
-    from oomwatch.cli.follow import follow
+    from oomwatch.cli.follow import follow, print_history
     from oomwatch.cli.interrupts import run_until_signal
     from oomwatch.cli.output import say
-    from oomwatch.cli.reach import daemon_address
+    from oomwatch.cli.reach import find_daemon
     from oomwatch.errors import DaemonUnavailable
 
     start = _start(lines, since, after)
     event_filter = _filter((*filters, *(f"kind={kind}" for kind in kinds)))
-    asked = daemon_address(socket, address, cgroup_root)
+    asked = find_daemon(connection, cgroup_root)
     if asked is None:
         nobody = f"no daemon answers at {DEFAULT_SOCKET}"
         if cgroup_root is not None:
@@ -102,9 +100,9 @@ def command(
             )
         past = "; what happened before is not known" if since is not None or lines else ""
         say(f"{nobody}: watching {cgroup_root or options.CGROUP_ROOT} itself, from now on{past}")
-    return run_until_signal(
-        follow(asked, cgroup_root, start, event_filter, output=output, forever=not no_follow)
-    )
+    if asked is not None and no_follow:
+        return run_until_signal(print_history(asked, start, event_filter, output=output))
+    return run_until_signal(follow(asked, cgroup_root, start, event_filter, output=output))
 
 
 def _start(lines: int | None, since: str | None, after: str | None) -> Start:

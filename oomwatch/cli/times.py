@@ -32,7 +32,7 @@ def parse_since(text: str, now_us: int) -> int:
     """
     word = text.strip()
     if _DURATION.fullmatch(word):
-        return now_us - round(parse_duration(word) * 1_000_000)
+        return max(0, now_us - round(parse_duration(word) * 1_000_000))
     # A bare number would be taken by fromisoformat for a date: 20261122.
     if not _SECONDS.fullmatch(word):
         try:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from oomwatch.cli.follow import Feed, open_feed
+from oomwatch.cli.follow import open_feed
+from oomwatch.cli.reach import Daemon
+from oomwatch.errors import DaemonUnavailable
 from oomwatch.events import Entry, OomKill
 from oomwatch.selftest import Death, Hog, ScratchCgroup
 from oomwatch.subscriptions import EventFilter, Latest
@@ -30,7 +34,7 @@ class Trial:
     failure: str = ""
 
 
-async def try_one_kill(asked: str | None, root: Path, seconds: float) -> Trial:
+async def try_one_kill(asked: Daemon | None, root: Path, seconds: float) -> Trial:
     """Make a kill below `root` and wait for its event, from the daemon `asked` or from ourselves.
 
     Raises the errors of `ScratchCgroup`, of the watcher and of the client.
@@ -40,10 +44,16 @@ async def try_one_kill(asked: str | None, root: Path, seconds: float) -> Trial:
         hog = scratch.hog()
         inode = scratch.directory.stat().st_ino
         own_root = root if asked is None else None
-        async with open_feed(asked, own_root, Latest(), EventFilter()) as feed:
-            await feed.ready()
+        began = asyncio.Event()
+        async with open_feed(asked, own_root, Latest(), EventFilter(), began.set) as feed:
             event = asyncio.ensure_future(_kill_in(feed, inode, scratch.directory.name))
             try:
+                beginning = asyncio.ensure_future(began.wait())
+                either: set[asyncio.Future[Any]] = {event, beginning}
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+                beginning.cancel()
+                if event.done():  # only an error can come before the beginning
+                    event.result()
                 start = time.monotonic_ns()
                 hog.go()
                 death = await _dead(hog, seconds)
@@ -66,16 +76,16 @@ async def try_one_kill(asked: str | None, root: Path, seconds: float) -> Trial:
                 event.cancel()
 
 
-async def _kill_in(feed: Feed, inode: int, name: str) -> tuple[Entry, int]:
-    while True:
-        for entry in await feed.next():
-            event = entry.event
-            if not isinstance(event, OomKill) or event.victim_cgroup is None:
-                continue
-            # A daemon may call the cgroup by a longer path; the inode is the same for everybody.
-            same_name = event.victim_cgroup.rpartition("/")[2] == name
-            if event.victim_cgroup_id == inode or (event.victim_cgroup_id is None and same_name):
-                return entry, time.monotonic_ns()
+async def _kill_in(feed: AsyncIterator[Entry], inode: int, name: str) -> tuple[Entry, int]:
+    async for entry in feed:
+        event = entry.event
+        if not isinstance(event, OomKill) or event.victim_cgroup is None:
+            continue
+        # A daemon may call the cgroup by a longer path; the inode is the same for everybody.
+        same_name = event.victim_cgroup.rpartition("/")[2] == name
+        if event.victim_cgroup_id == inode or (event.victim_cgroup_id is None and same_name):
+            return entry, time.monotonic_ns()
+    raise DaemonUnavailable("the stream of events ended before the kill was told")
 
 
 async def _dead(hog: Hog, seconds: float) -> Death | None:

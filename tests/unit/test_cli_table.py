@@ -62,7 +62,8 @@ def test_a_kill_is_one_line_under_its_headers() -> None:
     line = table.row(Entry(17, "j1", kill(memory=memory, victims=(Victim(pid=395, comm="tail"),))))
     header = table.header()
     assert line.split()[2:] == [
-        "17", "1", "own", "32", "MiB", "32", "MiB", "confirmed", "tail[395]", "/docker/ee1201234567",
+        "17", "1", "own", "32", "MiB", "32", "MiB", "confirmed", "tail[395]",
+        "/docker/ee1201234567",
     ]  # fmt: skip
     for word, column in (("own", "SCOPE"), ("confirmed", "CONFIDENCE"), ("/docker", "CGROUP")):
         assert line.index(word) == header.index(column)
