@@ -15,8 +15,9 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
 
-from oomwatch.correlator import Correlator, Outcome
+from oomwatch.correlator import Correlator
 from oomwatch.events import Cgroup, Event
+from oomwatch.kills import Outcome
 from oomwatch.ledger import LedgerChange
 from oomwatch.observations import Audit, Observation, Question
 

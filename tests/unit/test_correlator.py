@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oomwatch.correlator import EPISODE_SECONDS, HINT_SECONDS, SETTLE_SECONDS, Correlator
+from oomwatch.correlator import Correlator
 from oomwatch.events import Cgroup, Confidence, Event, EvidenceGap, MemoryUsage, OomKill, Scope
+from oomwatch.kills import EPISODE_SECONDS, HINT_SECONDS, SETTLE_SECONDS, Outcome
 from oomwatch.ledger import Ledger, LedgerRow
 from oomwatch.observations import (
     Audit,
@@ -148,9 +149,9 @@ class Run:
             self._commit()
         self.now = end
 
-    def _take(self, outcome: object, queue: list[Observation]) -> None:
-        self.events += outcome.events  # type: ignore[attr-defined]
-        for question in outcome.questions:  # type: ignore[attr-defined]
+    def _take(self, outcome: Outcome, queue: list[Observation]) -> None:
+        self.events += outcome.events
+        for question in outcome.questions:
             queue += self.kernel.answer(question)
 
     def _commit(self) -> None:
