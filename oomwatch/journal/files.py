@@ -147,14 +147,16 @@ class StateDirectory:
                 total += (self.path / name).stat().st_size
         return total
 
-    def hold_reserve(self) -> None:
-        """Set room aside, unless that would take a quarter or more of what is left."""
+    def hold_reserve(self) -> bool:
+        """Set room aside, unless that would take a quarter or more of what is left.
+
+        Returns whether it is held.
+        """
         try:
             if self._reserve.exists():
-                return
-            room = os.statvfs(self.path)
-            if room.f_bavail * room.f_frsize < 4 * RESERVE_BYTES:
-                return
+                return True
+            if not self.has_room():
+                return False
             descriptor = os.open(
                 self._reserve, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640
             )
@@ -165,6 +167,13 @@ class StateDirectory:
         except OSError:
             # The reserve is a kindness: without it a full disk is told sooner.
             self.spend_reserve()
+            return False
+        return True
+
+    def has_room(self) -> bool:
+        """Whether the disk has several times the reserve left."""
+        room = os.statvfs(self.path)
+        return room.f_bavail * room.f_frsize >= 4 * RESERVE_BYTES
 
     def spend_reserve(self) -> None:
         """Give the room that was set aside to the database."""

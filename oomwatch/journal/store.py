@@ -36,6 +36,7 @@ _VERSION = 1
 _CHECKPOINT_PAGES = 800
 _FRAMES_PER_COMMIT = 5
 _PAGE = 4096
+_MOST_PAGES = 1073741823
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -240,6 +241,13 @@ class Store:
         self.compacted_through = through
         self._uncheckpointed_pages += 2 * _FRAMES_PER_COMMIT + deleted // 8
         return deleted
+
+    def allow_growth(self, allowed: bool) -> None:
+        """Let the database file grow, or keep it at its present size."""
+        with self._write_lock:
+            # SQLite takes no limit below the present size: 1 means that.
+            limit = _MOST_PAGES if allowed else 1
+            self._writer.execute(f"PRAGMA max_page_count = {limit}").fetchone()
 
     def free_bytes(self) -> int:
         """Bytes inside the database that deleted events left for new ones."""

@@ -120,6 +120,7 @@ class Writer:
         self._healthy = True
         self._pause = _FIRST_PAUSE_SECONDS
         self._batch_events = _BATCH_EVENTS
+        self._said_full = False
         self._since_retention = 0
         self._next_age_check = time.monotonic() + _AGE_CHECK_SECONDS
         self._thread = threading.Thread(
@@ -233,21 +234,33 @@ class Writer:
         return commit if landed else None
 
     def _commit_after_making_room(self, error: sqlite3.Error | OSError) -> Commit | None:
-        """Try again with the reserve spent, and if need be with the oldest of history gone."""
-        _LOG.warning("journal %s: the disk is full (%s): making room", self._store.name, error)
+        """Try again with the reserve spent and, if need be, the oldest of history gone."""
+        if not self._said_full:
+            self._said_full = True
+            _LOG.warning("journal %s: the disk is full (%s): making room", self._store.name, error)
         self._batch_events = _CAUTIOUS_BATCH_EVENTS
-        if self._directory is not None:
-            self._directory.spend_reserve()
-        for delete in (False, True):
+        for _ in range(3):
             try:
-                self._reuse_log()
-                if delete:
-                    self._delete_oldest()
+                self._make_room()
                 return self._settle_doubt() or self._commit_head()
             except (sqlite3.Error, OSError) as again:
                 if not is_full(again):
                     return None
         return None
+
+    def _make_room(self) -> None:
+        """Spend the reserve on the log, then live within the file as it is until there is room.
+
+        A file that may not grow is what keeps this safe: else the log would fill with pages that
+        no checkpoint can place, and then nothing could even be deleted.
+        """
+        directory = self._directory
+        if directory is None:
+            return
+        directory.spend_reserve()
+        self._reuse_log()
+        self._store.allow_growth(directory.has_room())
+        self._delete_oldest()
 
     def _reuse_log(self) -> None:
         """A log that is all in the database is written again from its start, in the same room."""
@@ -273,8 +286,9 @@ class Writer:
                 self._since_retention = 0
                 self._next_age_check = now + _AGE_CHECK_SECONDS
                 self._report_compacted(self._retention.compact(self._store))
-                if self._directory is not None:
-                    self._directory.hold_reserve()
+                if self._directory is not None and self._directory.hold_reserve():
+                    self._said_full = False
+                    self._store.allow_growth(True)
             self._store.checkpoint_if_due()
         except (sqlite3.Error, OSError) as error:
             # Nothing is lost: a later commit tries again, and says so if the disk is ill.
