@@ -11,7 +11,8 @@
     │   ├── HistoryCompacted    the events after the cursor were deleted by retention
     │   └── JournalReset        the cursor belongs to another journal
     ├── AddressError            a socket cannot be listened on or understood
-    └── DaemonUnavailable       no daemon answers, or it went away and did not come back
+    ├── DaemonUnavailable       no daemon answers, or it went away and did not come back
+    └── RequestRefused          the daemon answers, and will not do what was asked
 
 Each names the path or the address it is about, and says what to do next.
 """
@@ -90,3 +91,14 @@ class AddressError(OomwatchError):
 
 class DaemonUnavailable(OomwatchError):
     """No daemon answers at the address, or it went away and did not come back."""
+
+
+class RequestRefused(OomwatchError):
+    """The daemon answers, and will not do what was asked; the message is its own sentence.
+
+    `status` is the name of the gRPC status: UNIMPLEMENTED, RESOURCE_EXHAUSTED, …
+    """
+
+    def __init__(self, status: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status

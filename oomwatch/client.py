@@ -1,0 +1,272 @@
+"""Asking a daemon: `AsyncClient` for asyncio, `Client` for everybody else.
+
+    async with AsyncClient() as client:
+        async for entry in client.subscribe(LastN(10)):
+            print(entry.revision, entry.event)
+
+A subscription outlives the daemon: when the connection is lost it is made again, after a pause that
+grows, and goes on after the last revision seen. Nothing is missed and nothing comes twice. Where
+that cannot be kept, the loop ends with an exception and never in silence: `HistoryCompacted` when
+the daemon no longer has the events that follow, `JournalReset` when it has begun another journal.
+Catch it, count what lay between as lost, and subscribe again from `Earliest()`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from typing import Any, Self, TypeVar
+
+from google.protobuf.message import Message
+from grpc_health.v1 import health_pb2  # type: ignore[import-untyped]
+
+from oomwatch.address import DEFAULT_SOCKET
+from oomwatch.errors import RequestRefused
+from oomwatch.events import Entry
+from oomwatch.rpc.channel import Answer, ClientTls, Connection
+from oomwatch.rpc.requests import filter_to_message, start_to_message
+from oomwatch.rpc.resuming import Bookmark, RemoteSubscription
+from oomwatch.rpc.translator import entry_from_message
+from oomwatch.rpc.translator_node import report_from_message, status_from_message
+from oomwatch.rpc.v1 import oomwatch_pb2 as pb
+from oomwatch.status import CgroupReport, NodeStatus
+from oomwatch.subscriptions import Earliest, EventFilter, Latest, Start
+
+__all__ = ["AsyncClient", "Bookmark", "Client", "ClientTls", "RemoteSubscription"]
+
+Result = TypeVar("Result")
+
+_PAGE = 500
+
+
+class AsyncClient:
+    """Asks the daemon at an address: a socket's path, unix:PATH, or HOST:PORT.
+
+    HOST:PORT needs `tls`, or `insecure=True`; anything else raises AddressError. `timeout` bounds
+    each call but `subscribe`, in seconds. The first connection fails at once with
+    `DaemonUnavailable`; one that is lost later is tried again for `reconnect_seconds`, `None` for
+    ever. It may be made anywhere, and is used on one loop, the one of its first call.
+
+    Calls raise `DaemonUnavailable` (nobody answers, or not in time), `ValueError` (the daemon finds
+    the request malformed) and `RequestRefused` (it refuses for another reason, and says why).
+    """
+
+    def __init__(
+        self,
+        address: str | os.PathLike[str] = DEFAULT_SOCKET,
+        *,
+        tls: ClientTls | None = None,
+        insecure: bool = False,
+        timeout: float = 10.0,
+        reconnect_seconds: float | None = None,
+    ) -> None:
+        self._connection = Connection(address, tls, insecure, timeout)
+        self._reconnect_seconds = reconnect_seconds
+        self._subscriptions: set[RemoteSubscription] = set()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End the subscriptions and close the connection. A later call opens it again."""
+        for subscription in self._subscriptions:
+            subscription.close()
+        self._subscriptions.clear()
+        await self._connection.close()
+
+    def subscribe(
+        self,
+        start: Start | None = None,
+        event_filter: EventFilter | None = None,
+        *,
+        on_bookmark: Callable[[Bookmark], object] | None = None,
+    ) -> RemoteSubscription:
+        """Follow events in order of revision, those of the past from `start` (`Latest()`) first.
+
+        Use it with `async for`, or call its `next` for a batch at a time. `on_bookmark` is called
+        with each bookmark, after the events before it. A reader may be as slow as it likes.
+        """
+        subscription = RemoteSubscription(
+            self._connection, start or Latest(), event_filter, self._reconnect_seconds, on_bookmark
+        )
+        self._subscriptions = {open_ for open_ in self._subscriptions if not open_.closed}
+        self._subscriptions.add(subscription)
+        return subscription
+
+    async def list_events(
+        self, start: Start | None = None, event_filter: EventFilter | None = None
+    ) -> AsyncIterator[Entry]:
+        """Yield what the journal holds, oldest first from `start` (`Earliest()`), page by page.
+
+        Ends at the journal's end. Raises HistoryCompacted and JournalReset as a subscription does.
+        """
+        request = pb.ListEventsRequest(start=start_to_message(start or Earliest()), page_size=_PAGE)
+        if event_filter is not None:
+            request.filter.CopyFrom(filter_to_message(event_filter))
+        while True:
+            page = await self._connection.call("ListEvents", request, pb.ListEventsResponse)
+            for event in page.events:
+                yield entry_from_message(event)
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    async def get_event(self, revision: int, journal_id: str | None = None) -> Entry | None:
+        """Give one event, or `None` when the journal does not hold it (any more)."""
+        request = pb.GetEventRequest(revision=revision)
+        if journal_id is not None:
+            request.journal_id = journal_id
+        answer = await self._call_or_none("GetEvent", request, pb.GetEventResponse)
+        return None if answer is None else entry_from_message(answer.event)
+
+    async def list_containers(self, prefix: str = "/") -> AsyncIterator[CgroupReport]:
+        """Yield the watched cgroups at and below `prefix`, by path, page by page."""
+        request = pb.ListContainersRequest(cgroup_prefix=prefix, page_size=_PAGE)
+        while True:
+            page = await self._connection.call("ListContainers", request, pb.ListContainersResponse)
+            for report in page.containers:
+                yield report_from_message(report)
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    async def get_container(self, cgroup: str) -> CgroupReport | None:
+        """Give one watched cgroup by its path, or `None` when there is none."""
+        request = pb.GetContainerRequest(cgroup=cgroup)
+        answer = await self._call_or_none("GetContainer", request, pb.GetContainerResponse)
+        return None if answer is None else report_from_message(answer.container)
+
+    async def get_status(self) -> NodeStatus:
+        """Give the daemon's status."""
+        answer = await self._connection.call(
+            "GetStatus", pb.GetStatusRequest(), pb.GetStatusResponse
+        )
+        return status_from_message(answer.status)
+
+    async def health(self) -> bool:
+        """Say whether the daemon keeps its promises; raises DaemonUnavailable if none answers."""
+        answer = await self._connection.call(
+            "Check",
+            health_pb2.HealthCheckRequest(),
+            health_pb2.HealthCheckResponse,
+            service="grpc.health.v1.Health",
+        )
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+    async def _call_or_none(
+        self, name: str, request: Message, answer: type[Answer]
+    ) -> Answer | None:
+        try:
+            return await self._connection.call(name, request, answer)
+        except RequestRefused as refused:
+            if refused.status == "NOT_FOUND":
+                return None
+            raise
+
+
+class Client:
+    """`AsyncClient` for code without asyncio: the same calls, the same errors, plain iterators.
+
+    Use one from one thread, and none where a loop is running. Ctrl-C ends any call at once, and a
+    subscription's iterator with it.
+    """
+
+    def __init__(
+        self,
+        address: str | os.PathLike[str] = DEFAULT_SOCKET,
+        *,
+        tls: ClientTls | None = None,
+        insecure: bool = False,
+        timeout: float = 10.0,
+        reconnect_seconds: float | None = None,
+    ) -> None:
+        self._client = AsyncClient(
+            address,
+            tls=tls,
+            insecure=insecure,
+            timeout=timeout,
+            reconnect_seconds=reconnect_seconds,
+        )
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; subscriptions end."""
+        loop = self._loop
+        if loop is not None:
+            self._run(self._client.close())
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            self._loop = None
+            loop.close()
+
+    def subscribe(
+        self,
+        start: Start | None = None,
+        event_filter: EventFilter | None = None,
+        *,
+        on_bookmark: Callable[[Bookmark], object] | None = None,
+    ) -> Iterator[Entry]:
+        """Yield events; see `AsyncClient.subscribe`."""
+        subscription = self._client.subscribe(start, event_filter, on_bookmark=on_bookmark)
+        try:
+            while True:
+                yield from self._run(subscription.next()).entries
+        finally:
+            subscription.close()
+
+    def list_events(
+        self, start: Start | None = None, event_filter: EventFilter | None = None
+    ) -> Iterator[Entry]:
+        """Yield what the journal holds; see `AsyncClient.list_events`."""
+        return self._iterate(self._client.list_events(start, event_filter))
+
+    def get_event(self, revision: int, journal_id: str | None = None) -> Entry | None:
+        """Give one event, or `None` when the journal does not hold it (any more)."""
+        return self._run(self._client.get_event(revision, journal_id))
+
+    def list_containers(self, prefix: str = "/") -> Iterator[CgroupReport]:
+        """Yield the watched cgroups at and below `prefix`, by path."""
+        return self._iterate(self._client.list_containers(prefix))
+
+    def get_container(self, cgroup: str) -> CgroupReport | None:
+        """Give one watched cgroup by its path, or `None` when there is none."""
+        return self._run(self._client.get_container(cgroup))
+
+    def get_status(self) -> NodeStatus:
+        """Give the daemon's status."""
+        return self._run(self._client.get_status())
+
+    def health(self) -> bool:
+        """Say whether the daemon keeps its promises."""
+        return self._run(self._client.health())
+
+    def _run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
+        """Run to the end, or until Ctrl-C: then cancel it, so that nothing is left half done."""
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+        task = self._loop.create_task(coroutine)
+        try:
+            return self._loop.run_until_complete(task)
+        except BaseException:
+            if not task.done():
+                task.cancel()
+                self._loop.run_until_complete(asyncio.wait([task]))
+            raise
+
+    def _iterate(self, items: AsyncIterator[Result]) -> Iterator[Result]:
+        end = object()
+
+        async def step() -> Any:
+            return await anext(items, end)
+
+        while (item := self._run(step())) is not end:
+            yield item

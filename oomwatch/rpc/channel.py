@@ -1,0 +1,146 @@
+"""A client's connection to a daemon: its address, its credentials, and what its failures mean."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import grpc
+import grpc.aio
+from google.protobuf.message import Message
+
+from oomwatch.address import TcpAddress, parse_address
+from oomwatch.errors import AddressError, DaemonUnavailable, RequestRefused
+from oomwatch.rpc.refusals import cursor_error
+from oomwatch.rpc.v1 import oomwatch_pb2 as pb
+
+Answer = TypeVar("Answer", bound=Message)
+
+SERVICE = pb.DESCRIPTOR.services_by_name["OomWatchService"].full_name
+
+FIRST_PAUSE_SECONDS = 0.05
+LONGEST_PAUSE_SECONDS = 5.0
+_LARGEST_MESSAGE = 64 * 1024 * 1024
+
+Stream = grpc.aio.UnaryStreamCall[Message, pb.SubscribeResponse]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientTls:
+    """PEM files for a TCP address. `ca` signed the server's certificate (absent: the system's CAs).
+
+    `certificate` and `key` are the client's own, where the server asks for them. `server_name` is
+    the name in the server's certificate where it is not the address's host.
+    """
+
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    server_name: str | None = None
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        """Read the files. Raises AddressError, naming the one that cannot be read."""
+        return grpc.ssl_channel_credentials(
+            root_certificates=_pem(self.ca),
+            private_key=_pem(self.key),
+            certificate_chain=_pem(self.certificate),
+        )
+
+
+def _pem(path: Path | None) -> bytes | None:
+    try:
+        return None if path is None else path.read_bytes()
+    except OSError as error:
+        raise AddressError(f"{path} cannot be read: {error.strerror}") from error
+
+
+class Connection:
+    """A channel that is opened by its first call, and again by the first call after `close`."""
+
+    def __init__(
+        self,
+        address: str | os.PathLike[str],
+        tls: ClientTls | None,
+        insecure: bool,
+        timeout: float,
+    ) -> None:
+        self.address = parse_address(address)
+        if isinstance(self.address, TcpAddress) and tls is None and not insecure:
+            raise AddressError(
+                f"{self.address} is reached over TCP: give TLS files, or ask for insecure"
+            )
+        self._credentials = None if tls is None else tls.credentials()
+        self._server_name = None if tls is None else tls.server_name
+        self._timeout = timeout
+        self._channel: grpc.aio.Channel | None = None
+
+    async def close(self) -> None:
+        """Close the channel; calls that are under way end."""
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            await channel.close()
+
+    def subscribe(self, request: pb.SubscribeRequest) -> Stream:
+        """Begin a stream."""
+        method = f"/{SERVICE}/Subscribe"
+        parse = pb.SubscribeResponse.FromString
+        return self._opened().unary_stream(method, _bytes, parse)(request)
+
+    async def call(
+        self, name: str, request: Message, answer: type[Answer], service: str = SERVICE
+    ) -> Answer:
+        """Make one call. Raises what `error` gives."""
+        call = self._opened().unary_unary(f"/{service}/{name}", _bytes, answer.FromString)
+        try:
+            result: Answer = await call(request, timeout=self._timeout)
+        except grpc.aio.AioRpcError as failure:
+            raise self.error(failure) from failure
+        return result
+
+    def error(self, failure: grpc.aio.AioRpcError) -> Exception:
+        """What a call's status means, as one of ours (or ValueError, for a malformed request)."""
+        code, words = failure.code(), failure.details() or ""
+        if code is grpc.StatusCode.OUT_OF_RANGE:
+            cursor = cursor_error(failure)
+            if cursor is not None:
+                return cursor
+        if code is grpc.StatusCode.INVALID_ARGUMENT:
+            return ValueError(words)
+        if code is grpc.StatusCode.UNAVAILABLE:
+            return DaemonUnavailable(f"no daemon answers at {self.address}: {words}")
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            return DaemonUnavailable(
+                f"the daemon at {self.address} did not answer within {self._timeout:g} s"
+            )
+        return RequestRefused(code.name, f"the daemon at {self.address} refuses: {words}")
+
+    def _opened(self) -> grpc.aio.Channel:
+        if self._channel is None:
+            target, options = self.address.target, self._options()
+            if self._credentials is None:
+                self._channel = grpc.aio.insecure_channel(target, options)
+            else:
+                self._channel = grpc.aio.secure_channel(target, self._credentials, options)
+        return self._channel
+
+    def _options(self) -> list[tuple[str, Any]]:
+        first, longest = int(FIRST_PAUSE_SECONDS * 1000), int(LONGEST_PAUSE_SECONDS * 1000)
+        options: list[tuple[str, Any]] = [
+            # Else the clients of one process share a connection, and its limits.
+            ("grpc.use_local_subchannel_pool", 1),
+            ("grpc.max_receive_message_length", _LARGEST_MESSAGE),
+            # gRPC keeps a pause of its own between attempts to connect: never longer than ours.
+            ("grpc.initial_reconnect_backoff_ms", first),
+            ("grpc.min_reconnect_backoff_ms", first),
+            ("grpc.max_reconnect_backoff_ms", longest),
+            ("grpc.enable_retries", 0),
+        ]
+        if self._server_name is not None:
+            options.append(("grpc.ssl_target_name_override", self._server_name))
+        return options
+
+
+def _bytes(message: Message) -> bytes:
+    return message.SerializeToString()

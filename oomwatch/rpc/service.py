@@ -1,0 +1,238 @@
+"""OomWatchService: what each call answers, from the backend's journal, streams and cgroups."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from typing import Any, Protocol
+
+import grpc
+
+from oomwatch.errors import JournalReset
+from oomwatch.journal import Journal
+from oomwatch.rpc import translator_node
+from oomwatch.rpc.refusals import Context, RefusalError, invalid
+from oomwatch.rpc.requests import filter_from_message, start_from_message
+from oomwatch.rpc.streams import BYTES_A_MESSAGE, Streams
+from oomwatch.rpc.translator import entry_to_message, frame
+from oomwatch.rpc.v1 import oomwatch_pb2 as pb
+from oomwatch.status import CgroupReport, NodeStatus
+from oomwatch.subscriptions import Earliest, EventFilter, Latest, Subscriptions
+
+SERVICE = pb.DESCRIPTOR.services_by_name["OomWatchService"].full_name
+
+DEFAULT_PAGE = 100
+LARGEST_PAGE = 1000
+SCANNED_A_CALL = 10_000
+"""How many events one ListEvents looks at: a filter that fits nothing cannot hold the journal."""
+
+_READ_AT_ONCE = 500
+
+
+class Backend(Protocol):
+    """What the service tells of; `oomwatch.daemon.Watcher` is one."""
+
+    @property
+    def journal(self) -> Journal:
+        """The history."""
+
+    @property
+    def subscriptions(self) -> Subscriptions:
+        """The hub that wakes streams."""
+
+    async def status(self) -> NodeStatus:
+        """How the daemon is, now."""
+
+    async def list_cgroups(self, prefix: str, after_path: str, limit: int) -> list[CgroupReport]:
+        """Cgroups at and below `prefix` by path, the first `limit` after `after_path`."""
+
+    async def get_cgroup(self, path: str) -> CgroupReport | None:
+        """One cgroup; `None` where none of that path is watched."""
+
+
+class Service:
+    """The calls, from the bytes of a request to the bytes of its answer."""
+
+    def __init__(self, backend: Backend, streams: Streams) -> None:
+        self._backend = backend
+        self._streams = streams
+
+    async def subscribe(self, request: bytes, context: Context) -> None:
+        """Answer Subscribe: write messages until the client or the daemon has enough."""
+        message = pb.SubscribeRequest.FromString(request)
+        try:
+            start = start_from_message(message.start, Latest())
+            event_filter = filter_from_message(message.filter)
+        except ValueError as error:
+            raise invalid(error) from error
+        with self._streams.admitted(context):
+            newest = self._backend.journal.newest_revision
+            with await self._backend.subscriptions.open(start, event_filter) as subscription:
+                await self._streams.send(subscription, context, newest)
+
+    async def list_events(self, request: bytes) -> bytes:
+        """Answer ListEvents: one page, after reading a bounded part of the journal."""
+        message = pb.ListEventsRequest.FromString(request)
+        size = _page_size(message.page_size)
+        journal = self._backend.journal
+        try:
+            event_filter = filter_from_message(message.filter)
+            start = start_from_message(message.start, Earliest())
+        except ValueError as error:
+            raise invalid(error) from error
+        if message.page_token:
+            after = self._resume(message.page_token)
+        else:
+            with await self._backend.subscriptions.open(start, event_filter) as subscription:
+                after = subscription.cursor
+        frames, after, ended = await self._scan(after, event_filter, size)
+        answer = pb.ListEventsResponse()
+        answer.bookmark.revision = after
+        answer.bookmark.journal_id = journal.id
+        answer.bookmark.caught_up = ended
+        if not ended:
+            answer.next_page_token = _token([journal.id, after])
+        return b"".join(frames) + answer.SerializeToString()
+
+    async def _scan(
+        self, after: int, event_filter: EventFilter, size: int
+    ) -> tuple[list[bytes], int, bool]:
+        frames: list[bytes] = []
+        held = scanned = 0
+        while len(frames) < size and scanned < SCANNED_A_CALL and held < BYTES_A_MESSAGE:
+            entries = await self._backend.journal.read(after, _READ_AT_ONCE)
+            if not entries:
+                return frames, after, True
+            for entry in entries:
+                if event_filter.matches(entry.event):
+                    if len(frames) == size or held >= BYTES_A_MESSAGE:
+                        return frames, after, False
+                    frames.append(frame(entry))
+                    held += len(frames[-1])
+                after = entry.revision
+                scanned += 1
+        return frames, after, after >= self._backend.journal.newest_revision
+
+    def _resume(self, token: str) -> int:
+        parts = _parts(token)
+        match parts:
+            case [str(journal_id), int(after)]:
+                if journal_id != self._backend.journal.id:
+                    raise self._reset(journal_id)
+                return after
+        raise invalid("page_token is none that ListEvents gave: leave it empty to begin again")
+
+    async def get_event(self, request: bytes) -> bytes:
+        """Answer GetEvent."""
+        message = pb.GetEventRequest.FromString(request)
+        journal = self._backend.journal
+        if message.revision < 1:
+            raise invalid(f"revision {message.revision}: revisions begin at 1")
+        if message.HasField("journal_id") and message.journal_id != journal.id:
+            raise self._reset(message.journal_id)
+        entry = await journal.get(message.revision)
+        if entry is None:
+            kept = f"it keeps {journal.oldest_revision} to {journal.newest_revision}"
+            raise _not_found(f"revision {message.revision} is not in the journal: {kept}")
+        return pb.GetEventResponse(event=entry_to_message(entry)).SerializeToString()
+
+    def _reset(self, asked: str) -> JournalReset:
+        journal = self._backend.journal
+        return JournalReset(asked, journal.id, journal.oldest_revision)
+
+    async def list_containers(self, request: bytes) -> bytes:
+        """Answer ListContainers: one page of cgroups, by path."""
+        message = pb.ListContainersRequest.FromString(request)
+        size = _page_size(message.page_size)
+        after = ""
+        if message.page_token:
+            parts = _parts(message.page_token)
+            if not (isinstance(parts, list) and len(parts) == 1 and isinstance(parts[0], str)):
+                raise invalid("page_token is none that ListContainers gave: leave it empty")
+            after = parts[0]
+        prefix = _cgroup_path(message.cgroup_prefix or "/", "cgroup_prefix")
+        reports = await self._backend.list_cgroups(prefix, after, size)
+        answer = pb.ListContainersResponse()
+        held = 0
+        for report in reports:
+            answer.containers.append(translator_node.report_to_message(report))
+            held += answer.containers[-1].ByteSize()
+            if held >= BYTES_A_MESSAGE:
+                break
+        if answer.containers and (len(answer.containers) < len(reports) or len(reports) == size):
+            answer.next_page_token = _token([reports[len(answer.containers) - 1].path])
+        return answer.SerializeToString()
+
+    async def get_container(self, request: bytes) -> bytes:
+        """Answer GetContainer, by cgroup path."""
+        message = pb.GetContainerRequest.FromString(request)
+        match message.WhichOneof("selector"):
+            case "cgroup":
+                path = _cgroup_path(message.cgroup, "cgroup")
+            case None:
+                raise invalid("say which one: set container_id, cgroup or cgroup_id")
+            case selector:
+                raise unimplemented(f"GetContainer by {selector}", "ask by cgroup path")
+        report = await self._backend.get_cgroup(path)
+        if report is None:
+            raise _not_found(f"no cgroup {path} is watched")
+        answer = pb.GetContainerResponse(container=translator_node.report_to_message(report))
+        return answer.SerializeToString()
+
+    async def get_status(self, request: bytes) -> bytes:
+        """Answer GetStatus."""
+        pb.GetStatusRequest.FromString(request)
+        status = translator_node.status_to_message(await self._backend.status())
+        return pb.GetStatusResponse(status=status).SerializeToString()
+
+    async def watch_container(self, request: bytes) -> bytes:
+        """Refuse WatchContainer."""
+        raise unimplemented(
+            "WatchContainer",
+            "every cgroup is watched without it, under its path; see ListContainers",
+        )
+
+    async def finalize_container(self, request: bytes) -> bytes:
+        """Refuse FinalizeContainer."""
+        raise unimplemented(
+            "FinalizeContainer", "subscribe to oom_kill events of the container's cgroup"
+        )
+
+    async def unwatch_container(self, request: bytes) -> bytes:
+        """Refuse UnwatchContainer."""
+        raise unimplemented("UnwatchContainer", "a cgroup is forgotten when it is removed")
+
+
+def unimplemented(what: str, instead: str) -> RefusalError:
+    """A call that a later version will answer."""
+    return RefusalError(
+        grpc.StatusCode.UNIMPLEMENTED, f"{what} is not answered by this version yet: {instead}"
+    )
+
+
+def _not_found(sentence: str) -> RefusalError:
+    return RefusalError(grpc.StatusCode.NOT_FOUND, sentence)
+
+
+def _page_size(asked: int) -> int:
+    if not 0 <= asked <= LARGEST_PAGE:
+        raise invalid(f"page_size {asked}: must be from 0 to {LARGEST_PAGE}")
+    return asked or DEFAULT_PAGE
+
+
+def _cgroup_path(path: str, field: str) -> str:
+    if not path.startswith("/"):
+        raise invalid(f"{field} {path!r}: a cgroup's path begins with '/'")
+    return path.rstrip("/") or "/"
+
+
+def _token(parts: list[str | int]) -> str:
+    return base64.urlsafe_b64encode(json.dumps(parts).encode()).decode()
+
+
+def _parts(token: str) -> Any:
+    try:
+        return json.loads(base64.urlsafe_b64decode(token))
+    except (ValueError, binascii.Error):
+        return None
