@@ -250,27 +250,29 @@ def check_daemon(host: Host) -> Check:
     """Does a daemon answer? Without one there is no history, but every command works."""
     if host.socket is None:
         return Check("daemon", State.OK, "not looked for")
-    if answers(host.socket):
+    silence = why_silent(host.socket)
+    if silence is None:
         return Check("daemon", State.OK, f"answers at {host.socket}")
     return Check(
         "daemon",
         State.DEGRADED,
-        f"none answers at {host.socket}: tail and list look for themselves, and nothing is kept",
+        f"none answers at {host.socket} ({silence}): tail and list look for themselves, "
+        "and nothing is kept",
         "oomwatch serve --state-dir /var/lib/oomwatch",
     )
 
 
-def answers(path: Path) -> bool:
-    """Does anybody accept connections at this Unix socket? (Asked without gRPC.)"""
+def why_silent(path: Path) -> str | None:
+    """None if somebody accepts connections at this Unix socket, else why not; without gRPC."""
     try:
         if not stat.S_ISSOCK(path.stat().st_mode):
-            return False
+            return "it is no socket"
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
             caller.settimeout(1)
             caller.connect(str(path))
-    except OSError:
-        return False
-    return True
+    except OSError as error:
+        return (error.strerror or str(error)).lower()
+    return None
 
 
 HOST_CHECKS: tuple[Callable[[Host], Check], ...] = (

@@ -9,7 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from oomwatch.cli.output import put, stdout_paint
 from oomwatch.cli.reach import Daemon, own_watcher
@@ -17,6 +17,9 @@ from oomwatch.cli.table import EventTable
 from oomwatch.event_json import dumps
 from oomwatch.events import Entry
 from oomwatch.subscriptions import EventFilter, Start, Subscription
+
+if TYPE_CHECKING:
+    from oomwatch.client import RemoteSubscription
 
 
 @asynccontextmanager
@@ -33,7 +36,7 @@ async def open_feed(
     """
     if asked is not None:
         async with asked.client() as client:
-            yield client.subscribe(start, event_filter, on_bookmark=lambda _: began())
+            yield _entries(client.subscribe(start, event_filter, on_bookmark=lambda _: began()))
     else:
         async with own_watcher(cgroup_root) as watcher:
             with await watcher.subscriptions.open(start, event_filter) as subscription:
@@ -41,7 +44,7 @@ async def open_feed(
                 yield _entries(subscription)
 
 
-async def _entries(subscription: Subscription) -> AsyncIterator[Entry]:
+async def _entries(subscription: Subscription | RemoteSubscription) -> AsyncIterator[Entry]:
     while True:
         for entry in (await subscription.next()).entries:
             yield entry
@@ -51,10 +54,11 @@ async def print_history(
     asked: Daemon, start: Start, event_filter: EventFilter, *, output: str
 ) -> None:
     """Print what the daemon was told so far, and no more."""
+    printer = _Printer(output)
     async with asked.client() as client:
-        show = _printer(output)
         async for entry in client.list_events(start, event_filter):
-            show(entry)
+            printer.show(entry)
+    printer.begin()
 
 
 async def follow(
@@ -69,9 +73,8 @@ async def follow(
 
     Raises BrokenPipeError as soon as nobody reads stdout any more, also while nothing happens.
     """
-    async with open_feed(asked, cgroup_root, start, event_filter) as feed:
-        # The header says that watching has begun: from here on nothing is missed.
-        show = _printer(output)
+    printer = _Printer(output)
+    async with open_feed(asked, cgroup_root, start, event_filter, printer.begin) as feed:
         with _ends_with_its_reader() as closed:
             while True:
                 coming = asyncio.ensure_future(anext(feed))
@@ -83,15 +86,26 @@ async def follow(
                         coming.cancel()
                 if closed.done():
                     raise BrokenPipeError
-                show(coming.result())
+                printer.show(coming.result())
 
 
-def _printer(output: str) -> Callable[[Entry], None]:
-    if output == "json":
-        return lambda entry: put(dumps(entry))
-    table = EventTable(stdout_paint())
-    put(table.header())
-    return lambda entry: put(table.row(entry))
+class _Printer:
+    """Prints entries; the header of a table says that watching has begun."""
+
+    def __init__(self, output: str) -> None:
+        self._table = EventTable(stdout_paint()) if output == "table" else None
+        self._begun = False
+
+    def begin(self) -> None:
+        """Print the header, once: from here on nothing is missed."""
+        if self._table is not None and not self._begun:
+            put(self._table.header())
+        self._begun = True
+
+    def show(self, entry: Entry) -> None:
+        """Print one event."""
+        self.begin()
+        put(dumps(entry) if self._table is None else self._table.row(entry))
 
 
 @contextmanager

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from oomwatch.address import DEFAULT_SOCKET, TcpAddress, parse_address
-from oomwatch.cli.checks import answers
+from oomwatch.address import DEFAULT_SOCKET, TcpAddress, UnixAddress, parse_address
+from oomwatch.cli.checks import why_silent
 from oomwatch.cli.options import CGROUP_ROOT, Connection
-from oomwatch.errors import AddressError, OomwatchError
+from oomwatch.errors import AddressError, DaemonUnavailable, OomwatchError
 
 if TYPE_CHECKING:
     from oomwatch.client import AsyncClient
@@ -58,7 +58,8 @@ def find_daemon(connection: Connection, cgroup_root: Path | None = None) -> Daem
         raise click.UsageError("--socket and --address both name a daemon: give one of them")
     named = str(connection.socket.absolute()) if connection.socket else connection.address
     if named is None:
-        return Daemon(DEFAULT_SOCKET, connection) if answers(Path(DEFAULT_SOCKET)) else None
+        silent = why_silent(Path(DEFAULT_SOCKET)) is not None
+        return None if silent else Daemon(DEFAULT_SOCKET, connection)
     try:
         parsed = parse_address(named)
     except AddressError as error:
@@ -66,6 +67,11 @@ def find_daemon(connection: Connection, cgroup_root: Path | None = None) -> Daem
     secured = connection.insecure or connection.tls_ca or connection.tls_cert
     if isinstance(parsed, TcpAddress) and not secured:
         raise click.UsageError(f"{parsed} is reached over TCP: give --tls-ca, or say --insecure")
+    if isinstance(parsed, UnixAddress) and (why := why_silent(Path(parsed.path))) is not None:
+        raise DaemonUnavailable(
+            f"no daemon answers at {parsed.path} ({why}): start one with 'oomwatch serve', "
+            "or leave the address out to look from here"
+        )
     return Daemon(named, connection)
 
 

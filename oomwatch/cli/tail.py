@@ -44,6 +44,7 @@ Examples:
     metavar="REVISION",
     help="Begin after this revision; JOURNAL:REVISION makes sure that the journal is the same.",
 )
+@click.option("--earliest", is_flag=True, help="Begin with the oldest event that is kept.")
 @click.option("--no-follow", is_flag=True, help="End when all that was told so far is printed.")
 @click.option(
     "--filter",
@@ -67,6 +68,7 @@ def command(
     lines: int | None,
     since: str | None,
     after: str | None,
+    earliest: bool,
     no_follow: bool,
     filters: tuple[str, ...],
     kinds: tuple[str, ...],
@@ -85,7 +87,7 @@ def command(
     from oomwatch.cli.reach import find_daemon
     from oomwatch.errors import DaemonUnavailable
 
-    start = _start(lines, since, after)
+    start = _start(lines, since, after, earliest)
     event_filter = _filter((*filters, *(f"kind={kind}" for kind in kinds)))
     asked = find_daemon(connection, cgroup_root)
     if asked is None:
@@ -98,18 +100,24 @@ def command(
                 f"{nobody}, and {option} asks for what was told before: start one with "
                 "'oomwatch serve', or leave the option out to watch from now on"
             )
-        past = "; what happened before is not known" if since is not None or lines else ""
+        past = (
+            "; what happened before is not known" if since is not None or lines or earliest else ""
+        )
         say(f"{nobody}: watching {cgroup_root or options.CGROUP_ROOT} itself, from now on{past}")
     if asked is not None and no_follow:
         return run_until_signal(print_history(asked, start, event_filter, output=output))
     return run_until_signal(follow(asked, cgroup_root, start, event_filter, output=output))
 
 
-def _start(lines: int | None, since: str | None, after: str | None) -> Start:
-    from oomwatch.subscriptions import AfterRevision, LastN, Latest, Since
+def _start(lines: int | None, since: str | None, after: str | None, earliest: bool) -> Start:
+    from oomwatch.subscriptions import AfterRevision, Earliest, LastN, Latest, Since
 
-    if sum(option is not None for option in (lines, since, after)) > 1:
-        raise click.UsageError("-n, --since and --after each say where to begin: give one of them")
+    if sum(option is not None for option in (lines, since, after)) + earliest > 1:
+        raise click.UsageError(
+            "-n, --since, --after and --earliest each say where to begin: give one of them"
+        )
+    if earliest:
+        return Earliest()
     if since is not None:
         import time
 

@@ -1,0 +1,183 @@
+"""`oomwatch serve` as a process, and the commands that ask it, on a tree of plain files."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from oomwatch.testing import FakeCgroupTree
+
+BOUND = 30.0
+OOMWATCH = (sys.executable, "-m", "oomwatch.cli.main")
+
+
+class Served:
+    """A daemon on a fake tree, ready, and the commands run against it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.tree = FakeCgroupTree(directory / "cgroup")
+        self.tree.make("/a", limit_bytes=32 << 20)
+        self.socket = directory / "o.sock"
+        self.state = directory / "state"
+        self.process: subprocess.Popen[str] | None = None
+
+    def start(self) -> subprocess.Popen[str]:
+        """Serve, set up by the environment alone; return once it says READY as to systemd."""
+        notified = self.socket.with_name("notify.sock")
+        notified.unlink(missing_ok=True)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+            manager.bind(str(notified))
+            manager.settimeout(BOUND)
+            self.process = subprocess.Popen(
+                [*OOMWATCH, "serve"],
+                stdin=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                env={
+                    **os.environ,
+                    "OOMWATCH_SOCKET": str(self.socket),
+                    "OOMWATCH_STATE_DIR": str(self.state),
+                    "OOMWATCH_CGROUP_ROOT": str(self.tree.root),
+                    "NOTIFY_SOCKET": str(notified),
+                },
+            )
+            assert manager.recv(64) == b"READY=1"
+        return self.process
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run another command against this daemon."""
+        return subprocess.run(
+            [*OOMWATCH, *words],
+            capture_output=True,
+            text=True,
+            timeout=BOUND,
+            env={**os.environ, "OOMWATCH_SOCKET": str(self.socket)},
+        )
+
+    def killed(self, kills: int = 1) -> None:
+        """Kill in /a, and return once the daemon has told it."""
+        with subprocess.Popen(
+            [*OOMWATCH, "tail", "-n", "0", "--socket", str(self.socket)],
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as tail:
+            assert tail.stdout is not None
+            for number in range(2):
+                assert select.select([tail.stdout], [], [], BOUND)[0]
+                assert tail.stdout.readline()
+                if number == 0:
+                    self.tree.kill("/a", kills)
+            tail.send_signal(signal.SIGINT)
+            assert tail.wait(BOUND) == 130
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    served = Served(tmp_path)
+    process = served.start()
+    yield served
+    for each in {process, served.process}:
+        assert each is not None
+        if each.poll() is None:
+            each.kill()
+        each.communicate()
+
+
+def test_tail_list_and_show_ask_the_daemon(served: Served) -> None:
+    served.killed(2)
+
+    told = served.run("tail", "--no-follow", "-o", "json")
+    assert (told.returncode, told.stderr) == (0, "")
+    (event,) = [json.loads(line) for line in told.stdout.splitlines()]
+    assert (event["kill_count"], event["victim_cgroup"]) == (2, "/a")
+    revision = str(event["revision"])
+
+    table = served.run("tail", "--no-follow").stdout.splitlines()
+    assert [line.split()[-1] for line in table] == ["CGROUP", "/a"]
+
+    shown = served.run("show", revision)
+    assert "killed 2 times" in shown.stdout
+    assert "oom_kill 0 -> 2" in shown.stdout
+    assert json.loads(served.run("show", revision, "-o", "json").stdout) == event
+
+    listed = served.run("list", "/a", "-o", "json")
+    assert json.loads(listed.stdout)["kills"] == 2
+
+    none = served.run("show", "99")
+    assert none.returncode == 1
+    assert "has no revision 99" in none.stderr
+
+
+def test_resuming_where_history_does_not_go_is_exit_code_4(served: Served) -> None:
+    for after in ("99", "another-journal:1"):
+        done = served.run("tail", "--after", after)
+        assert done.returncode == 4, done.stderr
+        assert done.stdout == ""
+        assert done.stderr.count("\n") == 1
+
+
+def test_sigterm_ends_the_daemon_in_good_order_and_the_journal_is_readable(
+    served: Served,
+) -> None:
+    served.killed()
+    held = served.run("show", "1", "--state-dir", str(served.state))
+    assert held.returncode == 1
+    assert "is held by" in held.stderr
+
+    process = served.process
+    assert process is not None
+    begun = time.monotonic()
+    process.terminate()
+    assert process.wait(BOUND) == 0
+    assert time.monotonic() - begun < 5
+    assert process.stderr is not None
+    assert "Traceback" not in process.stderr.read()
+    assert not served.socket.exists()
+
+    shown = served.run("show", "1", "--state-dir", str(served.state))
+    assert shown.returncode == 0
+    assert "The victim lived in /a." in shown.stdout
+
+
+def test_tail_goes_on_when_the_daemon_comes_back(served: Served) -> None:
+    with subprocess.Popen(
+        [*OOMWATCH, "tail", "--socket", str(served.socket)], stdout=subprocess.PIPE, text=True
+    ) as tail:
+        assert tail.stdout is not None
+        assert tail.stdout.readline().startswith("TIME ")
+        served.tree.kill("/a")
+        assert tail.stdout.readline().split()[2] == "1"
+        first = served.process
+        assert first is not None
+        first.terminate()
+        first.communicate(timeout=BOUND)
+        served.start()
+        served.tree.kill("/a")
+        assert select.select([tail.stdout], [], [], BOUND)[0]
+        assert tail.stdout.readline().split()[-1] == "/a"
+        tail.terminate()
+        assert tail.wait(BOUND) == 143
+
+
+def test_ctrl_c_is_an_interruption(served: Served) -> None:
+    process = served.process
+    assert process is not None
+    process.send_signal(signal.SIGINT)
+    assert process.wait(BOUND) == 130
+
+
+def test_a_second_daemon_at_the_same_socket_is_refused_in_words(served: Served) -> None:
+    second = served.run("serve", "--cgroup-root", str(served.tree.root))
+    assert second.returncode == 1
+    assert "another daemon answers at" in second.stderr
+    assert "Traceback" not in second.stderr
