@@ -1,9 +1,4 @@
-"""The journal's tables, and the transactions on them. Blocking; knows nothing of threads' order.
-
-    meta     journal_id; compacted_through, the highest revision that retention deleted
-    events   revision (AUTOINCREMENT: never reused, also when the table is empty), the event as JSON
-    boots    the boot that the ledger is of, if it ever committed
-    ledger   what was told, by (boot, cgroup)
+"""The transactions on the journal's tables. Blocking; knows nothing of threads' order.
 
 SQLite in WAL mode with synchronous=FULL: a commit that returned survives power loss
 (https://www.sqlite.org/pragma.html#pragma_synchronous). Readers have a connection of their own and
@@ -19,36 +14,22 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from oomwatch.errors import HistoryCompacted, JournalError, JournalUnusable
+from oomwatch.errors import HistoryCompacted, JournalError
 from oomwatch.event_json import event_loads
 from oomwatch.events import Entry
 from oomwatch.journal.files import StateDirectory, damaged, is_full, unusable
+from oomwatch.journal.schema import connect, prepare, read_meta, read_sequence
 from oomwatch.ledger import LedgerChange, LedgerRow
 
-_APPLICATION_ID = 0x6F6F6D77  # "oomw": file(1) and `PRAGMA application_id` tell whose file it is
-_VERSION = 1
 _CHECKPOINT_PAGES = 800
 _FRAMES_PER_COMMIT = 5
 _PAGE = 4096
 _MOST_PAGES = 1073741823
-
-_SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
-CREATE TABLE events (
-    revision INTEGER PRIMARY KEY AUTOINCREMENT, detect_time INTEGER NOT NULL, event TEXT NOT NULL);
-CREATE INDEX events_by_time ON events (detect_time);
-CREATE TABLE boots (boot_id TEXT PRIMARY KEY) WITHOUT ROWID;
-CREATE TABLE ledger (
-    boot_id TEXT NOT NULL, cgroup_id INTEGER NOT NULL, counter_id INTEGER NOT NULL,
-    told INTEGER NOT NULL, accounted INTEGER NOT NULL, oom INTEGER NOT NULL,
-    group_kill INTEGER NOT NULL, PRIMARY KEY (boot_id, cgroup_id)) WITHOUT ROWID;
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +69,7 @@ class Store:
             return
         try:
             self._inode = directory.database.stat().st_ino
-            self._reader = _connect(f"file:{quote(self.name)}?mode=ro", uri=True)
+            self._reader = connect(f"file:{quote(self.name)}?mode=ro", uri=True)
         except (sqlite3.Error, OSError) as error:
             self._writer.close()
             raise unusable(self.name, error) from error
@@ -96,72 +77,19 @@ class Store:
 
     def _open_writer(self) -> sqlite3.Connection:
         if self._directory is None:
-            connection = _connect(":memory:")
+            connection = connect(":memory:")
         else:
             self._directory.create_database()
-            connection = _connect(self.name)
+            connection = connect(self.name)
         try:
-            self._prepare(connection)
+            prepare(connection, self.name, on_disk=self._directory is not None)
+            self.id = str(read_meta(connection, "journal_id"))
+            self.compacted_through = int(read_meta(connection, "compacted_through"))
+            self.newest = read_sequence(connection)
         except BaseException:
             connection.close()
             raise
         return connection
-
-    def _prepare(self, connection: sqlite3.Connection) -> None:
-        if self._directory is not None:
-            (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
-            if mode != "wal":
-                raise JournalUnusable(
-                    f"journal {self.name}: its filesystem cannot share memory between connections, "
-                    "as a network filesystem; choose a --state-dir on a local disk"
-                )
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA wal_autocheckpoint = 0")
-        self._check_schema(connection)
-        if self._directory is not None:
-            self._check_size(connection)
-        self.id = str(_meta(connection, "journal_id"))
-        self.compacted_through = int(_meta(connection, "compacted_through"))
-        self.newest = _sequence(connection)
-
-    def _check_schema(self, connection: sqlite3.Connection) -> None:
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        (application,) = connection.execute("PRAGMA application_id").fetchone()
-        (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-        if not tables and not version:
-            self._create(connection)
-        elif application != _APPLICATION_ID:
-            raise damaged(self.name, "it is a database of another program")
-        elif version > _VERSION:
-            raise JournalUnusable(
-                f"journal {self.name}: it was written by a newer oomwatch (schema {version}, known "
-                f"here is {_VERSION}); run that version, or choose another --state-dir"
-            )
-        elif version < _VERSION or _meta(connection, "journal_id") is None:
-            raise damaged(self.name, f"it has no journal of schema {_VERSION} in it")
-
-    def _create(self, connection: sqlite3.Connection) -> None:
-        connection.execute("BEGIN IMMEDIATE")
-        for statement in _SCHEMA.split(";\n"):
-            connection.execute(statement)
-        connection.execute("INSERT INTO meta VALUES ('journal_id', ?)", (uuid.uuid4().hex,))
-        connection.execute("INSERT INTO meta VALUES ('compacted_through', 0)")
-        connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version = {_VERSION}")
-        connection.execute("COMMIT")
-
-    def _check_size(self, connection: sqlite3.Connection) -> None:
-        """A file that was cut short reads well until the missing page is wanted: look now.
-
-        Only an empty write-ahead log makes the comparison hold: until then the header may speak of
-        pages that are still in the log.
-        """
-        busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        (pages,) = connection.execute("PRAGMA page_count").fetchone()
-        (page_size,) = connection.execute("PRAGMA page_size").fetchone()
-        size = os.stat(self.name).st_size  # noqa: PTH116
-        if not busy and size < pages * page_size:
-            raise damaged(self.name, f"it was cut short: {size} bytes of {pages * page_size}")
 
     def commit(
         self, boot_id: str, events: Sequence[EncodedEvent], changes: Sequence[LedgerChange]
@@ -212,7 +140,7 @@ class Store:
         cannot be read now.
         """
         with self._write_lock:
-            self.newest = _sequence(self._writer)
+            self.newest = read_sequence(self._writer)
         return self.newest >= revision
 
     def compact(self, max_events: int, oldest_time: int) -> int:
@@ -289,7 +217,7 @@ class Store:
         Raises HistoryCompacted where events after `after` were deleted.
         """
         with self._reading() as connection:
-            compacted_through = int(_meta(connection, "compacted_through"))
+            compacted_through = int(read_meta(connection, "compacted_through"))
             if after < compacted_through:
                 raise HistoryCompacted(after, compacted_through + 1)
             # Decoded row by row: fetching each row releases the GIL, so that the loop can run.
@@ -365,25 +293,6 @@ class Store:
                 raise unusable(self.name, error) from error
             except ValueError as error:
                 raise damaged(self.name, f"an event in it cannot be read: {error}") from error
-
-
-def _connect(name: str, *, uri: bool = False) -> sqlite3.Connection:
-    return sqlite3.connect(
-        name, timeout=1.0, isolation_level=None, check_same_thread=False, uri=uri
-    )
-
-
-def _meta(connection: sqlite3.Connection, key: str) -> int | str:
-    found = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-    if found is None:
-        raise sqlite3.DatabaseError(f"its table meta has no {key}")
-    value: int | str = found[0]
-    return value
-
-
-def _sequence(connection: sqlite3.Connection) -> int:
-    found = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
-    return int(found[0]) if found else 0
 
 
 def _coalesced(changes: Sequence[LedgerChange]) -> tuple[list[LedgerRow], list[int]]:
