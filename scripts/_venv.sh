@@ -67,7 +67,7 @@ _make_venv() {
             "$python" -m venv --clear "$venv" || die "could not make $venv"
         fi
         say "installing oomwatch$extra and what it needs into .venv (once; a minute or so)"
-        "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
+        "$venv/bin/python" -m pip install --quiet --quiet --disable-pip-version-check \
             --editable "$root$extra" >&2 || die "pip could not install oomwatch$extra (see above)"
         # The VM reads this venv over a slow file system and cannot write bytecode there.
         "$venv/bin/python" -m compileall -q "$venv/lib" >/dev/null 2>&1 || true
