@@ -103,10 +103,10 @@ class UnixListener:
     """A Unix socket: `bind` before the server starts, `publish` after, `remove` at the end."""
 
     def __init__(self, address: UnixAddress) -> None:
-        self.path = address.path
-        self._parent = os.path.dirname(address.path)  # noqa: PTH120 - a str, as gRPC wants it
-        self._private: str | None = None
+        self.path = Path(address.path)
+        self._private: Path | None = None
         self._inode: tuple[int, int] | None = None
+        self._attempts = 0
 
     def bind(self, server: grpc.aio.Server) -> None:
         """Let gRPC bind out of reach, after seeing that the path can be had.
@@ -117,11 +117,11 @@ class UnixListener:
         try:
             self._make_parent()
             self._refuse_if_taken()
-            private = tempfile.mkdtemp(prefix=".", dir=self._parent)
+            private = Path(tempfile.mkdtemp(prefix=".", dir=self.path.parent))
         except OSError as error:
             raise self._unusable(error.strerror or str(error)) from error
         self._private = private
-        bound = f"{private}/s"
+        bound = private / "s"
         if len(os.fsencode(bound)) > LONGEST_SOCKET_PATH:
             self.remove()
             raise self._unusable(
@@ -137,46 +137,53 @@ class UnixListener:
     async def publish(self) -> None:
         """Give the socket its mode, and move it to its path. Raises AddressError as `bind` does."""
         assert self._private is not None
-        bound = f"{self._private}/s"
+        bound = self._private / "s"
         try:
-            os.chmod(bound, SOCKET_MODE)  # noqa: PTH101
-            status = os.stat(bound)  # noqa: PTH116
-            for attempt in range(_LOCK_ATTEMPTS):
-                with _locked(self._parent) as locked:
-                    if locked or attempt == _LOCK_ATTEMPTS - 1:
-                        self._refuse_if_taken()
-                        os.rename(bound, self.path)  # noqa: PTH104
-                        self._inode = (status.st_dev, status.st_ino)
-                        break
+            bound.chmod(SOCKET_MODE)
+            while not self._moved(bound):  # noqa: ASYNC110 - another process has no Event to set
                 await asyncio.sleep(_LOCK_SECONDS)
-            os.rmdir(self._private)  # noqa: PTH106
+            self._private.rmdir()
         except OSError as error:
             raise self._unusable(error.strerror or str(error)) from error
         self._private = None
+
+    def _moved(self, bound: Path) -> bool:
+        """Look, and move the socket to its path, as one step; False while another one does so."""
+        with _locked(self.path.parent) as locked:
+            self._attempts += 1
+            # A lock that is held on and on is nobody's start: then it is not waited for.
+            if not locked and self._attempts < _LOCK_ATTEMPTS:
+                return False
+            self._refuse_if_taken()
+            status = bound.stat()
+            bound.rename(self.path)
+            self._inode = (status.st_dev, status.st_ino)
+        return True
 
     def remove(self) -> None:
         """Remove the socket if it is still ours, and what `bind` made."""
         if self._inode is not None:
             with contextlib.suppress(FileNotFoundError):
-                status = os.lstat(self.path)
+                status = self.path.lstat()
                 if (status.st_dev, status.st_ino) == self._inode:
-                    os.unlink(self.path)  # noqa: PTH108
+                    self.path.unlink()
             self._inode = None
         if self._private is not None:
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(f"{self._private}/s")  # noqa: PTH108
+                (self._private / "s").unlink()
             with contextlib.suppress(FileNotFoundError):
-                os.rmdir(self._private)  # noqa: PTH106
+                self._private.rmdir()
             self._private = None
 
     def _make_parent(self) -> None:
-        if not os.path.isdir(self._parent):  # noqa: PTH112
-            os.makedirs(self._parent, exist_ok=True)  # noqa: PTH103
-            os.chmod(self._parent, 0o755)  # noqa: PTH101
+        parent = self.path.parent
+        if not parent.is_dir():
+            parent.mkdir(parents=True, exist_ok=True)
+            parent.chmod(0o755)
 
     def _refuse_if_taken(self) -> None:
         try:
-            mode = os.lstat(self.path).st_mode
+            mode = self.path.lstat().st_mode
         except FileNotFoundError:
             return
         if not stat.S_ISSOCK(mode):
@@ -186,7 +193,7 @@ class UnixListener:
             )
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             probe.setblocking(False)
-            failure = probe.connect_ex(self.path)
+            failure = probe.connect_ex(str(self.path))
         if failure in (errno.ECONNREFUSED, errno.ENOENT):
             return  # stale: whoever bound it is gone
         if failure in (0, errno.EAGAIN, errno.EINPROGRESS):
@@ -203,7 +210,7 @@ class UnixListener:
 
 
 @contextlib.contextmanager
-def _locked(directory: str) -> Iterator[bool]:
+def _locked(directory: Path) -> Iterator[bool]:
     """Lock a directory against other daemons that look and rename in it; False where one does."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
