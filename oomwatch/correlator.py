@@ -27,6 +27,7 @@ from oomwatch.observations import (
     Observation,
     Question,
     Sight,
+    SubtreeCount,
     Surveyed,
     UsageReading,
 )
@@ -135,7 +136,7 @@ class Correlator:
         cgroup = observation.cgroup
         self._kills.close(cgroup, now, outcome)
         self._kills.forget(cgroup)
-        self._residuals.removed(cgroup)
+        self._residuals.removed(cgroup, observation.time)
         self._revealed.pop(cgroup.id, None)
         self.ledger.forget(cgroup)
         if cgroup.parent is not None:
@@ -163,42 +164,46 @@ class Correlator:
             untold = count.subtree_kills - self.ledger.accounted(survivor)
             untold -= self._kills.count_below(survivor)
             own = untold - below.get(survivor.id, 0)
-            residual = self._residuals.look(survivor, own, now)
+            residual = self._residuals.look(survivor, own, count.time, now)
             if residual is not None:
-                outcome.events.append(self._tell_residual(residual, count.time))
+                outcome.events.append(self._tell_residual(residual, count))
                 own -= residual.kills
             for ancestor in survivor.lineage():
                 below[ancestor.id] = below.get(ancestor.id, 0) + max(own, 0)
         if not self._residuals.deadline:
             self._resumed = False
 
-    def _tell_residual(self, residual: Residual, time: int) -> OomKill:
+    def _tell_residual(self, residual: Residual, count: SubtreeCount) -> OomKill:
         survivor, kills, suspects = residual.survivor, residual.kills, residual.suspects
         accounted, omitted = self.ledger.accounted(survivor), residual.suspects_omitted
         single = suspects[0] if len(suspects) == 1 and not omitted else None
+        confidence = Confidence.CONFIRMED
         detail = (
             f"oom_kill {accounted} -> {accounted + kills} below {survivor.path}, "
             "and no cgroup that is left there accounts for it"
         )
         if single is not None:
             detail += f"; {single.path} alone was removed meanwhile"
+            confidence = Confidence.HIGH if count.counts_itself else Confidence.MEDIUM
+        if not count.counts_itself:
+            detail += f"; a process in {survivor.path} itself has no counter of its own"
         named = () if single is not None else tuple(c.path for c in suspects[:MAX_CANDIDATES])
         omitted += len(suspects) - len(named) if single is None else 0
         self.ledger.tell_below(survivor, kills)
         self._residuals_told += kills
         return OomKill(
             episode_id=f"{self._boot}-{survivor.id:x}-below-{accounted + 1}",
-            detect_time=time,
+            detect_time=count.time,
             recovered=self._resumed,
             scope=Scope.UNKNOWN,
-            confidence=Confidence.HIGH if single is not None else Confidence.CONFIRMED,
+            confidence=confidence,
             kill_count=kills,
             victim_cgroup=single.path if single is not None else None,
             victim_cgroup_id=single.id if single is not None and single.id > 0 else None,
             survivor_cgroup=survivor.path,
             candidates=named,
             candidates_omitted=omitted or None,
-            evidence=(Evidence(source="memory_events", time=time, detail=detail),),
+            evidence=(Evidence(source="memory_events", time=count.time, detail=detail),),
         )
 
     # Counters whose file is another one than before

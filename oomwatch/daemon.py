@@ -41,10 +41,16 @@ AUDIT_SECONDS = 30.0
 counter shows (in the root cgroup, or in one that came and went while inotify overflowed) raise no
 notification at all, so this cannot be awaited."""
 
+MEMORY_EVENTS = 10_000
+"""Events kept in memory at most, where there is no state directory: some 10 MB."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """What can be set from outside. A `state_dir` of `None` keeps the journal in memory."""
+    """What can be set from outside.
+
+    A `state_dir` of `None` keeps the journal in memory, with no more than the last 10,000 events.
+    """
 
     cgroup_root: Path = DEFAULT_ROOT
     state_dir: Path | None = None
@@ -73,7 +79,7 @@ class Watcher:
         self.journal = Journal.open(
             config.state_dir,
             retention=Retention(
-                max_events=config.retention_events,
+                max_events=_kept(config),
                 max_age_seconds=config.retention_age_seconds,
             ),
         )
@@ -180,6 +186,12 @@ async def serve(
                 await server.stop()
     finally:
         await watcher.stop()
+
+
+def _kept(config: Config) -> int:
+    if config.state_dir is None:
+        return min(config.retention_events, MEMORY_EVENTS)
+    return config.retention_events
 
 
 def _boot_id() -> str:

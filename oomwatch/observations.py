@@ -100,11 +100,16 @@ class UsageReading:
 
 @dataclass(frozen=True, slots=True)
 class SubtreeCount:
-    """A hierarchical kill count, and when it was read."""
+    """A hierarchical kill count, and when it was read.
+
+    `counts_itself` is False for the real root: its own processes' kills are in the sum, and in no
+    counter that could be read apart.
+    """
 
     cgroup: Cgroup
     subtree_kills: int
     time: int
+    counts_itself: bool = True
 
 
 @dataclass(frozen=True, slots=True)

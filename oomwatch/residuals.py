@@ -9,7 +9,6 @@ second look, a moment later, shows it again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from oomwatch.events import Cgroup
@@ -20,16 +19,11 @@ MAX_SUSPECTS = 4096
 
 @dataclass(slots=True)
 class Doubt:
-    """A residual that was seen once, and when the second look is due (monotonic seconds).
-
-    `suspects` are those of the first look: a cgroup removed later was still there to be read then.
-    """
+    """A residual that was seen once, and when the second look is due (monotonic seconds)."""
 
     cgroup: Cgroup
     kills: int
     due: float
-    suspects: tuple[Cgroup, ...]
-    suspects_omitted: int
     asked: bool = False
 
 
@@ -45,8 +39,16 @@ class Residual:
 
 @dataclass(slots=True)
 class _Suspects:
-    cgroups: dict[int, Cgroup] = field(default_factory=dict)
+    """Removed cgroups, with when their removal was seen (microseconds of wall time)."""
+
+    seen: dict[int, tuple[Cgroup, int]] = field(default_factory=dict)
     omitted: int = 0
+
+    def add(self, cgroup: Cgroup, time: int) -> None:
+        if len(self.seen) < MAX_SUSPECTS:
+            self.seen[cgroup.id] = (cgroup, time)
+        else:
+            self.omitted += 1
 
 
 class Residuals:
@@ -57,26 +59,30 @@ class Residuals:
         self._suspects: dict[int, _Suspects] = {}
         self._doubts: dict[int, Doubt] = {}
 
-    def removed(self, cgroup: Cgroup) -> None:
+    def removed(self, cgroup: Cgroup, time: int) -> None:
         """Suspect a removed cgroup, and whatever was suspected below it, at its parent."""
-        parent = cgroup.parent
         below = self._suspects.pop(cgroup.id, None)
         self._doubts.pop(cgroup.id, None)
-        if parent is None:
+        if cgroup.parent is None:
             return
-        suspects = self._suspects.setdefault(parent.id, _Suspects())
+        suspects = self._suspects.setdefault(cgroup.parent.id, _Suspects())
         if below is not None:
             suspects.omitted += below.omitted
-            self._add(suspects, below.cgroups.values())
-        self._add(suspects, (cgroup,))
+            for suspect, removed_time in below.seen.values():
+                suspects.add(suspect, removed_time)
+        suspects.add(cgroup, time)
 
-    def look(self, survivor: Cgroup, residual: int, now: float) -> Residual | None:
-        """Take in one look at a survivor's residual; return what may be told of it now."""
+    def look(self, survivor: Cgroup, residual: int, time: int, now: float) -> Residual | None:
+        """Take in a survivor's residual, by a sum read at `time`; return what may be told of it.
+
+        Whatever was removed since the sums were last in balance is a suspect, also what was removed
+        after the first look: its removal may just not have been told yet.
+        """
         doubt = self._doubts.get(survivor.id)
         if residual <= 0:
             self._doubts.pop(survivor.id, None)
             if residual == 0:
-                self._suspects.pop(survivor.id, None)
+                self._in_balance(survivor, time)
             return None
         if doubt is None:
             self._doubt(survivor, residual, now)
@@ -85,24 +91,32 @@ class Residuals:
             return None
         del self._doubts[survivor.id]
         kills = min(residual, doubt.kills)
-        remaining = self._suspects.get(survivor.id)
-        if remaining is not None:
-            for cgroup in doubt.suspects:
-                remaining.cgroups.pop(cgroup.id, None)
-            remaining.omitted -= doubt.suspects_omitted
-        if residual > kills:
-            self._doubt(survivor, residual - kills, now)
-        return Residual(survivor, kills, doubt.suspects, doubt.suspects_omitted)
-
-    def _doubt(self, survivor: Cgroup, kills: int, now: float) -> None:
         suspects = self._suspects.get(survivor.id) or _Suspects()
-        self._doubts[survivor.id] = Doubt(
+        told = Residual(
             survivor,
             kills,
-            now + self._settle_seconds,
-            tuple(suspects.cgroups.values()),
+            tuple(cgroup for cgroup, _ in suspects.seen.values()),
             suspects.omitted,
         )
+        if residual > kills:
+            self._doubt(survivor, residual - kills, now)
+        else:
+            self._in_balance(survivor, time)
+        return told
+
+    def _doubt(self, survivor: Cgroup, kills: int, now: float) -> None:
+        self._doubts[survivor.id] = Doubt(survivor, kills, now + self._settle_seconds)
+
+    def _in_balance(self, survivor: Cgroup, time: int) -> None:
+        """All that the sum held at `time` is told: what was gone by then has no more to say."""
+        suspects = self._suspects.get(survivor.id)
+        if suspects is None:
+            return
+        for cgroup_id, (_, removed_time) in list(suspects.seen.items()):
+            if removed_time <= time:
+                del suspects.seen[cgroup_id]
+        if not suspects.seen:
+            del self._suspects[survivor.id]
 
     @property
     def deadline(self) -> float | None:
@@ -115,11 +129,3 @@ class Residuals:
         for doubt in due:
             doubt.asked = True
         return [doubt.cgroup for doubt in due]
-
-    @staticmethod
-    def _add(suspects: _Suspects, cgroups: Iterable[Cgroup]) -> None:
-        for cgroup in cgroups:
-            if len(suspects.cgroups) < MAX_SUSPECTS:
-                suspects.cgroups[cgroup.id] = cgroup
-            else:
-                suspects.omitted += 1

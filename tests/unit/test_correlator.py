@@ -105,7 +105,7 @@ class Kernel:
         if node is None:
             return [AuditReading(question.cgroup, ())]
         readings: list[Observation] = []
-        counts = [SubtreeCount(node.cgroup, node.subtree, 7)]
+        counts = [SubtreeCount(node.cgroup, node.subtree, 7, node is not self.root)]
         for below in node.below():
             if below is not self.root:
                 readings.append(self.reading(below))
@@ -308,17 +308,31 @@ def test_a_residual_is_told_only_after_a_second_look(kernel: Kernel) -> None:
     assert kill.confidence is Confidence.HIGH
 
 
-def test_one_removed_later_is_no_candidate(kernel: Kernel) -> None:
+def test_one_removed_after_the_first_look_may_have_been_meant(kernel: Kernel) -> None:
+    """Removals are told late: the first to be told of need not be the first that went."""
     parent = kernel.make(kernel.root, "p")
     gone, innocent = kernel.make(parent, "gone"), kernel.make(parent, "innocent")
     run = Run(kernel)
     kernel.kill(gone, limit=gone)
     kernel.remove(gone)
-    run.feed(CgroupRemoved(gone.cgroup, 7))
     kernel.remove(innocent)
     run.feed(CgroupRemoved(innocent.cgroup, 7))
+    run.feed(CgroupRemoved(gone.cgroup, 7))
     run.pass_time(SETTLE_SECONDS * 2)
-    assert [kill.victim_cgroup for kill in run.kills] == ["/p/gone"]
+    (kill,) = run.kills
+    assert kill.victim_cgroup is None
+    assert set(kill.candidates) == {"/p/gone", "/p/innocent"}
+
+
+def test_the_roots_own_processes_make_an_elimination_less_sure(kernel: Kernel) -> None:
+    gone = kernel.make(kernel.root, "gone")
+    run = Run(kernel)
+    kernel.kill(gone, limit=gone)
+    kernel.remove(gone)
+    run.feed(CgroupRemoved(gone.cgroup, 7))
+    run.pass_time(SETTLE_SECONDS * 2)
+    (kill,) = run.kills
+    assert (kill.victim_cgroup, kill.confidence) == ("/gone", Confidence.MEDIUM)
 
 
 def test_several_removed_at_once_are_named_as_candidates(kernel: Kernel) -> None:

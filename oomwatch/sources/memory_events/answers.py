@@ -62,7 +62,9 @@ def audit(tree: Tree, question: Audit) -> Iterator[AuditReading | None]:
     """
     top = find(tree, question.cgroup)
     kills = None
+    read_time = wall_time()
     while top is not None:
+        read_time = wall_time()
         kills = tree.subtree_kills(top)
         if kills is not None:
             break
@@ -70,7 +72,8 @@ def audit(tree: Tree, question: Audit) -> Iterator[AuditReading | None]:
     if top is None or kills is None:
         yield AuditReading(question.cgroup, ())
         return
-    counts = [SubtreeCount(top.cgroup, kills, wall_time())]
+    counts_itself = top.parent is not None or not tree.hierarchy.real_root
+    counts = [SubtreeCount(top.cgroup, kills, read_time, counts_itself)]
     if kills != question.expected.get(top.cgroup.id, 0) or tree.hierarchy.local_events:
         done = 0
         stack = [top]
@@ -79,11 +82,12 @@ def audit(tree: Tree, question: Audit) -> Iterator[AuditReading | None]:
             if node.has_counter and not node.gone:
                 tree.look(node)
             for child in list((node.children or {}).values()):
+                read_time = wall_time()
                 below = tree.subtree_kills(child)
                 if below is None or below != question.expected.get(child.cgroup.id, 0):
                     stack.append(child)
                     if below is not None:
-                        counts.append(SubtreeCount(child.cgroup, below, wall_time()))
+                        counts.append(SubtreeCount(child.cgroup, below, read_time))
                 done += 1
                 if done % 256 == 0:
                     yield None
