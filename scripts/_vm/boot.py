@@ -64,7 +64,7 @@ def main() -> int:
             if options.results is not None:
                 shutil.copytree(share / "results", options.results, dirs_exist_ok=True)
             if status != 0:
-                log = kernels.cache_dir() / "last-failure.log"
+                log = kernels.cache_dir() / f"{kernel.release}.log"
                 parts = (share / "console.log", share / "dmesg")
                 log.write_bytes(b"".join(part.read_bytes() for part in parts if part.exists()))
                 _say(f"the kernel's log: {log}")
