@@ -128,6 +128,7 @@ class ScratchCgroup:
         self.limit_bytes = limit_bytes
         self.directory = parent / f"oomwatch-selftest-{os.getpid()}-{_made}"
         self._hogs: list[Hog] = []
+        self._made = False
         self._switched_on = False
 
     def __enter__(self) -> ScratchCgroup:
@@ -162,8 +163,11 @@ class ScratchCgroup:
         _need_memory_controller(self.parent)
         remove_leftovers(self.parent)
         self._switch_on()
+        if self.directory.is_dir():  # of a process that had our pid before us
+            _remove(self.directory)
         try:
             self.directory.mkdir()
+            self._made = True
         except OSError as error:
             raise CgroupError(
                 f"{self.directory} cannot be made ({error.strerror}): run the self-test as root, "
@@ -198,7 +202,9 @@ class ScratchCgroup:
         for hog in self._hogs:
             hog.close()
         self._hogs.clear()
-        _remove(self.directory)
+        if self._made:
+            _remove(self.directory)
+            self._made = False
         if self._switched_on:
             self._switched_on = False
             with contextlib.suppress(OSError):
