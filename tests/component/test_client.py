@@ -184,10 +184,13 @@ async def test_another_journal_after_a_restart_is_no_silence(tmp_path: Path) -> 
         async with serving(tmp_path / "s") as node:
             await node.tell([1])
             assert await take(aiter(feed), 1) == [1]
-        async with serving(tmp_path / "s") as node:
+        node = Node()
+        await node.tell([1, 2, 3])
+        async with RpcServer(node, socket=tmp_path / "s"):
             with pytest.raises(JournalReset, match=node.journal.id) as raised:
                 await take(aiter(feed), 1)
             assert raised.value.journal_id == node.journal.id
+        await node.close()
 
 
 async def test_a_compacted_cursor_is_no_silence(tmp_path: Path) -> None:
