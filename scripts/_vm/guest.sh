@@ -6,8 +6,14 @@ share=/run/oomwatch-vm
 
 mount -t proc -o nosuid,nodev,noexec proc /proc
 mount -t sysfs -o nosuid,nodev,noexec sys /sys
+# The checkout and the kernel may themselves lie below what is mounted over now.
+exec 8<"$root" 9<"$modules"
 mount -t tmpfs -o mode=1777,nosuid,nodev tmpfs /tmp
 mount -t tmpfs -o mode=0755,nosuid,nodev tmpfs /run
+mkdir -p "$root" "$modules" 2>/dev/null
+[[ $root -ef /proc/self/fd/8 ]] || mount --no-canonicalize --bind /proc/self/fd/8 "$root"
+[[ $modules -ef /proc/self/fd/9 ]] || mount --no-canonicalize --bind /proc/self/fd/9 "$modules"
+exec 8<&- 9<&-
 mkdir -p "$share" /run/lock /dev/shm /dev/pts
 mount -t 9p -o version=9p2000.L,trans=virtio,access=any,msize=512000 share "$share"
 mount -t tmpfs -o mode=1777,nosuid,nodev tmpfs /dev/shm
