@@ -22,6 +22,7 @@ SERVICE = pb.DESCRIPTOR.services_by_name["OomWatchService"].full_name
 
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 5.0
+_CONNECT_MILLISECONDS = 10_000
 _LARGEST_MESSAGE = 64 * 1024 * 1024
 
 Stream = grpc.aio.UnaryStreamCall[Message, pb.SubscribeResponse]
@@ -133,7 +134,8 @@ class Connection:
             ("grpc.max_receive_message_length", _LARGEST_MESSAGE),
             # gRPC keeps a pause of its own between attempts to connect: never longer than ours.
             ("grpc.initial_reconnect_backoff_ms", first),
-            ("grpc.min_reconnect_backoff_ms", first),
+            # Despite its name, how long one attempt may take: a busy machine takes its time.
+            ("grpc.min_reconnect_backoff_ms", _CONNECT_MILLISECONDS),
             ("grpc.max_reconnect_backoff_ms", longest),
             ("grpc.enable_retries", 0),
         ]
