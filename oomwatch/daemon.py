@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import platform
@@ -178,6 +179,10 @@ async def serve(
         server = make_server(watcher)
         watcher.on_health = server.set_serving
         await server.start()
+        # What is here by now stays for good. Frozen, no collection of cycles walks it again: with
+        # 100,000 cgroups that would hold up a kill for 35 ms.
+        gc.collect()
+        gc.freeze()
         try:
             ready()
             await asyncio.get_running_loop().create_future()
