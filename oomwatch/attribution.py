@@ -44,7 +44,7 @@ def attribute(reading: LineageReading, ledger: Ledger) -> Attribution:
     rises: list[tuple[Cgroup, int, int]] = []
     for member in reading.members:
         cgroup, oom = member.reading.cgroup, member.reading.local.oom
-        before = ledger.row(cgroup).oom
+        before = ledger.oom(cgroup)
         if oom is not None and oom > before:
             rises.append((cgroup, before, oom))
     seen_whole = _starts_at(reading.members, reading.cgroup)
@@ -81,7 +81,7 @@ def _group(
     group: LineageMember | None = None
     for member in members:
         count = member.reading.local.oom_group_kill
-        if count is not None and count > ledger.row(member.reading.cgroup).group_kill:
+        if count is not None and count > ledger.group_kill(member.reading.cgroup):
             return member
         if member.group:
             group = member

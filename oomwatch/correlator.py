@@ -13,8 +13,6 @@ events: that transaction is what makes a crash lose nothing and double nothing.
 
 from __future__ import annotations
 
-from functools import singledispatchmethod
-
 from oomwatch.events import Cgroup, Confidence, Evidence, EvidenceGap, OomKill, Scope
 from oomwatch.kills import SETTLE_SECONDS, OpenKills, Outcome
 from oomwatch.ledger import Ledger
@@ -84,19 +82,28 @@ class Correlator:
         """Kills told since the start."""
         return self._kills.told + self._residuals_told
 
-    @singledispatchmethod
     def _take(self, observation: Observation, now: float, outcome: Outcome) -> None:
-        raise TypeError(f"no observation: {observation!r}")
+        match observation:
+            case CounterReading():
+                self._counter(observation, now, outcome)
+            case LineageReading():
+                self._lineage(observation, now, outcome)
+            case UsageReading():
+                self._kills.measured(observation, now, outcome)
+            case CgroupRemoved():
+                self._removed(observation, now, outcome)
+            case AuditReading():
+                self._audited(observation, now, outcome)
+            case Surveyed():
+                self._surveyed(observation, now, outcome)
 
     # Counters
 
-    @_take.register
     def _counter(self, reading: CounterReading, now: float, outcome: Outcome) -> None:
         if reading.sight is Sight.BASELINE and not self._resumed:
             self._baseline(reading)
             return
-        row = self.ledger.row(reading.cgroup)
-        moved = row.counter_id not in (0, reading.counter_id)
+        moved = self.ledger.counter_id(reading.cgroup) not in (0, reading.counter_id)
         if reading.sight is Sight.REVEALED or moved:
             self._reveal(reading, now, outcome)
             return
@@ -119,19 +126,13 @@ class Correlator:
             group_kill=local.oom_group_kill or 0,
         )
 
-    @_take.register
     def _lineage(self, reading: LineageReading, now: float, outcome: Outcome) -> None:
         for member in reading.members:
             self._counter(member.reading, now, outcome)
         self._kills.described(reading, now, outcome)
 
-    @_take.register
-    def _usage(self, reading: UsageReading, now: float, outcome: Outcome) -> None:
-        self._kills.measured(reading, now, outcome)
-
     # Cgroups that went, and what only their ancestors still know
 
-    @_take.register
     def _removed(self, observation: CgroupRemoved, now: float, outcome: Outcome) -> None:
         cgroup = observation.cgroup
         self._kills.close(cgroup, now, outcome)
@@ -142,7 +143,6 @@ class Correlator:
         if cgroup.parent is not None:
             outcome.questions.append(self._audit(cgroup.parent))
 
-    @_take.register
     def _surveyed(self, observation: Surveyed, now: float, outcome: Outcome) -> None:
         self.ledger.forget_all_but(observation.cgroup_ids)
         outcome.questions.append(self._audit(observation.root))
@@ -154,7 +154,6 @@ class Correlator:
     def _audit(self, cgroup: Cgroup) -> Audit:
         return Audit(cgroup, self.ledger.accounted_by_id)
 
-    @_take.register
     def _audited(self, reading: AuditReading, now: float, outcome: Outcome) -> None:
         for revealed in [r for r in self._revealed.values() if self._covers(reading, r.cgroup)]:
             self._settle_revealed(revealed, reading, now, outcome)

@@ -138,7 +138,7 @@ class OpenKills:
     def note_oom(self, reading: CounterReading, now: float) -> None:
         """Keep a rise of `oom` in mind: its kill is due, or it was an attempt without one."""
         oom = reading.local.oom
-        if oom is not None and oom > self._ledger.row(reading.cgroup).oom:
+        if oom is not None and oom > self._ledger.oom(reading.cgroup):
             hint = self._hints.get(reading.cgroup.id)
             if hint is None or oom > hint.oom:
                 self._hints[reading.cgroup.id] = _Hint(reading.cgroup, oom, now + HINT_SECONDS)
@@ -290,7 +290,7 @@ class OpenKills:
             self._ledger.rebase(said.group, group_kill=said.group_count)
         if said.limit is None:
             return
-        claimed = min(self._ledger.row(said.limit).oom + kills, said.limit_to)
+        claimed = min(self._ledger.oom(said.limit) + kills, said.limit_to)
         self._ledger.rebase(said.limit, oom=claimed)
         hint = self._hints.get(said.limit.id)
         if hint is not None and hint.oom <= claimed:

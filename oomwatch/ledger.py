@@ -80,6 +80,21 @@ class Ledger:
         row = self._rows.get(cgroup.id)
         return row.accounted if row is not None else 0
 
+    def counter_id(self, cgroup: Cgroup) -> int:
+        """The counter that kills of the cgroup were told from; 0 while none is known."""
+        row = self._rows.get(cgroup.id)
+        return row.counter_id if row is not None else 0
+
+    def oom(self, cgroup: Cgroup) -> int:
+        """The local `oom` up to which limits have been attributed."""
+        row = self._rows.get(cgroup.id)
+        return row.oom if row is not None else 0
+
+    def group_kill(self, cgroup: Cgroup) -> int:
+        """The local `oom_group_kill` up to which group kills have been attributed."""
+        row = self._rows.get(cgroup.id)
+        return row.group_kill if row is not None else 0
+
     def tell(self, cgroup: Cgroup, kills: int, counter_id: int | None = None) -> None:
         """Book kills told for this cgroup itself."""
         row = self._writable(cgroup)

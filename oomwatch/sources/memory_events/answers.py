@@ -34,16 +34,18 @@ def find(tree: Tree, cgroup: Cgroup) -> Node | None:
 def describe(tree: Tree, question: Describe) -> LineageReading:
     """Read the counters of a cgroup and its ancestors, leaf first."""
     node = find(tree, question.cgroup)
-    usage = files.read_usage(tree.directory(node)) if node is not None else None
+    directory = tree.directory(node) if node is not None else ""
+    usage = files.read_usage(directory) if node is not None else None
     members: list[LineageMember] = []
     complete = tree.hierarchy.real_root and node is not None
     while node is not None:
-        reading = tree.reading(node)
+        reading = tree.reading(node, directory)
         if reading is not None:
-            members.append(LineageMember(reading, files.read_group(tree.directory(node))))
+            members.append(LineageMember(reading, files.read_group(directory)))
         elif node.parent is not None:
             complete = False
         node = node.parent
+        directory = directory.rpartition("/")[0]
     return LineageReading(question.cgroup, tuple(members), complete, usage)
 
 

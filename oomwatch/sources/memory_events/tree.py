@@ -262,11 +262,11 @@ class Tree:
         node.looked_at = wall_time()
         return rose
 
-    def reading(self, node: Node) -> CounterReading | None:
+    def reading(self, node: Node, directory: str) -> CounterReading | None:
         """Read a cgroup's counters for an answer; `None` where it has none, or is gone."""
         if not node.has_counter:
             return None
-        file = self._read(f"{self.directory(node)}/{files.EVENTS_LOCAL}")
+        file = self._read(f"{directory}/{files.EVENTS_LOCAL}")
         if file is None or file.counters.oom_kill is None:
             return None
         sight = Sight.REVEALED if node.counter_id not in (0, file.inode) else Sight.FOLLOWED
