@@ -15,7 +15,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
+import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from types import FrameType
 from typing import Any, Self, TypeVar
 
 from google.protobuf.message import Message
@@ -203,8 +206,8 @@ class Client:
         """Close the connection; subscriptions end."""
         loop = self._loop
         if loop is not None:
-            self._run(self._client.close())
-            loop.run_until_complete(loop.shutdown_asyncgens())
+            self._run(self._client.close)
+            self._run(loop.shutdown_asyncgens)
             self._loop = None
             loop.close()
 
@@ -219,7 +222,7 @@ class Client:
         subscription = self._client.subscribe(start, event_filter, on_bookmark=on_bookmark)
         try:
             while True:
-                yield from self._run(subscription.next()).entries
+                yield from self._run(subscription.next).entries
         finally:
             subscription.close()
 
@@ -231,7 +234,7 @@ class Client:
 
     def get_event(self, revision: int, journal_id: str | None = None) -> Entry | None:
         """Give one event, or `None` when the journal does not hold it (any more)."""
-        return self._run(self._client.get_event(revision, journal_id))
+        return self._run(lambda: self._client.get_event(revision, journal_id))
 
     def list_containers(self, prefix: str = "/") -> Iterator[CgroupReport]:
         """Yield the watched cgroups at and below `prefix`, by path."""
@@ -239,28 +242,56 @@ class Client:
 
     def get_container(self, cgroup: str) -> CgroupReport | None:
         """Give one watched cgroup by its path, or `None` when there is none."""
-        return self._run(self._client.get_container(cgroup))
+        return self._run(lambda: self._client.get_container(cgroup))
 
     def get_status(self) -> NodeStatus:
         """Give the daemon's status."""
-        return self._run(self._client.get_status())
+        return self._run(self._client.get_status)
 
     def health(self) -> bool:
         """Say whether the daemon keeps its promises."""
-        return self._run(self._client.health())
+        return self._run(self._client.health)
 
-    def _run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
-        """Run to the end, or until Ctrl-C: then cancel it, so that nothing is left half done."""
+    def _run(self, begin: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
+        """Run what `begin` makes to its end, or until Ctrl-C.
+
+        A KeyboardInterrupt is raised wherever the interpreter happens to be: inside gRPC's
+        callbacks or a weak reference's, which drop it (seen: the client then waited on), or before
+        a task began. So Ctrl-C cancels the task while there is one, and the interrupt is raised
+        when that has ended; a second Ctrl-C does not wait for it. (asyncio.Runner does the same,
+        but forgets one that comes as it begins.)
+        """
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
-        task = self._loop.create_task(coroutine)
-        try:
-            return self._loop.run_until_complete(task)
-        except BaseException:
-            if not task.done():
+        loop = self._loop
+        if (
+            threading.current_thread() is not threading.main_thread()
+            or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+        ):
+            return loop.run_until_complete(begin())
+        task: asyncio.Task[Result] | None = None
+        interrupts = 0
+
+        def interrupt(number: int, frame: FrameType | None) -> None:
+            nonlocal interrupts
+            interrupts += 1
+            if interrupts > 1:
+                raise KeyboardInterrupt
+            if task is not None:
                 task.cancel()
-                self._loop.run_until_complete(asyncio.wait([task]))
-            raise
+                loop.call_soon_threadsafe(lambda: None)  # wakes it
+
+        signal.signal(signal.SIGINT, interrupt)
+        try:
+            task = loop.create_task(begin())
+            if interrupts:
+                task.cancel()
+            return loop.run_until_complete(task)
+        finally:
+            task = None  # here, where what its end calls cannot be interrupted
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            if interrupts:
+                raise KeyboardInterrupt from None
 
     def _iterate(self, items: AsyncIterator[Result]) -> Iterator[Result]:
         end = object()
@@ -268,5 +299,5 @@ class Client:
         async def step() -> Any:
             return await anext(items, end)
 
-        while (item := self._run(step())) is not end:
+        while (item := self._run(step)) is not end:
             yield item
