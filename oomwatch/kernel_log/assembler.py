@@ -1,0 +1,488 @@
+"""From records to kills: joins the lines of each OOM report (oom_kill_process in mm/oom_kill.c).
+
+A report is printed in this order: `invoked oom-killer`, the limit, usage and statistics of the
+cgroup, the table of tasks, the summary; then, whatever was printed before, `Killed process`. The
+first part is limited to ten in five seconds and may be missing, cut off, or in pieces; other lines
+fall between. All that is known of a kill is known when its `Killed process` line is read, so `feed`
+gives it then, and no follower waits for an end that may never come.
+
+There is at most one open report for each host and caller. It ends with its kill, with the next
+report's beginning, when the kernel says that it kills nobody, at a boot, or when nothing more of it
+came for a minute or for many records: what follows is never swallowed. After its kill it is kept
+for the other victims of a group (`Tasks in X are going to be killed due to memory.oom.group set`):
+those must stand in its table, where it has one.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field, replace
+
+from oomwatch.events import Constraint, Invoker, MemoryUsage, Victim
+from oomwatch.kernel_log.grammar import GROUP_BEGIN, GROUP_END, parse_message
+from oomwatch.kernel_log.kill_record import KillRecord, Word
+from oomwatch.kernel_log.messages import (
+    Booted,
+    Chosen,
+    GroupKill,
+    Invoked,
+    Killed,
+    LimitHit,
+    NoVictim,
+    Reaped,
+    Skipped,
+    StatsOf,
+    Suppressed,
+    UsageLine,
+)
+from oomwatch.kernel_log.record import MAX_RECORD_BYTES, Record, to_text
+from oomwatch.kernel_log.summary import BEGIN, Summary, continues, read_summary
+from oomwatch.kernel_log.tasks import TaskTable, looks_like_row
+
+_MAX_REPORTS = 64
+_MAX_RECORDS_BETWEEN = 50_000
+_MAX_SECONDS_BETWEEN = 60.0
+_CLOCK_WENT_BACK = 5.0
+_RECENT_KILLS = 4096
+
+_Key = tuple[str | None, str | None]
+
+
+@dataclass(slots=True, eq=False)
+class _Report:
+    first: Record
+    last: Record
+    seen: int
+    invoker: Invoker | None = None
+    limit: LimitHit | None = None
+    usage: MemoryUsage | None = None
+    swap_bytes: int | None = None
+    stats: bytes | None = None
+    table: TaskTable | None = None
+    summary: bytes | None = None
+    summary_record: Record | None = None
+    chosen: Chosen | None = None
+    episode: int = 0
+    kills: list[int] = field(default_factory=list)
+    last_kill: KillRecord | None = None
+    group: bytes | None = None
+    group_piece: bytes | None = None
+
+    @property
+    def headed(self) -> bool:
+        return any(
+            part is not None
+            for part in (
+                self.invoker,
+                self.limit,
+                self.usage,
+                self.stats,
+                self.table,
+                self.summary,
+                self.chosen,
+            )
+        )
+
+    def is_memcg(self) -> bool | None:
+        """Whether a cgroup's limit was hit, as far as the lines before the kill say."""
+        if self.limit is not None or self.usage is not None:
+            return True
+        if self.summary is not None:
+            if b",oom_memcg=" in self.summary and b",global_oom" not in self.summary:
+                return True
+            return None
+        return None if self.chosen is None else self.chosen.memcg
+
+    def memory(self) -> MemoryUsage | None:
+        if self.usage is None:
+            return None
+        return replace(self.usage, swap_bytes=self.swap_bytes)
+
+
+class Assembler:
+    """Takes the records of a log in their order; gives each kill as soon as its line is read.
+
+    `suppressed` adds up the reports that the kernel said it did not print; `used` counts the
+    records that were part of a report.
+    """
+
+    def __init__(self) -> None:
+        self.suppressed = 0
+        self.used = 0
+        self._reports: OrderedDict[_Key, _Report] = OrderedDict()
+        self._killed_lately: OrderedDict[tuple[str | None, int], None] = OrderedDict()
+        self._records = 0
+        self._episodes = 0
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a report was begun whose kill has not been read."""
+        return any(not report.kills for report in self._reports.values())
+
+    @property
+    def wants_piece(self) -> bool:
+        """Whether a line was begun that the next record may go on with, whatever it looks like."""
+        return any(
+            report.group_piece is not None or (report.summary is not None and not report.kills)
+            for report in self._reports.values()
+        )
+
+    def feed(self, record: Record) -> list[KillRecord]:
+        """Take the next record; give the kills that it tells of, and those that it leaves without
+        a `Killed process` line (`Word.SUMMARY`), which come first.
+
+        Records that the kernel did not write are passed over. Never raises for what is in them.
+        """
+        if not record.from_kernel:
+            return []
+        self._records += 1
+        key = (record.host, record.caller)
+        report = self._reports.get(key)
+        if report is not None and self._is_stale(report, record):
+            return self._close(key) + self._take(key, None, record)
+        return self._take(key, report, record)
+
+    def flush(self) -> list[KillRecord]:
+        """End every open report; give the kills that only a summary told of."""
+        kills = []
+        for key in list(self._reports):
+            kills += self._close(key)
+        return kills
+
+    def _take(self, key: _Key, report: _Report | None, record: Record) -> list[KillRecord]:
+        text = record.text
+        if report is not None and self._is_piece(report, record):
+            return self._touch(report, record)
+        if text.startswith(b"["):
+            return self._task(key, report, record)
+        if text.lstrip(b" ").startswith(BEGIN):
+            return self._summary(key, report, record)
+        if text.startswith(GROUP_BEGIN) and not text.rstrip().endswith(GROUP_END):
+            begun = report or _Report(record, record, self._records)
+            if text == GROUP_BEGIN or text.startswith(GROUP_BEGIN + b"/"):
+                begun.group_piece = text
+                self._keep(key, begun)
+                return []
+        return self._message(key, report, record)
+
+    def _is_piece(self, report: _Report, record: Record) -> bool:
+        """Whether the record goes on with a line that was printed in pieces; then it is joined."""
+        text = record.text
+        if report.group_piece is not None:
+            joined = report.group_piece + text
+            if len(joined) <= MAX_RECORD_BYTES and (
+                text.startswith(GROUP_END)
+                or (report.group_piece == GROUP_BEGIN and text.startswith(b"/"))
+            ):
+                report.group_piece = joined
+                if joined.endswith(GROUP_END):
+                    report.group_piece = None
+                    report.group = joined[len(GROUP_BEGIN) : -len(GROUP_END)]
+                return True
+        if report.summary is None or report.kills:
+            return False
+        # Where the log has sequence numbers it has the flag too.
+        if record.sequence is not None and not record.continued:
+            return False
+        if not continues(report.summary, text, flagged=record.continued):
+            return False
+        report.summary += text
+        return True
+
+    def _task(self, key: _Key, report: _Report | None, record: Record) -> list[KillRecord]:
+        if report is not None and report.table is not None and looks_like_row(record.text):
+            report.table.add(record.text)
+            return self._touch(report, record)
+        table = TaskTable.begin(record.text) if b"total_vm" in record.text else None
+        if table is None:
+            return self._message(key, report, record)
+        begun = report is None or bool(report.kills) or report.table is not None
+        ended, report = self._begin(key, record) if begun else ([], report)
+        assert report is not None
+        report.table = table
+        return ended + self._touch(report, record)
+
+    def _summary(self, key: _Key, report: _Report | None, record: Record) -> list[KillRecord]:
+        begun = report is None or bool(report.kills) or report.summary is not None
+        ended, report = self._begin(key, record) if begun else ([], report)
+        assert report is not None
+        report.summary, report.summary_record = record.text.lstrip(b" "), record
+        return ended + self._touch(report, record)
+
+    def _message(self, key: _Key, report: _Report | None, record: Record) -> list[KillRecord]:
+        message = parse_message(record.text, record.comm_bytes)
+        if message is None:
+            return []
+        over = report is None or bool(report.kills)
+        ended: list[KillRecord] = []
+        match message:
+            case Killed():
+                return self._killed(key, report, message, record)
+            case GroupKill(path):
+                return self._group(key, report, path, record)
+            case Reaped():
+                return self._reaped(message, record)
+            case Suppressed(count):
+                self.suppressed += count
+                return []
+            case Booted():
+                for other in [each for each in self._reports if each[0] == key[0]]:
+                    ended += self._close(other)
+                return ended
+            case Skipped() | NoVictim():
+                if not over:
+                    del self._reports[key]
+                return []
+            case Invoked():
+                ended, report = self._begin(key, record)
+                report.invoker = message.invoker
+            case LimitHit():
+                if over or report is None or report.limit is not None or report.summary is not None:
+                    ended, report = self._begin(key, record)
+                report.limit = message
+            case UsageLine(usage) if usage.current_bytes is not None:
+                if over or report is None or report.usage is not None:
+                    ended, report = self._begin(key, record)
+                report.usage = usage
+            case UsageLine(usage):
+                if over or report is None:
+                    return []
+                report.swap_bytes = usage.swap_bytes
+            case StatsOf(path):
+                if over or report is None:
+                    ended, report = self._begin(key, record)
+                if report.stats is None:
+                    report.stats = path
+            case Chosen():
+                if over or report is None or report.chosen is not None:
+                    ended, report = self._begin(key, record)
+                report.chosen = message
+        return ended + self._touch(report, record)
+
+    def _killed(
+        self, key: _Key, report: _Report | None, message: Killed, record: Record
+    ) -> list[KillRecord]:
+        pid = message.victim.pid
+        ended: list[KillRecord] = []
+        if report is None or not _belongs(report, message):
+            ended, report = self._begin(key, record)
+        repeated = pid in report.kills
+        if not report.kills:
+            kill = self._first_kill(report, message, record)
+        else:
+            kill = self._further_kill(report, message, record, repeated)
+        if not repeated:
+            report.kills.append(pid)
+        report.last_kill = kill
+        self._remember(record.host, pid)
+        self._touch(report, record)
+        return [*ended, kill]
+
+    def _first_kill(self, report: _Report, message: Killed, record: Record) -> KillRecord:
+        victim = message.victim
+        comm = None if victim.comm is None else victim.comm.encode("utf-8", "surrogateescape")
+        summary = self._read_summary(report, record, victim.pid, comm)
+        memcg = message.memcg if message.memcg is not None else report.is_memcg()
+        limit = report.limit
+        oom_memcg = limit.oom_memcg if limit is not None else None
+        task_memcg = limit.task_memcg if limit is not None else None
+        if summary is not None:
+            oom_memcg = oom_memcg or summary.oom_memcg
+            # The pid is another's where a child died instead (5.0), or a thread is named.
+            if summary.pid in (victim.pid, None):
+                task_memcg = task_memcg or summary.task_memcg
+                victim = replace(
+                    victim,
+                    uid=summary.uid if victim.uid is None else victim.uid,
+                    comm=_text(summary.comm) if victim.comm is None else victim.comm,
+                )
+            if memcg is None and summary.global_oom is not None:
+                memcg = not summary.global_oom
+        elif limit is not None and report.chosen is not None and report.chosen.pid != victim.pid:
+            # A child of the one in VICTIM: it may live elsewhere.
+            task_memcg = None
+        report.episode = self._next_episode()
+        table = report.table
+        return KillRecord(
+            word=Word.KILLED,
+            victim=victim,
+            record=record,
+            first_line=report.first.line,
+            episode=report.episode,
+            headed=report.headed,
+            memcg=memcg,
+            constraint=_constraint(summary, memcg),
+            constraint_name=None if summary is None else summary.constraint_name,
+            oom_memcg=_text(oom_memcg),
+            task_memcg=_text(task_memcg),
+            group=_text(report.group),
+            invoker=report.invoker,
+            memory=report.memory() if memcg else None,
+            tasks=() if table is None else table.largest(),
+            task_count=None if table is None else table.count,
+        )
+
+    def _further_kill(
+        self, report: _Report, message: Killed, record: Record, repeated: bool
+    ) -> KillRecord:
+        first = report.last_kill
+        assert first is not None
+        group = _text(report.group)
+        # A cgroup with processes of its own has no memory cgroups below it (cgroup-v2.rst, "No
+        # Internal Process Constraint"): if the first lived in the group's, all of them did.
+        alike = repeated or (group is not None and first.task_memcg == group)
+        return replace(
+            first,
+            victim=message.victim,
+            record=record,
+            task_memcg=first.task_memcg if alike else None,
+            group=group,
+            repeated=repeated,
+            # Whose allocation it was is told once, with the first.
+            invoker=None,
+            tasks=(),
+            task_count=None,
+        )
+
+    def _group(
+        self, key: _Key, report: _Report | None, path: bytes, record: Record
+    ) -> list[KillRecord]:
+        last = None if report is None else report.last_kill
+        if report is not None and last is not None and len(report.kills) > 1:
+            # Another group: the kill before this line, which had no report, was its first.
+            pid = last.victim.pid
+            report.kills = [each for each in report.kills if each != pid]
+            begun = _Report(last.record, record, self._records, kills=[pid], group=path)
+            begun.episode = self._next_episode()
+            begun.last_kill = replace(
+                last,
+                first_line=last.record.line,
+                episode=begun.episode,
+                headed=False,
+                oom_memcg=None,
+                task_memcg=None,
+                memory=None,
+                group=to_text(path),
+                repeated=True,
+            )
+            self._keep(key, begun)
+            return [begun.last_kill]
+        if report is None:
+            _, report = self._begin(key, record)
+        report.group = path
+        return self._touch(report, record)
+
+    def _reaped(self, message: Reaped, record: Record) -> list[KillRecord]:
+        """Tell a kill whose report was printed and whose line was not, by its reaping.
+
+        Reaping alone proves nothing: a task that was exiting anyway is reaped too.
+        """
+        if (record.host, message.pid) in self._killed_lately:
+            return []
+        for key, report in self._reports.items():
+            if (
+                key[0] == record.host
+                and not report.kills
+                and report.limit is not None
+                and report.summary is None
+                and report.table is not None
+                and message.pid in report.table.pids
+            ):
+                victim = Killed(True, _victim(message.pid, message.comm))
+                kill = self._first_kill(report, victim, record)
+                report.kills.append(message.pid)
+                report.last_kill = kill = replace(kill, word=Word.REAPED)
+                self._remember(record.host, message.pid)
+                return [kill]
+        return []
+
+    def _close(self, key: _Key) -> list[KillRecord]:
+        """End a report; a summary whose kill line never came is told now."""
+        report = self._reports.pop(key, None)
+        if report is None or report.kills or report.summary_record is None:
+            return []
+        record = report.summary_record
+        summary = self._read_summary(report, record, None, None)
+        if summary is None or summary.pid is None:
+            return []
+        victim = replace(_victim(summary.pid, summary.comm), uid=summary.uid)
+        told = Killed(None if summary.global_oom is None else not summary.global_oom, victim)
+        self._remember(record.host, summary.pid)
+        return [replace(self._first_kill(report, told, record), word=Word.SUMMARY)]
+
+    def _read_summary(
+        self, report: _Report, record: Record, pid: int | None, comm: bytes | None
+    ) -> Summary | None:
+        if report.summary is None:
+            return None
+        return read_summary(
+            report.summary, comm_bytes=record.comm_bytes, pid=pid, comm=comm, limit=report.stats
+        )
+
+    def _begin(self, key: _Key, record: Record) -> tuple[list[KillRecord], _Report]:
+        ended = self._close(key)
+        report = _Report(record, record, self._records)
+        self._keep(key, report)
+        while len(self._reports) > _MAX_REPORTS:
+            ended += self._close(next(iter(self._reports)))
+        return ended, report
+
+    def _keep(self, key: _Key, report: _Report) -> None:
+        self._reports[key] = report
+        self._reports.move_to_end(key)
+
+    def _touch(self, report: _Report, record: Record) -> list[KillRecord]:
+        report.last, report.seen = record, self._records
+        self.used += 1
+        return []
+
+    def _is_stale(self, report: _Report, record: Record) -> bool:
+        if self._records - report.seen > _MAX_RECORDS_BETWEEN:
+            return True
+        now, then = record.kernel_time_seconds, report.last.kernel_time_seconds
+        if now is None or then is None:
+            if record.wall_time is None or report.last.wall_time is None:
+                return False
+            now, then = record.wall_time / 1e6, report.last.wall_time / 1e6
+        return not -_CLOCK_WENT_BACK <= now - then <= _MAX_SECONDS_BETWEEN
+
+    def _next_episode(self) -> int:
+        self._episodes += 1
+        return self._episodes
+
+    def _remember(self, host: str | None, pid: int) -> None:
+        self._killed_lately[host, pid] = None
+        if len(self._killed_lately) > _RECENT_KILLS:
+            self._killed_lately.popitem(last=False)
+
+
+def _belongs(report: _Report, message: Killed) -> bool:
+    """Whether a kill is of this report: its own, or another of its group."""
+    if not report.kills:
+        said = report.is_memcg()
+        return said is None or message.memcg is None or said == message.memcg
+    pid = message.victim.pid
+    last = report.last_kill
+    assert last is not None
+    if message.memcg is not None and last.memcg is not None and message.memcg != last.memcg:
+        return False
+    if pid in report.kills:
+        return True
+    if report.group is None:
+        return False
+    return report.table is None or pid in report.table.pids
+
+
+def _victim(pid: int, comm: bytes | None) -> Victim:
+    return Victim(pid=pid, comm=_text(comm))
+
+
+def _text(name: bytes | None) -> str | None:
+    return None if name is None else to_text(name)
+
+
+def _constraint(summary: Summary | None, memcg: bool | None) -> Constraint | None:
+    """The kernel's word; where it printed none, what the kill line's own words leave."""
+    if summary is not None:
+        return summary.constraint
+    return None if memcg is None else Constraint.MEMCG if memcg else Constraint.NONE
