@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import heapq
+import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from bisect import bisect_left
 from collections import defaultdict, deque
@@ -50,24 +52,30 @@ class Trees:
 class Bench:
     """All measures, on this machine: journals on `disk`, `quick` for fewer and smaller ones."""
 
-    def __init__(self, trees: Trees, disk: Path, *, quick: bool, rounds: int) -> None:
+    def __init__(
+        self, trees: Trees, disk: Path, sizes: Sequence[int], *, quick: bool, rounds: int
+    ) -> None:
         self._trees = trees
         self._disk = disk
         self._quick = quick
         self._rounds = rounds
-        self.sizes = (1, 1000, 10_000) if quick else (1, 1000, 10_000, 100_000)
+        self._sizes = sizes
 
-    def sizes_measure(self) -> Iterator[Figure]:
+    def by_size(self) -> Iterator[Figure]:
         """Latency, start and memory by number of cgroups."""
         rounds: dict[int, list[dict[str, float]]] = defaultdict(list)
         floors: dict[int, list[dict[str, float]]] = defaultdict(list)
+        disks: list[dict[str, float]] = []
         for _ in range(self._rounds):
             # Each round has every size, so that what else the machine does troubles all alike.
-            for size in self.sizes:
+            for size in self._sizes:
                 floors[size].append(self._floor(size))
                 rounds[size].append(self._latency(size))
-        one = medians(rounds[1])
-        for size in self.sizes:
+            disks.append(self._sync())
+        one, disk = medians(rounds[1]), medians(disks)
+        yield Figure("the disk alone, 4 KiB written and synced: p50", disk["p50"], "ms")
+        yield Figure("  p99", disk["p99"], "ms")
+        for size in self._sizes:
             now, floor = medians(rounds[size]), medians(floors[size])
             at = f"{size:,} cgroup{'s' if size > 1 else ''}"
             yield Figure(f"kill to subscriber, {at}: p50", now["p50"], "ms", 1.5, floor["p50"])
@@ -143,6 +151,18 @@ class Bench:
             delays = _delays(tree.take_kills(), floor.answer())
         return {"p50": percentile(delays, 50), "p99": percentile(delays, 99)}
 
+    def _sync(self) -> dict[str, float]:
+        """What a commit waits for at the least: the journal can be no faster than its disk."""
+        delays = []
+        with tempfile.TemporaryFile(dir=self._disk) as file:
+            for _ in range(self._count):
+                time.sleep(APART_SECONDS)
+                began = time.monotonic()
+                os.pwrite(file.fileno(), bytes(4096), 0)
+                os.fdatasync(file.fileno())
+                delays.append((time.monotonic() - began) * 1000)
+        return {"p50": percentile(delays, 50), "p99": percentile(delays, 99)}
+
     @property
     def _count(self) -> int:
         return 500 if self._quick else 1000
@@ -160,11 +180,9 @@ class Bench:
             memory = resident_mib(daemon.pid)
         delays = _delays(written, seen)
         stages = _stages([stamp for _, stamp in written], daemon.stamps, [row[0] for row in seen])
-        p50 = percentile(delays, 50)
         return {
-            "p50": p50,
+            "p50": percentile(delays, 50),
             "p99": percentile(delays, 99),
-            "less_commit": p50 - stages["commit"],
             "start": daemon.start_seconds,
             "memory": memory,
             **stages,
@@ -231,16 +249,22 @@ def _stages(
 ) -> dict[str, float]:
     """How long each stage took, the median over the kills: each kill is the next to come by."""
     spans: dict[str, list[float]] = {stage: [] for stage in STAGES}
+    less_commit = []
     for begin in written:
-        before = begin
+        before, kill = begin, {}
         for stage, bound in zip(STAGES, (*_BOUNDS, ""), strict=True):
             times = stamps[bound] if bound else seen
             index = bisect_left(times, before)
             if index == len(times):
                 break
-            spans[stage].append((times[index] - before) / 1e6)
+            kill[stage] = (times[index] - before) / 1e6
             before = times[index]
-    return {stage: percentile(values, 50) for stage, values in spans.items()}
+        else:
+            less_commit.append(sum(kill.values()) - kill["commit"])
+            for stage, span in kill.items():
+                spans[stage].append(span)
+    found = {stage: percentile(values, 50) for stage, values in spans.items()}
+    return {**found, "less_commit": percentile(less_commit, 50)}
 
 
 def _delays(written: Sequence[tuple[str, int]], seen: Sequence[Sequence[int]]) -> list[float]:

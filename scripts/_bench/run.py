@@ -36,15 +36,17 @@ def main() -> int:
     options = parser.parse_args()
     # So that a bench that is told to end still removes its trees.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    sizes = (1, 1000, 10_000) if options.quick else (1, 1000, 10_000, 100_000)
     rounds = options.rounds or (1 if options.quick else 3)
     with (
         tempfile.TemporaryDirectory(prefix="oomwatch-bench-", dir=MEMORY) as memory,
-        watches(2 * 101_000 + 120_000 if not options.quick else 40_000),
+        # Two a cgroup, some for the slices, and what others of this user hold.
+        watches(max(sizes) * 11 // 5 + 50_000),
         Trees(Path(memory)) as trees,
     ):
-        bench = Bench(trees, options.disk, quick=options.quick, rounds=rounds)
+        bench = Bench(trees, options.disk, sizes, quick=options.quick, rounds=rounds)
         measures = {
-            "sizes": bench.sizes_measure,
+            "sizes": bench.by_size,
             "idle": bench.idle,
             "thrash": bench.thrash,
             "fanout": bench.fanout,
