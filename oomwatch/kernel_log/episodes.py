@@ -23,7 +23,7 @@ SOURCE = "kernel_log"
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """An event, and the kills in the log that it tells."""
+    """An event, and the kills in the log that it tells, one for each of its victims."""
 
     event: OomKill
     kills: tuple[KillRecord, ...]
@@ -96,8 +96,10 @@ class Episodes:
         place = f"{self._name}\0{first.record.host}\0{first.record.line}\0{first.record.sequence}"
         episode_id = sha256(place.encode("utf-8", "surrogateescape")).hexdigest()[:32]
         return [
-            Told(self._event(episode_id, cgroup, tuple(dead.values()), first, group), tuple(kills))
-            for cgroup, dead in by_cgroup.items()
+            Told(self._event(episode_id, cgroup, dead, first, group), dead)
+            for cgroup, dead in (
+                (cgroup, tuple(dead.values())) for cgroup, dead in by_cgroup.items()
+            )
         ]
 
     def _event(

@@ -35,6 +35,22 @@ _MONTHS = {name: number for number, name in enumerate(_ENGLISH, 1)} | {
 }
 
 
+class LocalZone(tzinfo):
+    """This machine's zone, with the offset that it had at the time in question."""
+
+    def utcoffset(self, moment: datetime | None) -> timedelta | None:
+        """The offset at a local time."""
+        return None if moment is None else moment.replace(tzinfo=None).astimezone().utcoffset()
+
+    def dst(self, moment: datetime | None) -> timedelta | None:
+        """Not told apart."""
+        return None
+
+    def tzname(self, moment: datetime | None) -> str | None:
+        """Nor named."""
+        return None
+
+
 @dataclass(slots=True)
 class Stamps:
     """Turns the parts of a stamp into microseconds since the Unix epoch.
@@ -80,7 +96,7 @@ class Stamps:
                 offset,
             )
             return (time - _EPOCH) // _MICROSECOND
-        except (ValueError, OverflowError):
+        except (ValueError, OverflowError, OSError):
             return None
 
 
