@@ -19,7 +19,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 
 from oomwatch.events import Constraint, Invoker, MemoryUsage, Victim
-from oomwatch.kernel_log.grammar import GROUP_BEGIN, GROUP_END, parse_message
+from oomwatch.kernel_log.grammar import GROUP_BEGIN, GROUP_END, parse_message, stats_readings
 from oomwatch.kernel_log.kill_record import KillRecord, Word
 from oomwatch.kernel_log.messages import (
     Booted,
@@ -57,7 +57,7 @@ class _Report:
     limit: LimitHit | None = None
     usage: MemoryUsage | None = None
     swap_bytes: int | None = None
-    stats: bytes | None = None
+    stats: tuple[bytes, ...] | None = None
     table: TaskTable | None = None
     summary: bytes | None = None
     summary_record: Record | None = None
@@ -93,6 +93,10 @@ class _Report:
             return None
         return None if self.chosen is None else self.chosen.memcg
 
+    def is_in_pieces(self) -> bool:
+        begun = self.summary is not None or self.stats == ()
+        return self.group_piece is not None or (begun and not self.kills)
+
     def memory(self) -> MemoryUsage | None:
         if self.usage is None:
             return None
@@ -103,29 +107,20 @@ class Assembler:
     """Takes the records of a log in their order; gives each kill as soon as its line is read.
 
     `suppressed` adds up the reports that the kernel said it did not print; `used` counts the
-    records that were part of a report.
+    records that were part of a report. `waiting` says that a report was begun whose kill has not
+    been read, `wants_piece` that a line was begun which the next record may go on with, whatever it
+    looks like.
     """
 
     def __init__(self) -> None:
         self.suppressed = 0
         self.used = 0
+        self.waiting = False
+        self.wants_piece = False
         self._reports: OrderedDict[_Key, _Report] = OrderedDict()
         self._killed_lately: OrderedDict[tuple[str | None, int], None] = OrderedDict()
         self._records = 0
         self._episodes = 0
-
-    @property
-    def waiting(self) -> bool:
-        """Whether a report was begun whose kill has not been read."""
-        return any(not report.kills for report in self._reports.values())
-
-    @property
-    def wants_piece(self) -> bool:
-        """Whether a line was begun that the next record may go on with, whatever it looks like."""
-        return any(
-            report.group_piece is not None or (report.summary is not None and not report.kills)
-            for report in self._reports.values()
-        )
 
     def feed(self, record: Record) -> list[KillRecord]:
         """Take the next record; give the kills that it tells of, and those that it leaves without
@@ -138,15 +133,21 @@ class Assembler:
         self._records += 1
         key = (record.host, record.caller)
         report = self._reports.get(key)
+        kills = []
         if report is not None and self._is_stale(report, record):
-            return self._close(key) + self._take(key, None, record)
-        return self._take(key, report, record)
+            kills, report = self._close(key), None
+        kills += self._take(key, report, record)
+        reports = self._reports.values()
+        self.waiting = any(not report.kills for report in reports)
+        self.wants_piece = any(report.is_in_pieces() for report in reports)
+        return kills
 
     def flush(self) -> list[KillRecord]:
         """End every open report; give the kills that only a summary told of."""
         kills = []
         for key in list(self._reports):
             kills += self._close(key)
+        self.waiting = self.wants_piece = False
         return kills
 
     def _take(self, key: _Key, report: _Report | None, record: Record) -> list[KillRecord]:
@@ -179,7 +180,12 @@ class Assembler:
                     report.group_piece = None
                     report.group = joined[len(GROUP_BEGIN) : -len(GROUP_END)]
                 return True
-        if report.summary is None or report.kills:
+        if report.kills:
+            return False
+        if report.stats == () and text.startswith(b"/"):
+            report.stats = stats_readings(text)
+            return True
+        if report.summary is None:
             return False
         # Where the log has sequence numbers it has the flag too.
         if record.sequence is not None and not record.continued:
@@ -248,11 +254,11 @@ class Assembler:
                 if over or report is None:
                     return []
                 report.swap_bytes = usage.swap_bytes
-            case StatsOf(path):
+            case StatsOf(readings):
                 if over or report is None:
                     ended, report = self._begin(key, record)
                 if report.stats is None:
-                    report.stats = path
+                    report.stats = readings
             case Chosen():
                 if over or report is None or report.chosen is not None:
                     ended, report = self._begin(key, record)
@@ -416,7 +422,11 @@ class Assembler:
         if report.summary is None:
             return None
         return read_summary(
-            report.summary, comm_bytes=record.comm_bytes, pid=pid, comm=comm, limit=report.stats
+            report.summary,
+            comm_bytes=record.comm_bytes,
+            pid=pid,
+            comm=comm,
+            limits=report.stats or (),
         )
 
     def _begin(self, key: _Key, record: Record) -> tuple[list[KillRecord], _Report]:

@@ -57,7 +57,7 @@ GROUP_BEGIN = b"Tasks in "
 GROUP_END = b" are going to be killed due to memory.oom.group set"
 _LIMIT_BEGIN = b"Task in /"
 _LIMIT_MIDDLE = b" killed as a result of limit of /"
-_STATS_BEGIN = b"Memory cgroup stats for /"
+_STATS_BEGIN = b"Memory cgroup stats for "
 
 # PAGE_COUNTER_MAX in kB: no limit. Of 64 bit before 3.19 and after, and of 32 bit.
 _NO_LIMIT_FROM = 9_007_199_254_740_000
@@ -197,13 +197,16 @@ def _group(text: bytes, _: int) -> GroupKill | None:
     return GroupKill(text[len(GROUP_BEGIN) : -len(GROUP_END)])
 
 
-def _stats(text: bytes, _: int) -> StatsOf | None:
-    path, v1, _values = text[len(_STATS_BEGIN) - 1 :].rstrip().partition(b": cache:")
-    if not v1:
-        if not path.endswith(b":"):
-            return None
-        path = path[:-1]
-    return StatsOf(path)
+def _stats(text: bytes, _: int) -> StatsOf:
+    return StatsOf(stats_readings(text[len(_STATS_BEGIN) :]))
+
+
+def stats_readings(text: bytes) -> tuple[bytes, ...]:
+    """What the path in `Memory cgroup stats for PATH:` may be, given what follows "for "."""
+    path, v1, _values = text.rstrip(b"\n").partition(b": cache:")
+    if v1 or not path.endswith(b":"):
+        return (path,) if path else ()
+    return path[:-1], path
 
 
 def _reaped(text: bytes, comm_bytes: int) -> Reaped | None:

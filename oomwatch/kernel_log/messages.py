@@ -37,9 +37,13 @@ class UsageLine:
 
 @dataclass(frozen=True, slots=True)
 class StatsOf:
-    """`Memory cgroup stats for PATH:`, of the cgroup whose limit was hit."""
+    """`Memory cgroup stats for PATH:`, of the cgroup whose limit was hit.
 
-    path: bytes
+    The path and the colon may come in records of their own: `readings` are what the path may be,
+    empty where it is still to come.
+    """
+
+    readings: tuple[bytes, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,11 @@
 """Finds the kills in a log of any size without reading all of it line by line.
 
 Python looks for a word in a block of a megabyte at gigabytes a second, and at lines at a hundredth
-of that. So the log is searched for two words, one of which stands in every report and every kill
-(`oom-kill`, which the first line and the summary hold, and `Killed process`), and lines are read
-from there until the report is over. Line numbers are counted as line breaks in what is passed over.
+of that. So the log is searched for the words of which one stands in every report and every kill,
+and lines are read from there until the report is over. Line numbers are counted as line breaks in
+what is passed over.
 
-What two words cannot find is read because of where it stands: the start of a log, where the first
+What these words cannot find is read because of where it stands: the start of a log, where the first
 lines of a report may be cut off; some kilobytes before a kill that nothing led to; and some after
 one, for its group.
 """
@@ -25,16 +25,21 @@ BLOCK_BYTES = 1 << 20
 MAX_LINE_BYTES = 1 << 18
 _READ_FROM_START = 1 << 18
 _READ_BEFORE = 1 << 16
-_READ_AFTER = 1 << 12
+_READ_AFTER = 1 << 11
 _PATIENCE = 1 << 18
 
-_WORDS = (b"oom-kill", b"Killed process ")
+# The longer a word, the faster it is looked for: these are as long as every kernel prints them.
+_INVOKED = b" invoked oom-killer: gfp_mask=0x"
+_WORDS = (b"Killed process ", b"oom-kill:constraint=CONSTRAINT_", _INVOKED)
 # In JSON a message with an odd byte in it is an array of numbers, where no word can be found.
 _ARRAYS = (b'"MESSAGE":[', b'"MESSAGE" : [')
-_BEFORE = (b"Tasks in ", b"Task in /", b"memory: usage ", b"total_vm ")
+_LONGEST_WORD = max(map(len, _WORDS))
+_BEFORE = (b" invoked oom-killer", b"Tasks in ", b"Task in /", b"memory: usage ", b"total_vm ")
+# Each begins with a letter and not a class of them: then the engine skips to that letter.
 _OF_A_REPORT = re.compile(
-    rb"oom|[Kk]ill|usage|Task|total_vm|Memory cgroup|memcg=|mems_allowed=|,task=|OOM victim"
-    rb'|going to be|Linux version|callbacks|"MESSAGE" ?: ?\[|\] +\d+ +\d+ '
+    rb"oom-kill|oom_reaper: r|oom_kill_process: |Kill|kill process|killable|killed|Task in /"
+    rb"|Tasks in |: usage |total_vm|cgroup stats|mems_allowed=|memcg=|,task=|global_oom|victim"
+    rb'|callbacks|Linux version|"MESSAGE":\[|"MESSAGE" : \[|\] +\d+ +\d+ '
 )
 
 Progress = Callable[[int], None]
@@ -61,7 +66,7 @@ class KillSearch:
 
         Raises what reading the log raises.
         """
-        rest = b""
+        rest, known = b"", 0
         while True:
             block = log.read(BLOCK_BYTES)
             if not block:
@@ -72,14 +77,15 @@ class KillSearch:
             if rest:
                 block = rest + block
             whole = block.rfind(b"\n") + 1
-            kept = yield from self._search(block, whole)
+            kept = yield from self._search(block, whole, known)
+            known = whole - kept
             # Of a line without an end, its beginning stands for it.
             rest = block[kept : whole + MAX_LINE_BYTES]
             if self._progress is not None:
                 self._progress(self.bytes_read)
         if rest:
             rest += b"\n"
-            yield from self._search(rest, len(rest))
+            yield from self._search(rest, len(rest), 0)
         if isinstance(self._parser, ExportParser):
             record = self._parser.finish()
             yield from self.assembler.feed(record) if record is not None else ()
@@ -91,34 +97,56 @@ class KillSearch:
         elif b'"MESSAGE"' in block:
             self._words = _WORDS + _ARRAYS
 
-    def _search(self, block: bytes, whole: int) -> Generator[KillRecord, None, int]:
-        """Read what must be read of the block's whole lines; return where to go on from."""
+    def _search(self, block: bytes, whole: int, known: int) -> Generator[KillRecord, None, int]:
+        """Read what must be read of the block's whole lines; return where to go on from.
+
+        In the first `known` bytes no word was found the last time; one may reach beyond them.
+        """
         at = 0
+        unknown = max(0, known - _LONGEST_WORD)
         next_of = [-1] * len(self._words)
         while at < whole:
-            if self._reading():
-                end = block.find(b"\n", at) + 1
-                yield from self._read(block[at : min(end, at + MAX_LINE_BYTES)], end - at)
-                at = end
+            until = self._reading_until()
+            if until > self._at:
+                start = self._candidate(block, at, min(whole, at + until - self._at))
+                self._pass(block, at, start)
+                at = start
+                if at < whole and self._at < until:
+                    end = block.find(b"\n", at) + 1
+                    yield from self._read(block[at : min(end, at + MAX_LINE_BYTES)], end - at)
+                    at = end
                 continue
             for number, word in enumerate(self._words):
                 if next_of[number] < at:
-                    found = block.find(word, at, whole)
+                    found = block.find(word, max(at, unknown), whole)
                     next_of[number] = whole if found < 0 else found
             hit = min(next_of)
             start = self._start(block, at, hit, whole)
-            self._line += block.count(b"\n", at, start)
-            self._at += start - at
+            self._pass(block, at, start)
             at = start
             if hit == whole:
                 break
             self._read_until = self._at + hit - start + 1
         return at
 
-    def _reading(self) -> bool:
-        if self._at < self._read_until or self._parser.pending:
-            return True
-        return self._at < self._patient_until and self.assembler.waiting
+    def _reading_until(self) -> int:
+        """The offset up to which lines are read, whatever is in them."""
+        if self._parser.pending:
+            return self._at + BLOCK_BYTES
+        if self.assembler.waiting:
+            return max(self._read_until, self._patient_until)
+        return self._read_until
+
+    def _candidate(self, block: bytes, at: int, until: int) -> int:
+        """Where the next line that can be of a report begins, or the one that holds `until`."""
+        if self.assembler.wants_piece or self._parser is not self._lines:
+            return at
+        found = _OF_A_REPORT.search(block, at, until)
+        return max(at, block.rfind(b"\n", at, until if found is None else found.start()) + 1)
+
+    def _pass(self, block: bytes, at: int, start: int) -> None:
+        self._line += block.count(b"\n", at, start)
+        self._at += start - at
 
     def _start(self, block: bytes, at: int, hit: int, whole: int) -> int:
         """Where to read from for the word at `hit`; with no hit, what the next block may need."""
@@ -130,7 +158,7 @@ class KillSearch:
         line = max(at, block.rfind(b"\n", at, hit) + 1)
         if isinstance(self._parser, ExportParser):
             return max(at, block.rfind(b"\n\n", at, hit) + 2)
-        if block.startswith(b"oom-killer", hit):
+        if block.startswith(_INVOKED, hit):
             return line
         before = [found for word in _BEFORE if (found := block.find(word, earliest, line)) >= 0]
         return max(at, block.rfind(b"\n", at, min(before)) + 1) if before else line
@@ -140,12 +168,6 @@ class KillSearch:
         self._line += 1
         self._at += length
         assembler = self.assembler
-        if (
-            _OF_A_REPORT.search(line) is None
-            and not assembler.wants_piece
-            and self._parser is self._lines
-        ):
-            return []
         record = self._parser.parse(line, number)
         if record is None:
             return []

@@ -20,6 +20,7 @@ else the paths are left out.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from oomwatch.events import Constraint
@@ -73,16 +74,12 @@ def continues(summary: bytes, text: bytes, *, flagged: bool) -> bool:
     """
     if len(summary) + len(text) > MAX_RECORD_BYTES:
         return False
-    if summary.endswith(b"memcg="):
-        return text.startswith(b"/")
-    if summary.endswith((b",cpuset=", b",mems_allowed=")):
-        return flagged or b",mems_allowed=" in text or text.startswith((b",", b"/"))
-    return _NEXT_PIECE.match(text) is not None
-
-
-def has_end(summary: bytes) -> bool:
-    """Whether the last piece seems to be there: the end of a name may look the same."""
-    return _TAIL.search(summary, max(0, len(summary) - 64)) is not None
+    if _NEXT_PIECE.match(text) is not None:
+        return True
+    if text.startswith(b"/"):
+        return summary.endswith((b",oom_memcg=", b",task_memcg=", b",cpuset="))
+    # The cpuset's name, which is a single one.
+    return summary.endswith(b",cpuset=") and (flagged or b",mems_allowed=" in text)
 
 
 def read_summary(
@@ -91,12 +88,12 @@ def read_summary(
     comm_bytes: int,
     pid: int | None = None,
     comm: bytes | None = None,
-    limit: bytes | None = None,
+    limits: Collection[bytes] = (),
 ) -> Summary | None:
     """Read a summary that was put together; `None` for what is none.
 
-    `pid` and `comm` are those of the `Killed process` line, `limit` is the path of the memory
-    statistics: each as far as known, and used only where the summary agrees with it.
+    `pid` and `comm` are those of the `Killed process` line, `limits` what the path of the memory
+    statistics may be: each as far as known, and used only where the summary agrees with it.
     """
     head = _HEAD.match(text)
     if head is None:
@@ -117,15 +114,15 @@ def read_summary(
         # Damaged at its end: what the kill line says may still be found there.
         at = -1 if comm is None else body.rfind(b"%s%s,pid=%d" % (_TASK, comm, pid or 0))
         named, uid, ends = (None, None, []) if at < 0 else (pid, None, [at])
-    readings = {_paths(form, body[:at], limit) for at in ends} - {_NO_PATHS}
+    readings = {_paths(form, body[:at], limits) for at in ends} - {_NO_PATHS}
     if not ends:
         readings = {_cut_paths(form, body)}
-    limits = {oom_memcg for oom_memcg, _ in readings}
+    agreed = {oom_memcg for oom_memcg, _ in readings}
     comms = {body[at + len(_TASK) :] for at in ends} if tail is not None else set()
     return _summary(
         head[1],
         form,
-        oom_memcg=limits.pop() if len(limits) == 1 else None,
+        oom_memcg=agreed.pop() if len(agreed) == 1 else None,
         task_memcg=readings.pop()[1] if len(readings) == 1 else None,
         comm=comms.pop() if len(comms) == 1 else None,
         pid=named,
@@ -169,7 +166,7 @@ _Paths = tuple[bytes | None, bytes | None]
 _NO_PATHS: _Paths = (None, None)
 
 
-def _paths(form: bytes, body: bytes, limit: bytes | None) -> _Paths:
+def _paths(form: bytes, body: bytes, limits: Collection[bytes]) -> _Paths:
     if form == b",global_oom,task_memcg=":
         return None, body
     if form != b",oom_memcg=":
@@ -182,7 +179,7 @@ def _paths(form: bytes, body: bytes, limit: bytes | None) -> _Paths:
             found.append((oom_memcg, task_memcg))
         at = body.find(_TASK_MEMCG, at + 1)
     if len(found) > 1:
-        found = [paths for paths in found if paths[0] == limit]
+        found = [paths for paths in found if paths[0] in limits]
     return found[0] if len(found) == 1 else _NO_PATHS
 
 

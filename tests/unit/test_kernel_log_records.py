@@ -93,7 +93,7 @@ def test_a_storm_past_the_rate_limit_names_every_victim() -> None:
     assert [event.scope for event in told].count(Scope.UNKNOWN) == 2
 
 
-@pytest.mark.parametrize("kernel", ["6.1", "7.2"])
+@pytest.mark.parametrize("kernel", ["5.10", "6.1", "6.12", "7.2"])
 def test_a_group_kill_is_one_episode_with_distinct_victims(kernel: str) -> None:
     log = (RECORDS / f"group-{kernel}.kmsg").read_bytes()
     first, others = events(log)

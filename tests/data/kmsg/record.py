@@ -173,15 +173,18 @@ def split() -> dict[str, object]:
         while time.monotonic() < end:
             os.write(log, b"<12>chatter from another processor")
 
-    noise = [spawn(ROOT, b"chatter", chatter) for _ in range(2)]
+    Path("/proc/sys/kernel/printk_devkmsg").write_text("on")
+    noise = spawn(ROOT, b"chatter", chatter)
     time.sleep(0.3)
-    where = cgroup("n" * 100, limit=LIMIT)
-    pid = spawn(where, b"eater", allocate)
-    os.waitpid(pid, 0)
-    for each in noise:
-        os.kill(each, signal.SIGKILL)
-        os.waitpid(each, 0)
-    return {"scope": "container_limit", "victims": [victim(pid, b"eater", where)]}
+    victims = []
+    for number in range(3):
+        where = cgroup(f"noisy{number}", limit=4 << 20)
+        pid = spawn(where, b"eater", allocate)
+        os.waitpid(pid, 0)
+        victims.append(victim(pid, b"eater", where))
+    os.kill(noise, signal.SIGKILL)
+    os.waitpid(noise, 0)
+    return {"scope": "container_limit", "victims": victims}
 
 
 def long_paths() -> dict[str, object]:
