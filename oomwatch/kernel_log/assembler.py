@@ -19,7 +19,14 @@ from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 
 from oomwatch.events import Constraint, Invoker, MemoryUsage, Victim
-from oomwatch.kernel_log.grammar import GROUP_BEGIN, GROUP_END, parse_message, stats_readings
+from oomwatch.kernel_log.grammar import (
+    GROUP_BEGIN,
+    GROUP_END,
+    parse_invoked,
+    parse_message,
+    pasted_kill,
+    stats_readings,
+)
 from oomwatch.kernel_log.kill_record import KillRecord, Word
 from oomwatch.kernel_log.messages import (
     Booted,
@@ -44,6 +51,8 @@ _MAX_RECORDS_BETWEEN = 50_000
 _MAX_SECONDS_BETWEEN = 60.0
 _CLOCK_WENT_BACK = 5.0
 _RECENT_KILLS = 4096
+
+_PASTED_INTO = (BEGIN, b"Memory cgroup out of memory: Killed", b"Out of memory: Killed")
 
 _Key = tuple[str | None, str | None]
 
@@ -130,6 +139,12 @@ class Assembler:
         """
         if not record.from_kernel:
             return []
+        if not record.exact and record.text.startswith(_PASTED_INTO):
+            pasted = pasted_kill(record.text)
+            if pasted is not None:
+                end, begin = pasted
+                kills = self.feed(replace(record, text=record.text[:end]))
+                return kills + self.feed(replace(record, text=record.text[begin:]))
         self._records += 1
         key = (record.host, record.caller)
         report = self._reports.get(key)
@@ -158,12 +173,13 @@ class Assembler:
             return self._task(key, report, record)
         if text.lstrip(b" ").startswith(BEGIN):
             return self._summary(key, report, record)
-        if text.startswith(GROUP_BEGIN) and not text.rstrip().endswith(GROUP_END):
+        if (text == GROUP_BEGIN or text.startswith(GROUP_BEGIN + b"/")) and not (
+            text.rstrip().endswith(GROUP_END) or parse_invoked(text, record.comm_bytes)
+        ):
             begun = report or _Report(record, record, self._records)
-            if text == GROUP_BEGIN or text.startswith(GROUP_BEGIN + b"/"):
-                begun.group_piece = text
-                self._keep(key, begun)
-                return []
+            begun.group_piece = text
+            self._keep(key, begun)
+            return []
         return self._message(key, report, record)
 
     def _is_piece(self, report: _Report, record: Record) -> bool:
@@ -280,6 +296,7 @@ class Assembler:
         if not repeated:
             report.kills.append(pid)
         report.last_kill = kill
+        report.group_piece = None
         self._remember(record.host, pid)
         self._touch(report, record)
         return [*ended, kill]

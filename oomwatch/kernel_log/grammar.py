@@ -33,6 +33,13 @@ from oomwatch.kernel_log.record import COMM_BYTES, to_text
 
 _WHY = rb"(?:(Memory cgroup out of memory|Out of memory(?: \(oom_kill_allocating_task\))?): )?"
 _KILLED = re.compile(_WHY + rb"Killed process (\d{1,10})(?:, UID (\d{1,10}),)? \(")
+_PASTED = re.compile(
+    rb"(,uid=\d{1,10}|kB|UID:\d{1,10}|adj:-?\d{1,4}) *(?:\[ *\d{1,12}\.\d{1,9}\] {0,2})?"
+    rb"(?=(?:Memory cgroup out|Out) of memory(?: \(oom_kill_allocating_task\))?: Killed process \d)"
+)
+_WHOLE_END = re.compile(
+    rb"kB(?:, UID:\d{1,10}(?: pgtables:\d{1,16}kB oom_score_adj:-?\d{1,5})?)?\s*\Z"
+)
 _CHOSEN = re.compile(_WHY + rb"[Kk]ill process (\d{1,10}) \(")
 _CHOSEN_END = re.compile(rb"\) score \d{1,10} or (?:sacrifice|a) child\s*\Z")
 _SKIPPED = re.compile(_WHY + rb"OOM victim (\d{1,10}) \(")
@@ -74,7 +81,9 @@ def parse_message(text: bytes, comm_bytes: int = COMM_BYTES) -> Message | None:
     words = text.lstrip(b" \t")
     for begins, read in _READERS:
         if words.startswith(begins):
-            return read(words, comm_bytes)
+            message = read(words, comm_bytes)
+            if message is not None:
+                return message
     # A name may begin with a space, or be empty: where bytes are the kernel's, it counts.
     return parse_invoked(text if comm_bytes == COMM_BYTES else words, comm_bytes) or parse_invoked(
         text, comm_bytes
@@ -97,6 +106,21 @@ def parse_invoked(text: bytes, comm_bytes: int) -> Invoked | None:
             order=None if order is None else int(order),
         )
     )
+
+
+def pasted_kill(text: bytes) -> tuple[int, int] | None:
+    """Where a record ends and a kill begins, in a line that a person pasted two records into.
+
+    For logs that people handed on: the kernel's own record is one. A summary that ends as a kill
+    line does, and a kill line that is longer than a name allows, are two.
+    """
+    if text.count(b"Killed process ") < (2 if _KILLED.match(text) else 1):
+        return None
+    every = list(_PASTED.finditer(text, 1))
+    found = every[-1] if every else None
+    if found is None or _WHOLE_END.search(text, found.end()) is None:
+        return None
+    return found.end(1), found.end()
 
 
 def _killed(text: bytes, comm_bytes: int) -> Message | None:
@@ -223,27 +247,28 @@ def _suppressed(text: bytes, _: int) -> Suppressed | None:
     return None if found is None else Suppressed(int(found[1]))
 
 
-def _booted(_text: bytes, _: int) -> Booted:
-    return Booted()
+def _booted(text: bytes, comm_bytes: int) -> Booted | None:
+    return Booted() if parse_invoked(text, comm_bytes) is None else None
 
 
 _Reader = Callable[[bytes, int], Message | None]
 
-# A comm could begin a line only before " invoked": none of these is that short and goes on so.
+# A name can begin a line only before " invoked": a reader gives none for what does not go on as its
+# own line does.
 _READERS: tuple[tuple[bytes, _Reader], ...] = (
     (b"Memory cgroup out of memory", _killed),
     (b"Out of memory", _killed),
-    (b"Killed process ", lambda text, size: _killed(text, size) or parse_invoked(text, size)),
-    (b"Kill process ", lambda text, size: _chosen(text, size) or parse_invoked(text, size)),
-    (b"memory: usage ", lambda text, size: _usage(text, size) or parse_invoked(text, size)),
-    (b"swap: usage ", lambda text, size: _usage(text, size) or parse_invoked(text, size)),
-    (_LIMIT_BEGIN, lambda text, size: _limit_hit(text, size) or parse_invoked(text, size)),
-    (GROUP_BEGIN, lambda text, size: _group(text, size) or parse_invoked(text, size)),
+    (b"Killed process ", _killed),
+    (b"Kill process ", _chosen),
+    (b"memory: usage ", _usage),
+    (b"swap: usage ", _usage),
+    (_LIMIT_BEGIN, _limit_hit),
+    (GROUP_BEGIN, _group),
     (_STATS_BEGIN, _stats),
     (b"oom_reaper: reaped process ", _reaped),
     (b"oom_kill_process: ", _suppressed),
-    (b"dump_header: ", lambda text, size: _suppressed(text, size) or parse_invoked(text, size)),
-    (b"Linux version ", lambda text, size: parse_invoked(text, size) or _booted(text, size)),
+    (b"dump_header: ", _suppressed),
+    (b"Linux version ", _booted),
 )
 
 

@@ -7,11 +7,14 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 from scripts._bench.figures import Figure, load, table
 from scripts._bench.measures import Bench, Trees
 from scripts._bench.processes import watches
+from scripts._bench.scan import measure as measure_scan
 
 MEMORY = Path("/dev/shm")
 """A tmpfs: a tree there costs no disk, and inodes are not used again at once."""
@@ -21,7 +24,7 @@ def main() -> int:
     """Measure what was asked for; 0 however slow it was, since a figure is no test."""
     names = {"sizes": "latency, start and memory by number of cgroups", "idle": "an idle host"}
     names |= {"thrash": "cgroups at their limits", "fanout": "500 subscribers"}
-    names |= {"help": "the command line's start"}
+    names |= {"help": "the command line's start", "scan": "a large log, beside grep"}
     parser = argparse.ArgumentParser(
         prog="scripts/bench",
         description="How fast oomwatch is here, beside its budgets. See docs/performance.md.",
@@ -45,12 +48,13 @@ def main() -> int:
         Trees(Path(memory)) as trees,
     ):
         bench = Bench(trees, options.disk, sizes, quick=options.quick, rounds=rounds)
-        measures = {
+        measures: dict[str, Callable[[], Iterable[Figure]]] = {
             "sizes": bench.by_size,
             "idle": bench.idle,
             "thrash": bench.thrash,
             "fanout": bench.fanout,
             "help": bench.help,
+            "scan": partial(measure_scan, Path(memory), quick=options.quick, rounds=rounds),
         }
         figures: list[Figure] = []
         for name, measure in measures.items():

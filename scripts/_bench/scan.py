@@ -15,7 +15,6 @@ from scripts._bench.figures import Figure
 ROOT = Path(__file__).parents[2]
 RECORDS = ROOT / "tests/data/kmsg"
 TIMES = 5
-KILLS = 1000
 # Into a pipe: grep that writes to /dev/null stops at the first line that it finds.
 _TIMED = """\
 import resource, subprocess, sys
@@ -38,16 +37,17 @@ _OTHER = (
 def measure(folder: Path, *, quick: bool, rounds: int) -> list[Figure]:
     """Time both over one log in `folder`, whose file is in memory; rates are medians."""
     size = (1 << 27) if quick else (1 << 30)
+    kills = size >> 20
     log = folder / "kern.log"
     try:
-        _write(log, size)
+        _write(log, size, kills)
         counted = subprocess.run(
             ["grep", "-c", "Killed process", log], capture_output=True, check=True
         )
-        assert int(counted.stdout) == KILLS
+        assert int(counted.stdout) == kills
         scan = [sys.executable, "-m", "oomwatch.cli.main", "scan", str(log), "-o", "json"]
         found = subprocess.run(scan, capture_output=True, check=True).stdout.count(b"\n")
-        assert found == KILLS, found
+        assert found == kills, found
         grep_times, scan_times, peak = [], [], 0
         for _ in range(max(rounds, TIMES)):
             grep_times.append(_timed(["grep", "-c", "Killed process", str(log)])[0])
@@ -57,7 +57,7 @@ def measure(folder: Path, *, quick: bool, rounds: int) -> list[Figure]:
     finally:
         log.unlink(missing_ok=True)
     grep, ours = statistics.median(grep_times), statistics.median(scan_times)
-    what = f"a log of {size >> 20} MiB with {KILLS} kills"
+    what = f"a log of {size >> 20} MiB with {kills} kills"
     return [
         Figure(f"scan: {what}", ours, "s", 5 * grep),
         Figure("scan: grep -c 'Killed process' over the same", grep, "s"),
@@ -92,8 +92,8 @@ def _startup() -> float:
     return min(_measured)
 
 
-def _write(log: Path, size: int) -> None:
-    """Write other lines, and a real report of a kill at each thousandth of the way."""
+def _write(log: Path, size: int, kills: int) -> None:
+    """Write other lines, and a real report of a kill at every so many of them."""
     from oomwatch.kernel_log.kmsg import parse_kmsg
 
     report = []
@@ -101,9 +101,9 @@ def _write(log: Path, size: int) -> None:
         record = parse_kmsg(raw)
         if record is not None:
             report += record.text.decode().split("\n")
-    between = size // KILLS
+    between = size // kills
     with log.open("w") as out:
-        for kill in range(KILLS):
+        for kill in range(kills):
             uptime = kill * 600.0
             stamp = f"Nov {1 + kill % 30:2} 06:40:46 server-1 "
             other = "".join(f"{stamp}{text.format(uptime, 1000 + kill)}\n" for text in _OTHER)

@@ -119,3 +119,19 @@ def test_memory_tasks_and_invoker_are_kept() -> None:
     assert kill.task_count == 1
     assert kill.tasks[0].pid == kill.tasks[0].tgid == kill.victim.pid
     assert kill.tasks[0].rss_pages is not None
+
+
+@pytest.mark.parametrize("join", ["", " ", "[   12.000001] "])
+def test_two_records_pasted_into_one_line_are_two(join: str) -> None:
+    kill = (
+        "Memory cgroup out of memory: Killed process %d (a) total-vm:1kB, anon-rss:1kB, "
+        "file-rss:1kB, shmem-rss:0kB, UID:0 pgtables:1kB oom_score_adj:0"
+    )
+    summary = (
+        "oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=/,mems_allowed=0,"
+        "oom_memcg=/x,task_memcg=/x,task=a,pid=1,uid=0"
+    )
+    both = events(f"[   12.000000] {kill % 1}{join}{kill % 2}\n".encode())
+    assert [event.victims[0].pid for event in both] == [1, 2]
+    (one,) = events(f"[   12.000000] {summary}{join}{kill % 1}\n".encode())
+    assert (one.victims[0].comm, one.limit_cgroup, one.kill_count) == ("a", "/x", 1)
