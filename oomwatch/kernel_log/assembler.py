@@ -16,9 +16,8 @@ those must stand in its table, where it has one.
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
-from oomwatch.events import Constraint, Invoker, MemoryUsage, Victim
 from oomwatch.kernel_log.grammar import (
     GROUP_BEGIN,
     GROUP_END,
@@ -43,7 +42,8 @@ from oomwatch.kernel_log.messages import (
     UsageLine,
 )
 from oomwatch.kernel_log.record import MAX_RECORD_BYTES, Record, to_text
-from oomwatch.kernel_log.summary import BEGIN, Summary, continues, read_summary
+from oomwatch.kernel_log.report import Report, victim
+from oomwatch.kernel_log.summary import BEGIN, continues
 from oomwatch.kernel_log.tasks import TaskTable, looks_like_row
 
 _MAX_REPORTS = 64
@@ -55,61 +55,6 @@ _RECENT_KILLS = 4096
 _PASTED_INTO = (BEGIN, b"Memory cgroup out of memory: Killed", b"Out of memory: Killed")
 
 _Key = tuple[str | None, str | None]
-
-
-@dataclass(slots=True, eq=False)
-class _Report:
-    first: Record
-    last: Record
-    seen: int
-    invoker: Invoker | None = None
-    limit: LimitHit | None = None
-    usage: MemoryUsage | None = None
-    swap_bytes: int | None = None
-    stats: tuple[bytes, ...] | None = None
-    table: TaskTable | None = None
-    summary: bytes | None = None
-    summary_record: Record | None = None
-    chosen: Chosen | None = None
-    episode: int = 0
-    kills: list[int] = field(default_factory=list)
-    last_kill: KillRecord | None = None
-    group: bytes | None = None
-    group_piece: bytes | None = None
-
-    @property
-    def headed(self) -> bool:
-        return any(
-            part is not None
-            for part in (
-                self.invoker,
-                self.limit,
-                self.usage,
-                self.stats,
-                self.table,
-                self.summary,
-                self.chosen,
-            )
-        )
-
-    def is_memcg(self) -> bool | None:
-        """Whether a cgroup's limit was hit, as far as the lines before the kill say."""
-        if self.limit is not None or self.usage is not None:
-            return True
-        if self.summary is not None:
-            if b",oom_memcg=" in self.summary and b",global_oom" not in self.summary:
-                return True
-            return None
-        return None if self.chosen is None else self.chosen.memcg
-
-    def is_in_pieces(self) -> bool:
-        begun = self.summary is not None or self.stats == ()
-        return self.group_piece is not None or (begun and not self.kills)
-
-    def memory(self) -> MemoryUsage | None:
-        if self.usage is None:
-            return None
-        return replace(self.usage, swap_bytes=self.swap_bytes)
 
 
 class Assembler:
@@ -126,7 +71,7 @@ class Assembler:
         self.used = 0
         self.waiting = False
         self.wants_piece = False
-        self._reports: OrderedDict[_Key, _Report] = OrderedDict()
+        self._reports: OrderedDict[_Key, Report] = OrderedDict()
         self._killed_lately: OrderedDict[tuple[str | None, int], None] = OrderedDict()
         self._records = 0
         self._episodes = 0
@@ -165,7 +110,7 @@ class Assembler:
         self.waiting = self.wants_piece = False
         return kills
 
-    def _take(self, key: _Key, report: _Report | None, record: Record) -> list[KillRecord]:
+    def _take(self, key: _Key, report: Report | None, record: Record) -> list[KillRecord]:
         text = record.text
         if report is not None and self._is_piece(report, record):
             return self._touch(report, record)
@@ -176,13 +121,13 @@ class Assembler:
         if (text == GROUP_BEGIN or text.startswith(GROUP_BEGIN + b"/")) and not (
             text.rstrip().endswith(GROUP_END) or parse_invoked(text, record.comm_bytes)
         ):
-            begun = report or _Report(record, record, self._records)
+            begun = report or Report(record, record, self._records)
             begun.group_piece = text
             self._keep(key, begun)
             return []
         return self._message(key, report, record)
 
-    def _is_piece(self, report: _Report, record: Record) -> bool:
+    def _is_piece(self, report: Report, record: Record) -> bool:
         """Whether the record goes on with a line that was printed in pieces; then it is joined."""
         text = record.text
         if report.group_piece is not None:
@@ -211,7 +156,7 @@ class Assembler:
         report.summary += text
         return True
 
-    def _task(self, key: _Key, report: _Report | None, record: Record) -> list[KillRecord]:
+    def _task(self, key: _Key, report: Report | None, record: Record) -> list[KillRecord]:
         if report is not None and report.table is not None and looks_like_row(record.text):
             report.table.add(record.text)
             return self._touch(report, record)
@@ -224,14 +169,14 @@ class Assembler:
         report.table = table
         return ended + self._touch(report, record)
 
-    def _summary(self, key: _Key, report: _Report | None, record: Record) -> list[KillRecord]:
+    def _summary(self, key: _Key, report: Report | None, record: Record) -> list[KillRecord]:
         begun = report is None or bool(report.kills) or report.summary is not None
         ended, report = self._begin(key, record) if begun else ([], report)
         assert report is not None
         report.summary, report.summary_record = record.text.lstrip(b" "), record
         return ended + self._touch(report, record)
 
-    def _message(self, key: _Key, report: _Report | None, record: Record) -> list[KillRecord]:
+    def _message(self, key: _Key, report: Report | None, record: Record) -> list[KillRecord]:
         message = parse_message(record.text, record.comm_bytes)
         if message is None:
             return []
@@ -282,17 +227,17 @@ class Assembler:
         return ended + self._touch(report, record)
 
     def _killed(
-        self, key: _Key, report: _Report | None, message: Killed, record: Record
+        self, key: _Key, report: Report | None, message: Killed, record: Record
     ) -> list[KillRecord]:
         pid = message.victim.pid
         ended: list[KillRecord] = []
-        if report is None or not _belongs(report, message):
+        if report is None or not report.owns(message):
             ended, report = self._begin(key, record)
         repeated = pid in report.kills
         if not report.kills:
-            kill = self._first_kill(report, message, record)
+            kill = report.first_kill(message, record, self._next_episode())
         else:
-            kill = self._further_kill(report, message, record, repeated)
+            kill = report.further_kill(message, record, repeated)
         if not repeated:
             report.kills.append(pid)
         report.last_kill = kill
@@ -301,81 +246,15 @@ class Assembler:
         self._touch(report, record)
         return [*ended, kill]
 
-    def _first_kill(self, report: _Report, message: Killed, record: Record) -> KillRecord:
-        victim = message.victim
-        comm = None if victim.comm is None else victim.comm.encode("utf-8", "surrogateescape")
-        summary = self._read_summary(report, record, victim.pid, comm)
-        memcg = message.memcg if message.memcg is not None else report.is_memcg()
-        limit = report.limit
-        oom_memcg = limit.oom_memcg if limit is not None else None
-        task_memcg = limit.task_memcg if limit is not None else None
-        if summary is not None:
-            oom_memcg = oom_memcg or summary.oom_memcg
-            # The pid is another's where a child died instead (5.0), or a thread is named.
-            if summary.pid in (victim.pid, None):
-                task_memcg = task_memcg or summary.task_memcg
-                victim = replace(
-                    victim,
-                    uid=summary.uid if victim.uid is None else victim.uid,
-                    comm=_text(summary.comm) if victim.comm is None else victim.comm,
-                )
-            if memcg is None and summary.global_oom is not None:
-                memcg = not summary.global_oom
-        elif limit is not None and report.chosen is not None and report.chosen.pid != victim.pid:
-            # A child of the one in VICTIM: it may live elsewhere.
-            task_memcg = None
-        report.episode = self._next_episode()
-        table = report.table
-        return KillRecord(
-            word=Word.KILLED,
-            victim=victim,
-            record=record,
-            first_line=report.first.line,
-            episode=report.episode,
-            headed=report.headed,
-            memcg=memcg,
-            constraint=_constraint(summary, memcg),
-            constraint_name=None if summary is None else summary.constraint_name,
-            oom_memcg=_text(oom_memcg),
-            task_memcg=_text(task_memcg),
-            group=_text(report.group),
-            invoker=report.invoker,
-            memory=report.memory() if memcg else None,
-            tasks=() if table is None else table.largest(),
-            task_count=None if table is None else table.count,
-        )
-
-    def _further_kill(
-        self, report: _Report, message: Killed, record: Record, repeated: bool
-    ) -> KillRecord:
-        first = report.last_kill
-        assert first is not None
-        group = _text(report.group)
-        # A cgroup with processes of its own has no memory cgroups below it (cgroup-v2.rst, "No
-        # Internal Process Constraint"): if the first lived in the group's, all of them did.
-        alike = repeated or (group is not None and first.task_memcg == group)
-        return replace(
-            first,
-            victim=message.victim,
-            record=record,
-            task_memcg=first.task_memcg if alike else None,
-            group=group,
-            repeated=repeated,
-            # Whose allocation it was is told once, with the first.
-            invoker=None,
-            tasks=(),
-            task_count=None,
-        )
-
     def _group(
-        self, key: _Key, report: _Report | None, path: bytes, record: Record
+        self, key: _Key, report: Report | None, path: bytes, record: Record
     ) -> list[KillRecord]:
         last = None if report is None else report.last_kill
         if report is not None and last is not None and len(report.kills) > 1:
             # Another group: the kill before this line, which had no report, was its first.
             pid = last.victim.pid
             report.kills = [each for each in report.kills if each != pid]
-            begun = _Report(last.record, record, self._records, kills=[pid], group=path)
+            begun = Report(last.record, record, self._records, kills=[pid], group=path)
             begun.episode = self._next_episode()
             begun.last_kill = replace(
                 last,
@@ -411,8 +290,8 @@ class Assembler:
                 and report.table is not None
                 and message.pid in report.table.pids
             ):
-                victim = Killed(True, _victim(message.pid, message.comm))
-                kill = self._first_kill(report, victim, record)
+                told = Killed(True, victim(message.pid, message.comm))
+                kill = report.first_kill(told, record, self._next_episode())
                 report.kills.append(message.pid)
                 report.last_kill = kill = replace(kill, word=Word.REAPED)
                 self._remember(record.host, message.pid)
@@ -425,45 +304,32 @@ class Assembler:
         if report is None or report.kills or report.summary_record is None:
             return []
         record = report.summary_record
-        summary = self._read_summary(report, record, None, None)
+        summary = report.read_summary(record, None, None)
         if summary is None or summary.pid is None:
             return []
-        victim = replace(_victim(summary.pid, summary.comm), uid=summary.uid)
-        told = Killed(None if summary.global_oom is None else not summary.global_oom, victim)
+        dead = replace(victim(summary.pid, summary.comm), uid=summary.uid)
+        told = Killed(None if summary.global_oom is None else not summary.global_oom, dead)
         self._remember(record.host, summary.pid)
-        return [replace(self._first_kill(report, told, record), word=Word.SUMMARY)]
+        return [replace(report.first_kill(told, record, self._next_episode()), word=Word.SUMMARY)]
 
-    def _read_summary(
-        self, report: _Report, record: Record, pid: int | None, comm: bytes | None
-    ) -> Summary | None:
-        if report.summary is None:
-            return None
-        return read_summary(
-            report.summary,
-            comm_bytes=record.comm_bytes,
-            pid=pid,
-            comm=comm,
-            limits=report.stats or (),
-        )
-
-    def _begin(self, key: _Key, record: Record) -> tuple[list[KillRecord], _Report]:
+    def _begin(self, key: _Key, record: Record) -> tuple[list[KillRecord], Report]:
         ended = self._close(key)
-        report = _Report(record, record, self._records)
+        report = Report(record, record, self._records)
         self._keep(key, report)
         while len(self._reports) > _MAX_REPORTS:
             ended += self._close(next(iter(self._reports)))
         return ended, report
 
-    def _keep(self, key: _Key, report: _Report) -> None:
+    def _keep(self, key: _Key, report: Report) -> None:
         self._reports[key] = report
         self._reports.move_to_end(key)
 
-    def _touch(self, report: _Report, record: Record) -> list[KillRecord]:
+    def _touch(self, report: Report, record: Record) -> list[KillRecord]:
         report.last, report.seen = record, self._records
         self.used += 1
         return []
 
-    def _is_stale(self, report: _Report, record: Record) -> bool:
+    def _is_stale(self, report: Report, record: Record) -> bool:
         if self._records - report.seen > _MAX_RECORDS_BETWEEN:
             return True
         now, then = record.kernel_time_seconds, report.last.kernel_time_seconds
@@ -481,35 +347,3 @@ class Assembler:
         self._killed_lately[host, pid] = None
         if len(self._killed_lately) > _RECENT_KILLS:
             self._killed_lately.popitem(last=False)
-
-
-def _belongs(report: _Report, message: Killed) -> bool:
-    """Whether a kill is of this report: its own, or another of its group."""
-    if not report.kills:
-        said = report.is_memcg()
-        return said is None or message.memcg is None or said == message.memcg
-    pid = message.victim.pid
-    last = report.last_kill
-    assert last is not None
-    if message.memcg is not None and last.memcg is not None and message.memcg != last.memcg:
-        return False
-    if pid in report.kills:
-        return True
-    if report.group is None:
-        return False
-    return report.table is None or pid in report.table.pids
-
-
-def _victim(pid: int, comm: bytes | None) -> Victim:
-    return Victim(pid=pid, comm=_text(comm))
-
-
-def _text(name: bytes | None) -> str | None:
-    return None if name is None else to_text(name)
-
-
-def _constraint(summary: Summary | None, memcg: bool | None) -> Constraint | None:
-    """The kernel's word; where it printed none, what the kill line's own words leave."""
-    if summary is not None:
-        return summary.constraint
-    return None if memcg is None else Constraint.MEMCG if memcg else Constraint.NONE
