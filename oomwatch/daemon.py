@@ -95,7 +95,12 @@ class Watcher:
     async def start(self) -> None:
         """Take in the host as it is, then follow it; returns once every source is watching."""
         self._start_time = _now()
-        self.journal.start(self.boot_id, self._committed, on_health=self._journal_health)
+        self.journal.start(
+            self.boot_id,
+            self._committed,
+            on_health=self._journal_health,
+            on_sync=self.subscriptions.coming,
+        )
         for source in self.sources:
             await source.start(self.pipeline.emit)
         self._audit_later()

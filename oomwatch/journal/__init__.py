@@ -56,6 +56,7 @@ class Journal:
         self._trouble = ""
         self._on_commit: Callable[[tuple[Entry, ...]], None] = lambda entries: None
         self._on_health: Callable[[bool, str], None] = lambda healthy, sentence: None
+        self._on_sync: Callable[[tuple[Entry, ...]], None] = lambda entries: None
         self.id = store.id
         self.newest_revision = store.newest
         self.oldest_revision = store.compacted_through + 1
@@ -106,20 +107,29 @@ class Journal:
         boot_id: str,
         on_commit: Callable[[tuple[Entry, ...]], None],
         on_health: Callable[[bool, str], None] | None = None,
+        on_sync: Callable[[tuple[Entry, ...]], None] | None = None,
     ) -> None:
         """Begin to write, on the running loop.
 
         `on_commit` is called on the loop once for each transaction that had events, in order.
         `on_health` is called with False and a sentence when writing fails (again for every failed
-        try) and with True when it succeeds again.
+        try) and with True when it succeeds again. `on_sync` is called with a few entries while the
+        disk syncs them, so that they can be made ready: they may not be told yet, nor ever, since
+        after a failure their events get entries of their own. Not all entries pass by it.
         """
         if self._writer is not None:
             raise JournalError(f"journal {self._store.name} was started already")
         self._on_commit = on_commit
         if on_health is not None:
             self._on_health = on_health
+        if on_sync is not None:
+            self._on_sync = on_sync
         reports = Reports(
-            self._commit_told, self._compaction_told, self._health_told, self._stopped.set
+            self._on_sync,
+            self._commit_told,
+            self._compaction_told,
+            self._health_told,
+            self._stopped.set,
         )
         self._writer = Writer(
             self._store,

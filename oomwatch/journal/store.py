@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from urllib.parse import quote
@@ -92,10 +92,15 @@ class Store:
         return connection
 
     def commit(
-        self, boot_id: str, events: Sequence[EncodedEvent], changes: Sequence[LedgerChange]
+        self,
+        boot_id: str,
+        events: Sequence[EncodedEvent],
+        changes: Sequence[LedgerChange],
+        syncing: Callable[[], None] = lambda: None,
     ) -> int:
         """Write events and ledger as one transaction, and return the first event's revision.
 
+        `syncing` is called when nothing is left but to wait for the disk.
         Raises sqlite3.Error or OSError; then nothing was written, unless `landed` says otherwise.
         """
         first = self.newest + 1
@@ -127,6 +132,7 @@ class Store:
                     "DELETE FROM ledger WHERE boot_id = ? AND cgroup_id = ?",
                     [(boot_id, _signed(cgroup_id)) for cgroup_id in removed],
                 )
+            syncing()
         self._marked_boot = boot_id
         self.newest = first + len(events) - 1
         self._uncheckpointed_pages += _FRAMES_PER_COMMIT + len(rows) // 32

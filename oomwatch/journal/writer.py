@@ -31,6 +31,8 @@ _LOG = logging.getLogger("oomwatch.journal")
 
 # A larger transaction saves little, and its encoding would keep the loop waiting for the GIL.
 _BATCH_EVENTS = 256
+# Of a larger transaction nothing is told before it is committed: then throughput is what counts.
+_TOLD_AHEAD_EVENTS = 8
 # While the disk refuses, smaller ones: they fit where little room is left.
 _CAUTIOUS_BATCH_EVENTS = 32
 _ROOM_BYTES = 1 << 17
@@ -88,6 +90,8 @@ class Commit:
 class Reports:
     """What the writer says to the loop; each is called there, in the order of happening."""
 
+    syncing: Callable[[tuple[Entry, ...]], None]
+    """Called with what is about to be committed, if that is little, while the disk syncs."""
     committed: Callable[[Commit], None]
     compacted: Callable[[int, int], None]
     """Called with `compacted_through`, and how many events were deleted."""
@@ -211,9 +215,19 @@ class Writer:
         commit = self._numbered(len(appends), self._store.newest + 1, events)
         if events:
             self._in_doubt = (commit.entries[-1].revision, commit)
-        self._store.commit(self._boot_id, encoded, [append.change for append in appends])
+        self._store.commit(
+            self._boot_id,
+            encoded,
+            [append.change for append in appends],
+            lambda: self._tell_ahead(commit.entries),
+        )
         self._in_doubt = None
         return commit
+
+    def _tell_ahead(self, entries: tuple[Entry, ...]) -> None:
+        """Use the loop while the disk syncs: now, since earlier it would take the GIL from us."""
+        if 0 < len(entries) <= _TOLD_AHEAD_EVENTS:
+            self._post(self._reports.syncing, entries)
 
     def _numbered(self, appends: int, first: int, events: Sequence[Event]) -> Commit:
         journal_id = self._store.id

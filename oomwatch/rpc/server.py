@@ -72,6 +72,7 @@ class RpcServer:
             raise AddressError("nowhere to listen: give a Unix socket's path, or HOST:PORT")
         self._streams = Streams(lambda: backend.journal.id, limits, bookmark_seconds)
         self._service = Service(backend, self._streams)
+        backend.subscriptions.prepare = self._streams.prepare
         self._health = health.Health(("", SERVICE))
         self._server: grpc.aio.Server | None = None
 

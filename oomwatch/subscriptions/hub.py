@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from types import TracebackType
@@ -76,11 +76,19 @@ class Subscriptions:
         self._batches: OrderedDict[tuple[int, EventFilter, int], Batch] = OrderedDict()
         self._reads: dict[tuple[int, int], asyncio.Task[list[Entry]]] = {}
         self._closed = False
+        self.prepare: Callable[[Sequence[Entry]], None] = lambda entries: None
+        """Called with entries that may soon be in a batch, so that they can be encoded ahead."""
 
     @property
     def count(self) -> int:
         """How many subscriptions are open."""
         return len(self._open)
+
+    def coming(self, entries: Sequence[Entry]) -> None:
+        """Have what will be wanted prepared while the disk still syncs it: the `on_sync`."""
+        wanted = [entry for entry in entries if any(f.matches(entry.event) for f in self._waiting)]
+        if wanted:
+            self.prepare(wanted)
 
     def published(self, entries: Sequence[Entry]) -> None:
         """Take what was committed, in order, and wake whoever wants some of it: the `on_commit`."""

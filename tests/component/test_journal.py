@@ -89,6 +89,25 @@ async def test_many_appends_are_told_once_each_and_in_order(state_dir: Path | No
     await journal.close()
 
 
+async def test_a_few_entries_are_shown_while_they_are_synced_and_many_are_not() -> None:
+    """What on_sync was given is what on_commit then gets, the very entries."""
+    journal = Journal.open(None)
+    happened: list[tuple[str, tuple[Entry, ...]]] = []
+    journal.start(
+        "boot",
+        lambda entries: happened.append(("committed", entries)),
+        on_sync=lambda entries: happened.append(("syncing", entries)),
+    )
+    await fill(journal, 2)
+    await fill(journal, 100)
+    journal.append([], LedgerChange(rows=(told(5, 3),)))
+    await journal.close()
+    assert [what for what, _ in happened] == ["syncing", "committed", "committed"]
+    (_, shown), (_, committed), _ = happened
+    assert len(shown) == len(committed) == 2
+    assert all(one is other for one, other in zip(shown, committed, strict=True))
+
+
 async def test_it_goes_on_where_it_was(tmp_path: Path) -> None:
     """Id, events, revisions and ledger outlive the process."""
     journal = Journal.open(tmp_path)

@@ -37,6 +37,7 @@ from oomwatch.events import (
 )
 from oomwatch.journal import Journal, Retention
 from oomwatch.ledger import LedgerChange
+from oomwatch.rpc import streams, translator
 from oomwatch.rpc.server import Limits, RpcServer
 from oomwatch.rpc.translator import entry_from_message
 from oomwatch.rpc.v1 import oomwatch_pb2 as pb
@@ -89,7 +90,8 @@ class Node:
     ) -> Node:
         journal = Journal.open(state_dir, retention=retention)
         node = cls(journal, Subscriptions(journal, ring_entries=ring_entries))
-        journal.start("boot", node.subscriptions.published)
+        hub = node.subscriptions
+        journal.start("boot", hub.published, on_sync=hub.coming)
         return node
 
     async def tell(self, events: Iterable[Event]) -> None:
@@ -229,6 +231,30 @@ async def test_filters_select_in_streams_and_in_pages(
     assert [event.revision for event in page.events] == expected
     assert page.next_page_token == ""
     assert page.bookmark.revision == 5
+
+
+async def test_what_a_stream_waits_for_is_encoded_once_and_before_it_is_committed(
+    node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded: list[tuple[int, int]] = []
+
+    def frame(entry: Entry) -> bytes:
+        encoded.append((entry.revision, node.journal.newest_revision))
+        return translator.frame(entry)
+
+    monkeypatch.setattr(streams, "frame", frame)
+    async with RpcServer(node, socket=tmp_path / "s"), channel(tmp_path / "s") as connected:
+        calls = [Stub(connected).Subscribe(pb.SubscribeRequest()) for _ in range(2)]
+        for call in calls:
+            await read(call, 0, caught_up=True)
+        for number in (1, 2):
+            async with asyncio.timeout(10):
+                while sum(map(len, node.subscriptions._waiting.values())) < 2:
+                    await asyncio.sleep(0.01)
+            await node.tell([kill(number)])
+            for call in calls:
+                assert await read(call, 1) == [Entry(number, node.journal.id, kill(number))]
+    assert encoded == [(1, 0), (2, 1)]
 
 
 async def test_bookmarks_come_at_creation_at_catch_up_and_then_regularly(

@@ -48,7 +48,7 @@ class Told:
     def __init__(self, journal: Journal, ring_entries: int = 4096) -> None:
         self.journal = journal
         self.hub = Subscriptions(journal, ring_entries=ring_entries)
-        journal.start("boot", self.hub.published)
+        journal.start("boot", self.hub.published, on_sync=self.hub.coming)
 
     async def tell(self, count: int, *, first: int = 1, name: str = "web", each: int = 0) -> None:
         events = [kill(number, name) for number in range(first, first + count)]
@@ -114,6 +114,31 @@ async def test_a_waiting_subscriber_is_woken(told: Told) -> None:
     assert not waiting.done()
     await told.tell(1)
     assert numbers((await asyncio.wait_for(waiting, BOUND)).entries) == ["e1"]
+
+
+async def test_only_what_a_waiting_subscriber_will_be_given_is_prepared(told: Told) -> None:
+    """Each entry once, before it is published; nothing for those who wait for others."""
+    prepared: list[Sequence[Entry]] = []
+    told.hub.prepare = prepared.append
+    await told.tell(1)
+    filters = EventFilter(), EventFilter(names=("web",)), EventFilter(names=("db",))
+    subscriptions = [await told.hub.open(Latest(), one) for one in filters]
+    await told.tell(1, first=2)
+    assert prepared == []
+    waiting = [asyncio.create_task(one.next()) for one in subscriptions]
+    await asyncio.sleep(0)
+    batches = [waiting[0], waiting[1]]
+    assert [numbers((await asyncio.wait_for(one, BOUND)).entries) for one in batches] == [
+        ["e2"]
+    ] * 2
+    again = [asyncio.create_task(one.next()) for one in subscriptions[:2]]
+    await asyncio.sleep(0)
+    await told.tell(1, first=3)
+    (entry,) = (await asyncio.wait_for(again[0], BOUND)).entries
+    assert len(prepared) == 1
+    assert [one is entry for one in prepared[0]] == [True]
+    waiting[2].cancel()
+    again[1].cancel()
 
 
 @pytest.mark.parametrize("ring_entries", [4, 4096])
