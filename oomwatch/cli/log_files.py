@@ -12,9 +12,10 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
 from oomwatch.errors import OomwatchError
+from oomwatch.kernel_log.search import Readable
 
 STDIN = "-"
 _GZIP, _XZ, _BZIP2, _ZSTANDARD = b"\x1f\x8b", b"\xfd7zXZ\0", b"BZh", b"\x28\xb5\x2f\xfd"
@@ -32,7 +33,7 @@ class LogFile:
     """
 
     name: str
-    stream: BinaryIO
+    stream: Readable
     size: int | None
     position: Callable[[], int]
 
@@ -84,22 +85,22 @@ def _first_bytes(file: Any) -> bytes:
 
 
 @contextmanager
-def _decompressed(file: Any, begin: bytes, name: str) -> Iterator[BinaryIO]:
+def _decompressed(file: Any, begin: bytes, name: str) -> Iterator[Readable]:
     if begin.startswith(_GZIP):
         import gzip
 
         with gzip.GzipFile(fileobj=file) as stream:
-            yield cast(BinaryIO, stream)
+            yield cast(Readable, stream)
     elif begin.startswith(_XZ):
         import lzma
 
         with lzma.LZMAFile(file) as unpacked:
-            yield cast(BinaryIO, unpacked)
+            yield cast(Readable, unpacked)
     elif begin.startswith(_BZIP2):
         import bz2
 
         with bz2.BZ2File(file) as unpacked_bz2:
-            yield cast(BinaryIO, unpacked_bz2)
+            yield cast(Readable, unpacked_bz2)
     elif begin.startswith(_ZSTANDARD):
         with _zstandard(file, name) as stream_zst:
             yield stream_zst
@@ -108,12 +109,12 @@ def _decompressed(file: Any, begin: bytes, name: str) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def _zstandard(file: Any, name: str) -> Iterator[BinaryIO]:
+def _zstandard(file: Any, name: str) -> Iterator[Readable]:
     if sys.version_info >= (3, 14):
         from compression import zstd
 
         with zstd.ZstdFile(file) as stream:
-            yield cast(BinaryIO, stream)
+            yield cast(Readable, stream)
         return
     import shutil
     import subprocess
@@ -133,7 +134,7 @@ def _zstandard(file: Any, name: str) -> Iterator[BinaryIO]:
         assert process.stdout is not None
         assert process.stderr is not None
         try:
-            yield cast(BinaryIO, process.stdout)
+            yield cast(Readable, process.stdout)
         except BaseException:
             process.kill()
             raise

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Generator, Iterator
-from typing import BinaryIO
+from typing import Protocol
 
 from oomwatch.kernel_log.assembler import Assembler
 from oomwatch.kernel_log.journal_forms import AnyLineParser, ExportParser
@@ -45,6 +45,13 @@ _OF_A_REPORT = re.compile(
 Progress = Callable[[int], None]
 
 
+class Readable(Protocol):
+    """What a log is read from: any binary file of Python's."""
+
+    def readinto(self, buffer: memoryview, /) -> int | None:
+        """Fill the buffer; return how much of it, 0 at the end."""
+
+
 class KillSearch:
     """Searches one log. `progress` is told how many bytes were read, after each block."""
 
@@ -61,43 +68,47 @@ class KillSearch:
         self._read_until = _READ_FROM_START
         self._patient_until = 0
 
-    def kills(self, log: BinaryIO) -> Iterator[KillRecord]:
+    def kills(self, log: Readable) -> Iterator[KillRecord]:
         """Give every kill of the log, in its order; the log need not be seekable.
 
         Raises what reading the log raises.
         """
-        rest, known = b"", 0
+        # One buffer for all blocks: what is kept of the last one moves to its front.
+        buffer = bytearray(BLOCK_BYTES + _READ_BEFORE + 2 * MAX_LINE_BYTES)
+        held = known = 0
         while True:
-            block = log.read(BLOCK_BYTES)
-            if not block:
+            with memoryview(buffer)[held : held + BLOCK_BYTES] as room:
+                got = log.readinto(room) or 0
+            if not got:
                 break
             if not self.bytes_read:
-                self._begin(block)
-            self.bytes_read += len(block)
-            if rest:
-                block = rest + block
-            whole = block.rfind(b"\n") + 1
-            kept = yield from self._search(block, whole, known)
+                self._begin(buffer[:got])
+            self.bytes_read += got
+            end = held + got
+            whole = buffer.rfind(b"\n", 0, end) + 1
+            kept = yield from self._search(buffer, whole, known)
             known = whole - kept
             # Of a line without an end, its beginning stands for it.
-            rest = block[kept : whole + MAX_LINE_BYTES]
+            end = min(end, whole + MAX_LINE_BYTES)
+            held = end - kept
+            buffer[:held] = buffer[kept:end]
             if self._progress is not None:
                 self._progress(self.bytes_read)
-        if rest:
-            rest += b"\n"
-            yield from self._search(rest, len(rest), 0)
+        if held:
+            buffer[held : held + 1] = b"\n"
+            yield from self._search(buffer, held + 1, 0)
         if isinstance(self._parser, ExportParser):
             record = self._parser.finish()
             yield from self.assembler.feed(record) if record is not None else ()
         yield from self.assembler.flush()
 
-    def _begin(self, block: bytes) -> None:
+    def _begin(self, block: bytearray) -> None:
         if block.lstrip().startswith(b"__CURSOR="):
             self._parser = ExportParser()
         elif b'"MESSAGE"' in block:
             self._words = _WORDS + _ARRAYS
 
-    def _search(self, block: bytes, whole: int, known: int) -> Generator[KillRecord, None, int]:
+    def _search(self, block: bytearray, whole: int, known: int) -> Generator[KillRecord, None, int]:
         """Read what must be read of the block's whole lines; return where to go on from.
 
         In the first `known` bytes no word was found the last time; one may reach beyond them.
@@ -113,7 +124,9 @@ class KillSearch:
                 at = start
                 if at < whole and self._at < until:
                     end = block.find(b"\n", at) + 1
-                    yield from self._read(block[at : min(end, at + MAX_LINE_BYTES)], end - at)
+                    yield from self._read(
+                        bytes(block[at : min(end, at + MAX_LINE_BYTES)]), end - at
+                    )
                     at = end
                 continue
             for number, word in enumerate(self._words):
@@ -137,18 +150,18 @@ class KillSearch:
             return max(self._read_until, self._patient_until)
         return self._read_until
 
-    def _candidate(self, block: bytes, at: int, until: int) -> int:
+    def _candidate(self, block: bytearray, at: int, until: int) -> int:
         """Where the next line that can be of a report begins, or the one that holds `until`."""
         if self.assembler.wants_piece or self._parser is not self._lines:
             return at
         found = _OF_A_REPORT.search(block, at, until)
         return max(at, block.rfind(b"\n", at, until if found is None else found.start()) + 1)
 
-    def _pass(self, block: bytes, at: int, start: int) -> None:
+    def _pass(self, block: bytearray, at: int, start: int) -> None:
         self._line += block.count(b"\n", at, start)
         self._at += start - at
 
-    def _start(self, block: bytes, at: int, hit: int, whole: int) -> int:
+    def _start(self, block: bytearray, at: int, hit: int, whole: int) -> int:
         """Where to read from for the word at `hit`; with no hit, what the next block may need."""
         earliest = max(at, hit - _READ_BEFORE)
         if earliest > at:
