@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 from oomwatch.errors import OomwatchError
 from oomwatch.kernel_log.search import Readable
@@ -118,6 +118,7 @@ def _zstandard(file: Any, name: str) -> Iterator[Readable]:
         return
     import shutil
     import subprocess
+    import threading
 
     program = shutil.which("zstd")
     if program is None:
@@ -125,12 +126,16 @@ def _zstandard(file: Any, name: str) -> Iterator[Readable]:
             f"{name}: compressed by Zstandard, which needs Python 3.14 or the zstd program: "
             "install zstd, or give the log unpacked"
         )
-    if isinstance(file, io.BufferedReader):
-        # What was looked at is in our buffer: the program cannot have it any more.
-        raise LogUnreadable(f"{name}: compressed by Zstandard: pipe it through 'zstd -dc' first")
+    # A pipe was looked into, so that its beginning is in our buffer: the program is fed from there.
+    fed = isinstance(file, io.BufferedReader)
     with subprocess.Popen(
-        [program, "-dcq"], stdin=file.fileno(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [program, "-dcq"],
+        stdin=subprocess.PIPE if fed else file.fileno(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     ) as process:
+        if fed:
+            threading.Thread(target=_feed, args=(file, process.stdin), daemon=True).start()
         assert process.stdout is not None
         assert process.stderr is not None
         try:
@@ -141,3 +146,13 @@ def _zstandard(file: Any, name: str) -> Iterator[Readable]:
         if process.wait() != 0:
             words = process.stderr.read(1000).decode("utf-8", "replace").strip()
             raise LogUnreadable(f"{name}: damaged or cut off: {words}")
+
+
+def _feed(source: io.BufferedReader, sink: BinaryIO) -> None:
+    """Hand a pipe on to a program, as long as that reads."""
+    import shutil
+    from contextlib import suppress
+
+    # It says itself, by its exit status, why it stopped.
+    with suppress(BrokenPipeError), sink:
+        shutil.copyfileobj(source, sink, 1 << 20)

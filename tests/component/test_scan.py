@@ -291,16 +291,19 @@ def test_what_cannot_be_read_is_said_and_the_rest_is_scanned(
     ]
 
 
-def test_stdin_is_a_log_too_compressed_or_not() -> None:
-    for data in (OWN.read_bytes(), gzip.compress(OWN.read_bytes())):
-        done = subprocess.run(
-            [sys.executable, "-m", "oomwatch.cli.main", "scan", "-", "-o", "json"],
-            input=data,
-            capture_output=True,
-            check=True,
-        )
-        (event,) = json_lines(done.stdout.decode())
-        assert event["evidence"][0]["detail"].startswith("<stdin>:43: ")
+@pytest.mark.parametrize(
+    "pack", [bytes, gzip.compress, lzma.compress, zstd], ids=["plain", "gz", "xz", "zst"]
+)
+def test_stdin_is_a_log_too_compressed_or_not(pack: Callable[[bytes], bytes]) -> None:
+    data = pack(OWN.read_bytes())
+    done = subprocess.run(
+        [sys.executable, "-m", "oomwatch.cli.main", "scan", "-", "-o", "json"],
+        input=data,
+        capture_output=True,
+        check=True,
+    )
+    (event,) = json_lines(done.stdout.decode())
+    assert event["evidence"][0]["detail"].startswith("<stdin>:43: ")
 
 
 def test_a_log_without_kills_is_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
