@@ -13,23 +13,35 @@ events: that transaction is what makes a crash lose nothing and double nothing.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from oomwatch.amendments import with_names
 from oomwatch.events import Cgroup, Confidence, Evidence, EvidenceGap, OomKill, Scope
 from oomwatch.kills import SETTLE_SECONDS, OpenKills, Outcome
 from oomwatch.ledger import Ledger
+from oomwatch.logged import LoggedKills
+from oomwatch.names import Name, Names
 from oomwatch.observations import (
     Audit,
     AuditReading,
     CgroupRemoved,
     CounterReading,
+    EvidenceLost,
     LineageReading,
+    Look,
     Observation,
     Question,
+    Recorded,
     Sight,
     SubtreeCount,
     Surveyed,
     UsageReading,
+    VictimNamed,
 )
 from oomwatch.residuals import Residual, Residuals
+
+STRAY_SECONDS = 2.0
+"""How long after the last name without a cgroup it is asked whose it was."""
 
 MAX_CANDIDATES = 64
 """Candidates named in one event; the rest are counted."""
@@ -39,7 +51,8 @@ class Correlator:
     """Turns observations into events, by way of the ledger.
 
     `resumed` says that the ledger was persisted earlier in this same boot: then a count beyond it
-    is not a baseline but what happened while nobody watched, and is told as `recovered`.
+    is not a baseline but what happened while nobody watched, and is told as `recovered`. `counted`
+    is False where no counter can be read: then a witness's word is a kill by itself.
     """
 
     def __init__(
@@ -48,12 +61,19 @@ class Correlator:
         ledger: Ledger,
         *,
         resumed: bool = False,
+        counted: bool = True,
         settle_seconds: float = SETTLE_SECONDS,
     ) -> None:
         self.ledger = ledger
         self._boot = boot_id[:8]
         self._resumed = resumed
-        self._kills = OpenKills(self._boot, ledger, settle_seconds)
+        self._settle_seconds = settle_seconds
+        self._names = Names()
+        self._kills = OpenKills(self._boot, ledger, self._names, settle_seconds)
+        self._root: Cgroup | None = None
+        self._unclaimed_due: float | None = None
+        self._strays_due: float | None = None
+        self._logged = None if counted else LoggedKills(self._boot, settle_seconds)
         self._residuals = Residuals(settle_seconds)
         self._residuals_told = 0
         self._revealed: dict[int, CounterReading] = {}
@@ -68,19 +88,42 @@ class Correlator:
         """Do what has become due; call at `deadline`."""
         outcome = Outcome()
         self._kills.expire(now, outcome)
+        outcome.events += self._kills.amendments.expire(now)
+        if self._logged is not None:
+            outcome.events += self._logged.expire(now)
         outcome.questions += [self._audit(cgroup) for cgroup in self._residuals.take_due(now)]
+        if self._unclaimed_due is not None and self._unclaimed_due <= now:
+            # A name that no counter has shown: its kill is in a cgroup that is gone, or has none.
+            self._unclaimed_due = None
+            if self._root is not None:
+                outcome.questions.append(self._audit(self._root))
+        if self._strays_due is not None and self._strays_due <= now:
+            self._strays_due = None
+            self._kills.adopt(self._names.unclaimed(None), now)
         return outcome
+
+    def expect(self, witnesses: frozenset[str]) -> None:
+        """Say which witnesses will name every victim: a kill waits for them a moment."""
+        self._kills.naming = witnesses
 
     @property
     def deadline(self) -> float | None:
         """When `expire` must be called next, monotonic seconds; `None` while nothing is open."""
-        due = (self._kills.deadline, self._residuals.deadline)
+        due = (
+            self._kills.deadline,
+            self._kills.amendments.deadline,
+            self._residuals.deadline,
+            self._unclaimed_due,
+            self._strays_due,
+            self._logged.deadline if self._logged is not None else None,
+        )
         return min((time for time in due if time is not None), default=None)
 
     @property
     def kills_told(self) -> int:
         """Kills told since the start."""
-        return self._kills.told + self._residuals_told
+        logged = self._logged.told if self._logged is not None else 0
+        return self._kills.told + self._residuals_told + logged
 
     def _take(self, observation: Observation, now: float, outcome: Outcome) -> None:
         match observation:
@@ -96,6 +139,12 @@ class Correlator:
                 self._audited(observation, now, outcome)
             case Surveyed():
                 self._surveyed(observation, now, outcome)
+            case VictimNamed():
+                self._named(observation, now, outcome)
+            case Recorded():
+                self._kills.amendments.recorded(observation)
+            case EvidenceLost():
+                outcome.events.append(self._lost(observation))
 
     # Counters
 
@@ -131,6 +180,33 @@ class Correlator:
             self._counter(member.reading, now, outcome)
         self._kills.described(reading, now, outcome)
 
+    # Names
+
+    def _named(self, record: VictimNamed, now: float, outcome: Outcome) -> None:
+        name = self._names.add(record, now)
+        if self._logged is not None:
+            self._logged.add(name, now)
+            return
+        late = self._kills.amendments.late(name, record, now)
+        if late or name.claimed or self._kills.named(name, now, outcome):
+            return
+        if name.cgroup is not None:
+            outcome.questions.append(Look(name.cgroup))
+        else:
+            self._strays_due = now + STRAY_SECONDS
+        if self._unclaimed_due is None:
+            self._unclaimed_due = now + self._settle_seconds
+
+    def _lost(self, lost: EvidenceLost) -> EvidenceGap:
+        return EvidenceGap(
+            episode_id=f"{self._boot}-lost-{lost.source}-{lost.time:x}",
+            detect_time=lost.time,
+            source=lost.source,
+            reason=lost.reason,
+            lost_count=lost.count,
+            occur_after=lost.since,
+        )
+
     # Cgroups that went, and what only their ancestors still know
 
     def _removed(self, observation: CgroupRemoved, now: float, outcome: Outcome) -> None:
@@ -144,6 +220,7 @@ class Correlator:
             outcome.questions.append(self._audit(cgroup.parent))
 
     def _surveyed(self, observation: Surveyed, now: float, outcome: Outcome) -> None:
+        self._root = observation.root
         self.ledger.forget_all_but(observation.cgroup_ids)
         outcome.questions.append(self._audit(observation.root))
 
@@ -163,19 +240,59 @@ class Correlator:
             untold = count.subtree_kills - self.ledger.accounted(survivor)
             untold -= self._kills.count_below(survivor)
             own = untold - below.get(survivor.id, 0)
-            residual = self._residuals.look(survivor, own, count.time, now)
+            residual = self._residuals.look(
+                survivor, own, self.ledger.accounted(survivor), count.time, now
+            )
             if residual is not None:
-                outcome.events.append(self._tell_residual(residual, count))
+                outcome.events += self._tell_residual(residual, count, now)
                 own -= residual.kills
             for ancestor in survivor.lineage():
                 below[ancestor.id] = below.get(ancestor.id, 0) + max(own, 0)
         if not self._residuals.deadline:
             self._resumed = False
 
-    def _tell_residual(self, residual: Residual, count: SubtreeCount) -> OomKill:
+    def _tell_residual(self, residual: Residual, count: SubtreeCount, now: float) -> list[OomKill]:
+        """Tell what only a sum shows: by name where a witness has said where it was."""
+        events = []
+        left = residual.kills
+        for name in self._names.unclaimed_below(residual.survivor.path, residual.since):
+            if name.kills > left:
+                break
+            name.claimed = True
+            left -= name.kills
+            events.append(self._tell_named(name, residual.survivor, count))
+            self._kills.amendments.told(events[-1], [name], now)
+        if left > 0:
+            events.append(self._tell_unnamed(replace(residual, kills=left), count))
+            self._kills.amendments.told(events[-1], [], now)
+        return events
+
+    def _tell_named(self, name: Name, survivor: Cgroup, count: SubtreeCount) -> OomKill:
+        accounted = self.ledger.accounted(survivor)
+        self.ledger.tell_below(survivor, name.kills)
+        self._residuals_told += name.kills
+        detail = (
+            f"oom_kill {accounted} -> {accounted + name.kills} below {survivor.path}, "
+            f"and {name.cgroup} is gone"
+        )
+        bare = OomKill(
+            episode_id=f"{self._boot}-{survivor.id:x}-below-{accounted + 1}",
+            detect_time=count.time,
+            recovered=self._resumed,
+            scope=Scope.UNKNOWN,
+            confidence=Confidence.CONFIRMED,
+            kill_count=name.kills,
+            victim_cgroup=name.cgroup,
+            survivor_cgroup=survivor.path,
+            evidence=(Evidence(source="memory_events", time=count.time, detail=detail),),
+        )
+        return with_names(bare, [name])
+
+    def _tell_unnamed(self, residual: Residual, count: SubtreeCount) -> OomKill:
         survivor, kills, suspects = residual.survivor, residual.kills, residual.suspects
         accounted, omitted = self.ledger.accounted(survivor), residual.suspects_omitted
-        single = suspects[0] if len(suspects) == 1 and not omitted else None
+        alone = len(suspects) == 1 and not omitted and residual.settled
+        single = suspects[0] if alone else None
         confidence = Confidence.CONFIRMED
         detail = (
             f"oom_kill {accounted} -> {accounted + kills} below {survivor.path}, "

@@ -22,13 +22,17 @@ from typing import TYPE_CHECKING
 import oomwatch
 from oomwatch.cgroup.hierarchy import DEFAULT_ROOT
 from oomwatch.correlator import Correlator
-from oomwatch.events import Entry
+from oomwatch.errors import CgroupError, NoMemoryController
+from oomwatch.events import Entry, OomKill, SourceState
 from oomwatch.journal import Journal, Retention
 from oomwatch.ledger import Ledger
+from oomwatch.observations import Recorded
 from oomwatch.pipeline import Pipeline
 from oomwatch.sources import Source
+from oomwatch.sources.kernel_log import DEFAULT_KERNEL_LOG, KernelLog
 from oomwatch.sources.memory_events import MemoryEvents
 from oomwatch.sources.memory_events.source import POLL_SECONDS
+from oomwatch.sources.tracepoint import Tracepoint
 from oomwatch.status import CgroupReport, NodeStatus
 from oomwatch.subscriptions import Subscriptions
 
@@ -55,6 +59,7 @@ class Config:
 
     cgroup_root: Path = DEFAULT_ROOT
     state_dir: Path | None = None
+    kernel_log: Path | None = DEFAULT_KERNEL_LOG
     poll_seconds: float = POLL_SECONDS
     force_polling: bool = False
     retention_events: int = 100_000
@@ -64,18 +69,19 @@ class Config:
 class Watcher:
     """Watches this host: sources, correlator, journal and subscriptions, joined.
 
-    Raises on construction what makes watching impossible: `NoCgroupRoot`, `NoMemoryController`,
-    `JournalLocked`, `JournalUnusable`.
+    Raises what makes watching impossible: `NoCgroupRoot`, `NoMemoryController`, `JournalLocked`,
+    `JournalUnusable`. Where the usual place has no counters to read, the kernel's log and its
+    tracepoint are watched alone, and `notice` says so in a sentence.
     """
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.memory_events = MemoryEvents(
-            config.cgroup_root,
-            poll_seconds=config.poll_seconds,
-            force_polling=config.force_polling,
-        )
-        self.sources: tuple[Source, ...] = (self.memory_events,)
+        self.memory_events, self._no_counters = _memory_events(config)
+        self._naming = _naming(config, self.memory_events)
+        self.sources: tuple[Source, ...] = self._naming
+        if self.memory_events is not None:
+            # Last: what is killed while the tree is taken in is named already.
+            self.sources = (*self._naming, self.memory_events)
         self.boot_id = _boot_id()
         self.journal = Journal.open(
             config.state_dir,
@@ -85,7 +91,12 @@ class Watcher:
             ),
         )
         rows = self.journal.load_ledger(self.boot_id)
-        self.correlator = Correlator(self.boot_id, Ledger(rows or ()), resumed=rows is not None)
+        self.correlator = Correlator(
+            self.boot_id,
+            Ledger(rows or ()),
+            resumed=rows is not None,
+            counted=self.memory_events is not None,
+        )
         self.pipeline = Pipeline(self.correlator, self.journal, self.sources)
         self.subscriptions = Subscriptions(self.journal)
         self.on_health: Callable[[bool], None] = lambda _: None
@@ -103,7 +114,27 @@ class Watcher:
         )
         for source in self.sources:
             await source.start(self.pipeline.emit)
-        self._audit_later()
+        self._refuse_blindness()
+        self.correlator.expect(frozenset(s.name for s in self._naming if s.active))
+        if self.notice is not None:
+            log.warning("%s", self.notice)
+        if self.memory_events is not None:
+            self._audit_later(self.memory_events)
+
+    @property
+    def notice(self) -> str | None:
+        """What a person should be told once, when watching begins; `None` where all is well."""
+        if self._no_counters is None:
+            return None
+        names = " and ".join(source.name for source in self._naming if source.active)
+        return f"no counters: {self._no_counters}. Watching by {names} alone"
+
+    def _refuse_blindness(self) -> None:
+        """Without counters, a log that cannot be read leaves nothing to watch."""
+        if self._no_counters is None or any(source.active for source in self._naming):
+            return
+        others = "; ".join(source.state().detail for source in self._naming)
+        raise NoMemoryController(f"{self._no_counters}; and nothing else is to be had: {others}")
 
     async def stop(self) -> None:
         """Stop every part, and commit what was told."""
@@ -126,6 +157,11 @@ class Watcher:
         """Describe the host, the sources and the journal as they are now."""
         journal = self.journal.status()
         states = tuple(source.state() for source in self.sources)
+        followed = self.memory_events
+        if followed is None:
+            detail = self._no_counters or ""
+            blind = SourceState(name=MemoryEvents.name, active=False, degraded=True, detail=detail)
+            states = (blind, *states)
         return NodeStatus(
             version=oomwatch.__version__,
             hostname=socket_module.gethostname(),
@@ -134,7 +170,7 @@ class Watcher:
             cgroup_root=str(self.config.cgroup_root),
             start_time=self._start_time,
             healthy=journal.healthy and any(state.active for state in states),
-            cgroups=self.memory_events.tree.cgroups,
+            cgroups=followed.tree.cgroups if followed is not None else 0,
             kills_told=self.correlator.kills_told,
             subscribers=self.subscriptions.count,
             sources=states,
@@ -145,27 +181,36 @@ class Watcher:
         self, prefix: str = "/", after_path: str = "", limit: int = 500
     ) -> list[CgroupReport]:
         """Report cgroups at and below `prefix` by path, the first `limit` after `after_path`."""
+        if self.memory_events is None:
+            return []
         return await self.memory_events.report(prefix, after_path, limit)
 
     async def get_cgroup(self, path: str) -> CgroupReport | None:
         """Report one cgroup; `None` if there is none of that path."""
-        reports = await self.memory_events.report(path, "", 1)
+        reports = await self.list_cgroups(path, "", 1)
         return reports[0] if reports and reports[0].path == path else None
 
     def _committed(self, entries: tuple[Entry, ...]) -> None:
         self.subscriptions.published(entries)
+        self.pipeline.emit(
+            [
+                Recorded(entry.event.episode_id, entry.event.victim_cgroup, entry.revision)
+                for entry in entries
+                if isinstance(entry.event, OomKill) and entry.event.kill_count is not None
+            ]
+        )
 
     def _journal_health(self, healthy: bool, detail: str) -> None:
         (log.info if healthy else log.error)("%s", detail)
         self.on_health(healthy)
 
-    def _audit_later(self) -> None:
+    def _audit_later(self, followed: MemoryEvents) -> None:
         loop = asyncio.get_running_loop()
-        self._audit_timer = loop.call_later(AUDIT_SECONDS, self._audit)
+        self._audit_timer = loop.call_later(AUDIT_SECONDS, self._audit, followed)
 
-    def _audit(self) -> None:
-        self.pipeline.audit(self.memory_events.tree.root.cgroup)
-        self._audit_later()
+    def _audit(self, followed: MemoryEvents) -> None:
+        self.pipeline.audit(followed.tree.root.cgroup)
+        self._audit_later(followed)
 
 
 async def serve(
@@ -196,6 +241,36 @@ async def serve(
                 await server.stop()
     finally:
         await watcher.stop()
+
+
+def _memory_events(config: Config) -> tuple[MemoryEvents | None, str | None]:
+    """The counters' witness, or why the usual place has none; elsewhere that is an error."""
+    try:
+        return (
+            MemoryEvents(
+                config.cgroup_root,
+                poll_seconds=config.poll_seconds,
+                force_polling=config.force_polling,
+            ),
+            None,
+        )
+    except CgroupError as error:
+        if config.cgroup_root != DEFAULT_ROOT or config.kernel_log is None:
+            raise
+        return None, str(error)
+
+
+def _naming(config: Config, counters: MemoryEvents | None) -> tuple[KernelLog | Tracepoint, ...]:
+    """The witnesses that name victims.
+
+    The paths and pids that the kernel prints are the host's: in a part of the tree, or in one that
+    is no kernel's, they name nobody.
+    """
+    if config.kernel_log is None:
+        return ()
+    if counters is not None and not counters.hierarchy.real_root:
+        return ()
+    return (KernelLog(config.kernel_log), Tracepoint())
 
 
 def _kept(config: Config) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from oomwatch.amendments import Amendments, with_names
 from oomwatch.attribution import UNKNOWN, Attribution, attribute
 from oomwatch.events import (
     Cgroup,
@@ -22,6 +23,7 @@ from oomwatch.events import (
     Scope,
 )
 from oomwatch.ledger import Ledger
+from oomwatch.names import Name, Names
 from oomwatch.observations import (
     CounterReading,
     Describe,
@@ -66,6 +68,7 @@ class _Pending:
     recovered: bool
     deadline: float | None = None
     measuring: bool = False
+    measured: bool = False
     attribution: Attribution | None = None
     usage: MemoryUsage | None = None
 
@@ -92,8 +95,11 @@ class _Hint:
 class OpenKills:
     """The kills between their first sight and their telling, which books them in the ledger."""
 
-    def __init__(self, boot: str, ledger: Ledger, settle_seconds: float) -> None:
+    def __init__(self, boot: str, ledger: Ledger, names: Names, settle_seconds: float) -> None:
         self.told = 0
+        self.naming: frozenset[str] = frozenset()
+        self.amendments = Amendments(names, settle_seconds)
+        self._names = names
         self._boot = boot
         self._ledger = ledger
         self._settle_seconds = settle_seconds
@@ -113,6 +119,7 @@ class OpenKills:
         for pending in self._pending.values():
             if pending.deadline is not None and pending.deadline <= now:
                 pending.deadline = None
+                pending.measuring = False
                 outcome.questions.append(Describe(pending.cgroup))
         for hint in [h for h in self._hints.values() if h.expires <= now]:
             del self._hints[hint.cgroup.id]
@@ -197,16 +204,52 @@ class OpenKills:
             # `oom` rises before the kill, so the first answer is right, and a later one may find
             # that another kill of the same group has claimed the rise.
             pending.attribution = attribute(reading, self._ledger)
-        if pending.attribution.group is not None and self._still_settling(pending, now):
-            pending.deadline = now + self._settle_seconds
+        self._advance(pending, now, outcome)
+
+    def named(self, name: Name, now: float, outcome: Outcome) -> bool:
+        """Take in a name; False if no kill is open that it could be of."""
+        for pending in list(self._pending.values()):
+            if pending.cgroup.path == name.cgroup:
+                self._advance(pending, now, outcome)
+                return True
+        return False
+
+    def _advance(self, pending: _Pending, now: float, outcome: Outcome) -> None:
+        """Tell a kill, unless there is still something to wait for."""
+        said = pending.attribution
+        if said is None or pending.measuring:
             return
-        limit = pending.attribution.limit
-        if limit is not None and limit is not pending.cgroup:
+        if said.group is not None and self._still_settling(pending, now):
+            pending.deadline = now + self._settle_seconds
+        elif said.limit not in (None, pending.cgroup) and not pending.measured:
+            assert said.limit is not None
             pending.measuring = True
             pending.deadline = now + SETTLE_LIMIT_SECONDS
-            outcome.questions.append(Measure(limit))
+            outcome.questions.append(Measure(said.limit))
+        elif self._waits_for_names(pending, now):
+            pending.deadline = pending.opened + self._settle_seconds
         else:
             self._tell(pending, now, outcome)
+
+    def adopt(self, strays: list[Name], now: float) -> None:
+        """Give names of nowhere to the one kill that lacks as many, when all has come to rest."""
+        if not self._pending:
+            self.amendments.adopt(strays, now)
+
+    def _waits_for_names(self, pending: _Pending, now: float) -> bool:
+        """Is a witness due that has not named every victim, and the moment not over yet?"""
+        if not self.naming or now - pending.opened >= self._settle_seconds * 0.9:
+            return False
+        names = self._names.unclaimed(pending.cgroup.path)
+        named = (sum(n.kills for n in names if n.named_by(source)) for source in self.naming)
+        return any(kills < pending.count for kills in named)
+
+    def _claim(self, pending: _Pending) -> list[Name]:
+        """Take the names of this kill, as far as they have come."""
+        mine = self._names.first(self._names.unclaimed(pending.cgroup.path), pending.count)
+        for name in mine:
+            name.claimed = True
+        return mine
 
     def _still_settling(self, pending: _Pending, now: float) -> bool:
         quiet = now - pending.last_rise >= self._settle_seconds * 0.9
@@ -218,7 +261,8 @@ class OpenKills:
             said = pending.attribution
             if pending.measuring and said is not None and said.limit is reading.cgroup:
                 pending.usage = reading.usage or pending.usage
-                self._tell(pending, now, outcome)
+                pending.measuring, pending.measured = False, True
+                self._advance(pending, now, outcome)
 
     def _tell(self, pending: _Pending, now: float, outcome: Outcome) -> None:
         del self._pending[pending.cgroup.id]
@@ -240,7 +284,8 @@ class OpenKills:
                 )
             )
         self._attribute(said, pending.count)
-        outcome.events.append(
+        names = self._claim(pending)
+        event = with_names(
             OomKill(
                 episode_id=episode_id,
                 detect_time=first.time,
@@ -256,8 +301,12 @@ class OpenKills:
                 constraint=Constraint.MEMCG if said.limit is not None else None,
                 memory=pending.usage,
                 evidence=tuple(evidence),
-            )
+            ),
+            names,
         )
+        outcome.events.append(event)
+        if self.naming:
+            self.amendments.told(event, names, now)
         self._ledger.tell(pending.cgroup, pending.count, pending.counter_id)
         self.told += pending.count
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from oomwatch.events import Cgroup, MemoryUsage
+from oomwatch.events import Cgroup, Constraint, Invoker, MemoryUsage, Victim
 
 
 class Sight(Enum):
@@ -125,6 +125,54 @@ class AuditReading:
     counts: tuple[SubtreeCount, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VictimNamed:
+    """A witness named one process that the kernel killed: a line of its log, a hit of a tracepoint.
+
+    `sequence` numbers the record within its source and boot. `time` is when the kernel did it, by
+    the source's clock brought to wall time; `seen_time` when it was read. `cgroup` is the path
+    where the victim lived: `printed` says that the kernel wrote it there, else /proc still showed
+    it, and it is `None` where neither did. `limit_cgroup` and `node_wide` say whose memory had run
+    out, where the kernel printed that. `repeated` marks a line that names a victim a second time,
+    as that of a group's first victim does: the kernel counted it twice.
+    """
+
+    source: str
+    sequence: int
+    time: int
+    seen_time: int
+    victim: Victim
+    detail: str
+    cgroup: str | None = None
+    printed: bool = False
+    limit_cgroup: str | None = None
+    node_wide: bool = False
+    constraint: Constraint | None = None
+    invoker: Invoker | None = None
+    group_kill: bool | None = None
+    repeated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceLost:
+    """A witness lost records, `count` of them where that is known, between two times."""
+
+    source: str
+    reason: str
+    time: int
+    since: int | None = None
+    count: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """The journal gave a kill its revision: what is learned of it from now on can amend it."""
+
+    episode_id: str
+    victim_cgroup: str | None
+    revision: int
+
+
 @dataclass(frozen=True, slots=True)
 class Surveyed:
     """Every cgroup below the root has been looked at: these are all that exist."""
@@ -159,7 +207,22 @@ class Audit:
     expected: Mapping[int, int]
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Read the counters of the cgroup at this path now: another witness says it was killed in."""
+
+    path: str
+
+
 Observation = (
-    CounterReading | CgroupRemoved | LineageReading | UsageReading | AuditReading | Surveyed
+    CounterReading
+    | CgroupRemoved
+    | LineageReading
+    | UsageReading
+    | AuditReading
+    | Surveyed
+    | VictimNamed
+    | EvidenceLost
+    | Recorded
 )
-Question = Describe | Measure | Audit
+Question = Describe | Measure | Audit | Look

@@ -19,7 +19,7 @@ from oomwatch.correlator import Correlator
 from oomwatch.events import Cgroup, Event
 from oomwatch.kills import Outcome
 from oomwatch.ledger import LedgerChange
-from oomwatch.observations import Audit, Observation, Question
+from oomwatch.observations import Audit, Look, Observation, Question
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class Pipeline:
         self._sink = sink
         self._answerers = answerers
         self._observations: deque[Observation] = deque()
-        self._questions: dict[tuple[type, int], Question] = {}
+        self._questions: dict[tuple[type, int | str], Question] = {}
         self._events: list[Event] = []
         self._draining = False
         self._timer: asyncio.TimerHandle | None = None
@@ -105,7 +105,7 @@ class Pipeline:
 
     def _ask(self, question: Question) -> None:
         """The same question asked twice before it is answered is one question."""
-        key = (type(question), question.cgroup.id)
+        key = (type(question), question.path if isinstance(question, Look) else question.cgroup.id)
         if isinstance(question, Audit):
             self._questions.pop(key, None)  # at the end: what is asked about may be read meanwhile
         self._questions[key] = question

@@ -13,28 +13,45 @@ from dataclasses import dataclass, field
 
 from oomwatch.events import Cgroup
 
+MAX_LOOKS = 20
+"""Where kills go on and on, a residual is told after so many looks: half a second."""
+
 MAX_SUSPECTS = 4096
 """Removed cgroups remembered below one survivor; a clean audit forgets them long before."""
 
 
 @dataclass(slots=True)
 class Doubt:
-    """A residual that was seen once, and when the second look is due (monotonic seconds)."""
+    """A residual that was seen once, and when the second look is due (monotonic seconds).
+
+    `accounted` is what was told below the cgroup at that look. Had anything been told since, the
+    second look could be at another kill than the first: then it counts as a first one, but for
+    `looks` that never come to rest.
+    """
 
     cgroup: Cgroup
     kills: int
     due: float
+    accounted: int
+    looks: int = 1
     asked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Residual:
-    """Kills to be told below a survivor, and the removed cgroups that they may have happened in."""
+    """Kills to be told below a survivor, and the removed cgroups that they may have happened in.
+
+    They happened after `since`, when its sum was last in balance (0 if that is not known). Where
+    other kills were told between the looks it is not `settled`: then even a single suspect is no
+    more than that.
+    """
 
     survivor: Cgroup
     kills: int
+    since: int
     suspects: tuple[Cgroup, ...]
     suspects_omitted: int
+    settled: bool
 
 
 @dataclass(slots=True)
@@ -58,11 +75,13 @@ class Residuals:
         self._settle_seconds = settle_seconds
         self._suspects: dict[int, _Suspects] = {}
         self._doubts: dict[int, Doubt] = {}
+        self._balanced: dict[int, int] = {}
 
     def removed(self, cgroup: Cgroup, time: int) -> None:
         """Suspect a removed cgroup, and whatever was suspected below it, at its parent."""
         below = self._suspects.pop(cgroup.id, None)
         self._doubts.pop(cgroup.id, None)
+        self._balanced.pop(cgroup.id, None)
         if cgroup.parent is None:
             return
         suspects = self._suspects.setdefault(cgroup.parent.id, _Suspects())
@@ -72,7 +91,9 @@ class Residuals:
                 suspects.add(suspect, removed_time)
         suspects.add(cgroup, time)
 
-    def look(self, survivor: Cgroup, residual: int, time: int, now: float) -> Residual | None:
+    def look(
+        self, survivor: Cgroup, residual: int, accounted: int, time: int, now: float
+    ) -> Residual | None:
         """Take in a survivor's residual, by a sum read at `time`; return what may be told of it.
 
         Whatever was removed since the sums were last in balance is a suspect, also what was removed
@@ -85,9 +106,13 @@ class Residuals:
                 self._in_balance(survivor, time)
             return None
         if doubt is None:
-            self._doubt(survivor, residual, now)
+            self._doubt(survivor, residual, accounted, now)
             return None
         if now < doubt.due:
+            return None
+        settled = accounted == doubt.accounted
+        if not settled and doubt.looks < MAX_LOOKS:
+            self._doubt(survivor, residual, accounted, now, doubt.looks + 1)
             return None
         del self._doubts[survivor.id]
         kills = min(residual, doubt.kills)
@@ -95,20 +120,26 @@ class Residuals:
         told = Residual(
             survivor,
             kills,
+            self._balanced.get(survivor.id, 0),
             tuple(cgroup for cgroup, _ in suspects.seen.values()),
             suspects.omitted,
+            settled,
         )
         if residual > kills:
-            self._doubt(survivor, residual - kills, now)
+            self._doubt(survivor, residual - kills, accounted + kills, now)
         else:
             self._in_balance(survivor, time)
         return told
 
-    def _doubt(self, survivor: Cgroup, kills: int, now: float) -> None:
-        self._doubts[survivor.id] = Doubt(survivor, kills, now + self._settle_seconds)
+    def _doubt(
+        self, survivor: Cgroup, kills: int, accounted: int, now: float, looks: int = 1
+    ) -> None:
+        due = now + self._settle_seconds
+        self._doubts[survivor.id] = Doubt(survivor, kills, due, accounted, looks)
 
     def _in_balance(self, survivor: Cgroup, time: int) -> None:
         """All that the sum held at `time` is told: what was gone by then has no more to say."""
+        self._balanced[survivor.id] = time
         suspects = self._suspects.get(survivor.id)
         if suspects is None:
             return

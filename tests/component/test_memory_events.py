@@ -182,6 +182,41 @@ async def test_the_same_path_made_again_is_another_cgroup(tree: FakeCgroupTree) 
         assert len(ids) == 5
 
 
+async def test_a_path_that_came_and_went_twice_at_once_is_told_once(tree: FakeCgroupTree) -> None:
+    """The removal of an earlier life is told after the later one has been taken in."""
+    async with watching(tree) as watch:
+        tree.make("/a")
+        tree.remove("/a")
+        tree.make("/a")
+        tree.kill("/a", 2)
+        await watch.until(lambda sink: sink.told() == 2)
+        await watch.settled()
+        tree.kill("/a")
+        await watch.until(lambda sink: sink.told() == 3)
+        await watch.settled()
+        assert watch.sink.told() == tree.kills("/") == 3
+        assert {kill.victim_cgroup for kill in watch.sink.kills} == {"/a"}
+
+
+async def test_a_counter_in_a_new_file_is_told_from_where_its_parent_is(
+    tree: FakeCgroupTree,
+) -> None:
+    """As when the memory controller is switched off and on: the directory stays."""
+    tree.make("/par")
+    tree.make("/par/c")
+    async with watching(tree) as watch:
+        tree.kill("/par/c", 2)
+        await watch.until(lambda sink: sink.told() == 2)
+        for count in (2, 1):  # one that lived on hidden, one that began anew
+            new = tree.path("/par/c") / "new"
+            new.write_text(f"oom 0\noom_kill {count}\noom_group_kill 0\n")
+            new.rename(tree.path("/par/c") / "memory.events.local")
+            tree.write("/par", "cgroup.subtree_control", "memory\n")
+            await watch.settled()
+        assert watch.sink.told() == 2
+        assert watch.sink.gaps == []
+
+
 async def test_a_group_kill_is_one_event_a_cgroup_in_one_episode(tree: FakeCgroupTree) -> None:
     tree.make("/g", limit_bytes=1 << 20, oom_group=True)
     tree.make("/g/c1")

@@ -186,7 +186,7 @@ async def test_watches_that_run_out_mean_polling_of_just_those() -> None:
         knob.write_text("20")
         try:
             async with watching(poll_seconds=0.1) as told:
-                state = told.watcher.memory_events.state()
+                state = told.counters
                 assert state.degraded
                 assert 0 < state.figures["polled"] <= state.figures["cgroups"]
                 assert state.figures["watches"] <= 20
@@ -197,9 +197,7 @@ async def test_watches_that_run_out_mean_polling_of_just_those() -> None:
                 await told.until(lambda: told.count(scratch.cgroup) == 3)
                 await told.conserved(scratch)
                 knob.write_text(before)
-                await told.until(
-                    lambda: told.watcher.memory_events.state().figures["polled"] == 0, 30
-                )
+                await told.until(lambda: told.counters.figures["polled"] == 0, 30)
         finally:
             knob.write_text(before)
 
@@ -213,7 +211,7 @@ async def test_no_inotify_instance_means_polling() -> None:
         knob.write_text("0")
         try:
             async with watching(poll_seconds=0.1) as told:
-                assert "max_user_instances" in told.watcher.memory_events.state().detail
+                assert "max_user_instances" in told.counters.detail
                 scratch.hog(cgroup).wait()
                 await told.until(lambda: told.count(scratch.cgroup) == 1)
                 await told.conserved(scratch)
@@ -240,6 +238,6 @@ async def test_an_overflow_of_the_queue_loses_nothing() -> None:
                 scratch.hog(kept).wait()
                 await told.until(lambda: told.count(scratch.cgroup) == 21)
                 await told.conserved(scratch)
-                assert told.watcher.memory_events.state().figures["overflows"] >= 1
+                assert told.counters.figures["overflows"] >= 1
         finally:
             knob.write_text(before)

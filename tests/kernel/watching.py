@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from oomwatch.daemon import Config, Watcher
-from oomwatch.events import Entry, EvidenceGap, OomKill
+from oomwatch.events import Entry, EvidenceGap, OomKill, SourceState
 from oomwatch.subscriptions import EventFilter, Latest, SubscriptionClosed
 from tests.kernel import workload
 from tests.kernel.workload import Scratch
@@ -29,6 +29,12 @@ class Told:
         self.node_before = workload.node_kills()
 
     @property
+    def counters(self) -> SourceState:
+        """How the counters' witness is doing."""
+        assert self.watcher.memory_events is not None
+        return self.watcher.memory_events.state()
+
+    @property
     def kills(self) -> list[OomKill]:
         """The kills, in order."""
         return [entry.event for entry in self.entries if isinstance(entry.event, OomKill)]
@@ -38,10 +44,12 @@ class Told:
         """The gaps, in order."""
         return [entry.event for entry in self.entries if isinstance(entry.event, EvidenceGap)]
 
-    def below(self, cgroup: str) -> list[OomKill]:
-        """The kills told for a cgroup and what is below it."""
+    def below(self, cgroup: str, *, amendments: bool = False) -> list[OomKill]:
+        """The kills told for a cgroup and what is below it, with what amends them if asked for."""
         found = []
         for kill in self.kills:
+            if kill.amends is not None and not amendments:
+                continue
             where = (kill.victim_cgroup or kill.survivor_cgroup or "/") + "/"
             if where.startswith(cgroup.rstrip("/") + "/"):
                 found.append(kill)

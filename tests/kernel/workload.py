@@ -4,6 +4,7 @@ Run as a program it races: it makes a cgroup, has a child killed in it, reaps it
 cgroup without a pause, as often as it is told.
 
     python workload.py race DIRECTORY PREFIX COUNT
+    python workload.py comm DIRECTORY HEX
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 ROOT = Path("/sys/fs/cgroup")
@@ -84,6 +85,9 @@ class Scratch:
                 process.kill()
             process.wait()
         for directory, _, _ in os.walk(self.path, topdown=False):
+            for pid in (Path(directory) / "cgroup.procs").read_text().split():
+                with suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
             remove(Path(directory))
 
     def __enter__(self) -> Scratch:
@@ -190,6 +194,14 @@ def _be_killed(path: Path) -> None:
     os._exit(3)
 
 
+def be_killed_as(path: Path, comm: bytes) -> None:
+    """Be killed in a cgroup under a name of any bytes."""
+    Path("/proc/self/comm").write_bytes(comm)
+    _be_killed(path)
+
+
 if __name__ == "__main__":
     if sys.argv[1] == "race":
         race(Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]))
+    elif sys.argv[1] == "comm":
+        be_killed_as(Path(sys.argv[2]), bytes.fromhex(sys.argv[3]))

@@ -10,7 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oomwatch.correlator import Correlator
-from oomwatch.events import Cgroup, Confidence, Event, EvidenceGap, MemoryUsage, OomKill, Scope
+from oomwatch.events import (
+    Cgroup,
+    Confidence,
+    Event,
+    EvidenceGap,
+    MemoryUsage,
+    OomKill,
+    Scope,
+    Victim,
+)
 from oomwatch.kills import EPISODE_SECONDS, HINT_SECONDS, SETTLE_SECONDS, Outcome
 from oomwatch.ledger import Ledger, LedgerRow
 from oomwatch.observations import (
@@ -20,15 +29,19 @@ from oomwatch.observations import (
     CounterReading,
     Counters,
     Describe,
+    EvidenceLost,
     LineageMember,
     LineageReading,
+    Look,
     Measure,
     Observation,
     Question,
+    Recorded,
     Sight,
     SubtreeCount,
     Surveyed,
     UsageReading,
+    VictimNamed,
 )
 
 BOOT = "0b9e5a8c-0000-4000-8000-000000000000"
@@ -87,6 +100,9 @@ class Kernel:
         return next((n for n in self.root.below() if n.cgroup is cgroup), None)
 
     def answer(self, question: Question) -> list[Observation]:
+        if isinstance(question, Look):
+            at = (n for n in self.root.below() if n.cgroup.path == question.path)
+            return [self.reading(node) for node in at]
         node = self.find(question.cgroup)
         if isinstance(question, Measure):
             return [UsageReading(question.cgroup, MemoryUsage(limit_bytes=1))]
@@ -185,7 +201,12 @@ def test_what_is_told_is_what_was_counted_whatever_happens(seed: int) -> None:
         kernel.kill(node, rng.randrange(3))
     before = kernel.root.subtree
     run = Run(kernel)
+    if rng.random() < 0.7:
+        run.correlator.expect(frozenset({"kernel_log"}))
+    due: list[VictimNamed] = []
     for step in range(rng.randrange(1, 40)):
+        while due and rng.random() < 0.6:
+            run.feed(due.pop(rng.randrange(len(due))))
         nodes = [node for node in kernel.root.below() if node is not kernel.root]
         node = rng.choice([*nodes, kernel.root])
         action = rng.choice(["make", "kill", "kill", "missed", "remove", "wait", "restart", "root"])
@@ -197,6 +218,7 @@ def test_what_is_told_is_what_was_counted_whatever_happens(seed: int) -> None:
         elif action in ("kill", "missed") and node is not kernel.root:
             limit = rng.choice([*list(node.up())[:-1], None])
             kernel.kill(node, rng.randrange(1, 4), limit=limit)
+            due.append(named(step, rng.choice([node.cgroup.path, None])))
             if action == "kill":
                 run.feed(kernel.reading(node))
         elif action == "remove" and node is not kernel.root and not node.children:
@@ -208,6 +230,8 @@ def test_what_is_told_is_what_was_counted_whatever_happens(seed: int) -> None:
             run.pass_time(rng.choice([0.01, 0.03, 6]))
         elif action == "restart":
             run.start(resumed=True)
+        for number, kill in enumerate(run.kills):
+            run.feed(Recorded(kill.episode_id, kill.victim_cgroup, number))
     run.settle()
     run.settle()
     assert run.told == kernel.root.subtree - before
@@ -217,7 +241,9 @@ def test_what_is_told_is_what_was_counted_whatever_happens(seed: int) -> None:
             assert own <= node.kills
             assert run.correlator.ledger.told(node.cgroup) == node.kills
             assert run.correlator.ledger.accounted(node.cgroup) == node.subtree
-    episodes = [(kill.episode_id, kill.victim_cgroup_id) for kill in run.kills]
+    assert run.rows.keys() <= {node.cgroup.id for node in kernel.root.below()}
+    counted = [kill for kill in run.kills if kill.kill_count is not None]
+    episodes = [(kill.episode_id, kill.victim_cgroup_id) for kill in counted]
     assert len(set(episodes)) == len(episodes)
 
 
@@ -308,6 +334,46 @@ def test_a_residual_is_told_only_after_a_second_look(kernel: Kernel) -> None:
     assert kill.confidence is Confidence.HIGH
 
 
+def test_a_sum_that_leads_its_counter_is_no_residual(kernel: Kernel) -> None:
+    """/proc/vmstat rises before the cgroup's counter: seen between the two, it proves nothing."""
+    child = kernel.make(kernel.root, "c")
+    run = Run(kernel)
+    kernel.root.subtree += 1
+    for _ in range(3):
+        run.feed(*kernel.answer(run.correlator.audit_all(kernel.root.cgroup)))
+    kernel.root.subtree -= 1
+    kernel.kill(child, limit=child)
+    run.feed(kernel.reading(child))
+    run.settle()
+    assert [kill.victim_cgroup for kill in run.kills] == ["/c"]
+
+
+def test_a_second_look_at_another_kill_is_a_first_look(kernel: Kernel) -> None:
+    """What the first look saw was told meanwhile, and the sum has risen for another reason."""
+    parent = kernel.make(kernel.root, "p")
+    gone, young = kernel.make(parent, "gone"), kernel.make(parent, "young")
+    run = Run(kernel)
+    kernel.remove(gone)
+    parent.subtree += 1  # young's kill, before its own counter could be read
+    run.feed(CgroupRemoved(gone.cgroup, 7))
+    young.kills = young.subtree = young.oom = 1
+    run.feed(kernel.reading(young))
+    parent.subtree += 1  # the same again, in one that is not known yet
+    run.pass_time(SETTLE_SECONDS)
+    assert [kill.victim_cgroup for kill in run.kills] == ["/p/young"]
+
+
+def test_a_group_above_the_limit_was_not_killed(kernel: Kernel) -> None:
+    """mem_cgroup_get_oom_group looks no higher than the cgroup whose limit was hit."""
+    parent = kernel.make(kernel.root, "p", group=True)
+    child = kernel.make(parent, "c")
+    run = Run(kernel)
+    kernel.kill(child, limit=child)
+    run.feed(kernel.reading(child))
+    (kill,) = run.kills
+    assert kill.group_kill is False
+
+
 def test_one_removed_after_the_first_look_may_have_been_meant(kernel: Kernel) -> None:
     """Removals are told late: the first to be told of need not be the first that went."""
     parent = kernel.make(kernel.root, "p")
@@ -370,6 +436,221 @@ def test_a_new_counter_is_told_no_further_than_its_parent_counts(kernel: Kernel)
     run.settle()
     assert run.told == 4
     assert all(kill.victim_cgroup == "/p/c" for kill in run.kills)
+
+
+def named(pid: int, cgroup: str | None, source: str = "kernel_log", **more: object) -> VictimNamed:
+    fields = {"sequence": pid, "time": 6, "seen_time": 9, "detail": "killed"} | more
+    return VictimNamed(source=source, victim=Victim(pid=pid), cgroup=cgroup, **fields)  # type: ignore[arg-type]
+
+
+def expecting(kernel: Kernel) -> Run:
+    run = Run(kernel)
+    run.correlator.expect(frozenset({"kernel_log"}))
+    return run
+
+
+def test_a_kill_waits_for_its_name_and_no_longer(kernel: Kernel) -> None:
+    child = kernel.make(kernel.root, "c")
+    run = expecting(kernel)
+    kernel.kill(child, limit=child)
+    run.feed(kernel.reading(child))
+    assert run.kills == []
+    run.feed(named(7, "/c", limit_cgroup="/c"))
+    (kill,) = run.kills
+    assert [victim.pid for victim in kill.victims] == [7]
+    assert kill.occur_time == 6
+    kernel.kill(child, limit=child)
+    run.feed(kernel.reading(child))
+    run.pass_time(SETTLE_SECONDS * 2)
+    assert len(run.kills) == 2
+    assert run.kills[1].victims == ()
+
+
+def test_a_line_that_comes_first_asks_for_the_counter(kernel: Kernel) -> None:
+    child = kernel.make(kernel.root, "c")
+    run = expecting(kernel)
+    kernel.kill(child, limit=child)
+    run.feed(named(7, "/c"))
+    (kill,) = run.kills
+    assert (kill.victim_cgroup, kill.kill_count) == ("/c", 1)
+    assert [victim.pid for victim in kill.victims] == [7]
+
+
+def test_a_line_without_a_count_is_no_kill(kernel: Kernel) -> None:
+    kernel.make(kernel.root, "c")
+    run = expecting(kernel)
+    run.feed(named(7, "/c"))
+    run.pass_time(1)
+    assert run.events == []
+
+
+def test_a_late_line_amends_and_never_makes_a_second_kill(kernel: Kernel) -> None:
+    child = kernel.make(kernel.root, "c")
+    run = expecting(kernel)
+    kernel.kill(child, limit=child)
+    run.feed(kernel.reading(child))
+    run.pass_time(SETTLE_SECONDS * 2)
+    (kill,) = run.kills
+    run.feed(named(7, "/c"))
+    assert len(run.kills) == 1
+    run.feed(Recorded(kill.episode_id, "/c", 41))
+    run.pass_time(1)
+    amendment = run.kills[1]
+    assert (amendment.amends, amendment.kill_count) == (41, None)
+    assert [victim.pid for victim in amendment.victims] == [7]
+    run.settle()
+    assert run.told == 1
+
+
+def test_two_witnesses_of_one_victim_are_one_victim(kernel: Kernel) -> None:
+    child = kernel.make(kernel.root, "c")
+    run = expecting(kernel)
+    kernel.kill(child, limit=child)
+    run.feed(named(7, "/c", "tracepoint"))
+    run.feed(kernel.reading(child))
+    run.feed(named(7, "/c"))
+    run.pass_time(1)
+    (kill,) = run.kills
+    assert len(kill.victims) == 1
+    assert [e.source for e in kill.evidence].count("tracepoint") == 1
+
+
+def test_the_logs_word_outranks_the_counters_hint(kernel: Kernel) -> None:
+    parent = kernel.make(kernel.root, "p")
+    child = kernel.make(parent, "c")
+    run = expecting(kernel)
+    parent.oom += 1
+    kernel.kill(child, limit=child)
+    run.feed(named(7, "/p/c", limit_cgroup="/p"))
+    (kill,) = run.kills
+    assert (kill.scope, kill.limit_cgroup) == (Scope.ANCESTOR_LIMIT, "/p")
+    kernel.kill(child)
+    run.feed(named(8, "/p/c", node_wide=True))
+    assert run.kills[1].scope is Scope.NODE
+
+
+def test_a_removed_cgroups_kill_is_told_by_name(kernel: Kernel) -> None:
+    parent = kernel.make(kernel.root, "p")
+    gone = [kernel.make(parent, name) for name in "ab"]
+    run = expecting(kernel)
+    kernel.kill(gone[0], limit=gone[0])
+    for node in gone:
+        kernel.remove(node)
+    run.feed(named(7, "/p/a", time=8))
+    for node in gone:
+        run.feed(CgroupRemoved(node.cgroup, 7))
+    run.pass_time(1)
+    (kill,) = run.kills
+    assert (kill.victim_cgroup, kill.confidence) == ("/p/a", Confidence.CONFIRMED)
+    assert [victim.pid for victim in kill.victims] == [7]
+
+
+def test_a_group_with_its_first_victim_counted_twice(kernel: Kernel) -> None:
+    group = kernel.make(kernel.root, "g", group=True)
+    run = expecting(kernel)
+    kernel.kill(group, 3, limit=group)
+    run.feed(kernel.reading(group))
+    run.feed(named(7, "/g"), named(7, "/g", repeated=True), named(8, "/g"))
+    run.pass_time(1)
+    (kill,) = run.kills
+    assert kill.kill_count == 3
+    assert [victim.pid for victim in kill.victims] == [7, 8]
+
+
+def test_a_stray_name_goes_to_the_only_kill_that_lacks_one(kernel: Kernel) -> None:
+    child = kernel.make(kernel.root, "c")
+    run = expecting(kernel)
+    run.feed(named(7, None))
+    kernel.kill(child, limit=child)
+    run.feed(kernel.reading(child))
+    run.pass_time(1)
+    run.feed(Recorded(run.kills[0].episode_id, "/c", 1))
+    run.pass_time(5)
+    assert [(kill.amends, [v.pid for v in kill.victims]) for kill in run.kills] == [
+        (None, []),
+        (1, [7]),
+    ]
+
+
+def test_a_name_that_comes_after_an_elimination_amends_it(kernel: Kernel) -> None:
+    """And it is not left for the next kill that only the sum shows."""
+    parent = kernel.make(kernel.root, "p")
+    gone = [kernel.make(parent, name) for name in "ab"]
+    run = expecting(kernel)
+    for time, node in enumerate(gone):
+        kernel.kill(node, limit=node)
+        kernel.remove(node)
+        run.feed(CgroupRemoved(node.cgroup, 7))
+        run.pass_time(1)
+        kill = run.kills[-1]
+        assert kill.victim_cgroup == node.cgroup.path
+        run.feed(Recorded(kill.episode_id, kill.victim_cgroup, time + 1))
+        run.feed(named(time, node.cgroup.path, time=1))
+        run.pass_time(1)
+        assert (run.kills[-1].amends, run.kills[-1].victims[0].pid) == (time + 1, time)
+    assert run.told == 2
+
+
+def test_a_name_that_comes_late_says_which_candidate_it_was(kernel: Kernel) -> None:
+    parent = kernel.make(kernel.root, "p")
+    gone = [kernel.make(parent, name) for name in "ab"]
+    run = expecting(kernel)
+    kernel.kill(gone[0], limit=gone[0])
+    for node in gone:
+        kernel.remove(node)
+    for node in gone:
+        run.feed(CgroupRemoved(node.cgroup, 7))
+    run.pass_time(1)
+    assert run.kills[0].candidates == ("/p/a", "/p/b")
+    run.feed(Recorded(run.kills[0].episode_id, None, 5))
+    run.feed(named(7, "/p/a", time=1))
+    run.pass_time(1)
+    assert (run.kills[1].amends, run.kills[1].victim_cgroup) == (5, "/p/a")
+
+
+def test_an_old_name_without_a_kill_is_not_given_to_a_later_one(kernel: Kernel) -> None:
+    parent = kernel.make(kernel.root, "p")
+    gone = kernel.make(parent, "gone")
+    run = expecting(kernel)
+    run.feed(named(7, "/p/other", time=1))
+    run.settle()
+    kernel.kill(gone, limit=gone)
+    kernel.remove(gone)
+    run.feed(CgroupRemoved(gone.cgroup, 7))
+    run.pass_time(1)
+    assert [(kill.victim_cgroup, kill.victims) for kill in run.kills] == [("/p/gone", ())]
+
+
+def test_a_stray_name_is_not_guessed_while_a_told_kill_lacks_one(kernel: Kernel) -> None:
+    children = [kernel.make(kernel.root, name) for name in "ab"]
+    run = expecting(kernel)
+    kernel.kill(children[0], limit=children[0])
+    run.feed(kernel.reading(children[0]))
+    run.pass_time(1)
+    run.feed(named(1, None))
+    kernel.kill(children[1], limit=children[1])
+    run.feed(kernel.reading(children[1]))
+    run.pass_time(9)
+    assert [kill.victims for kill in run.kills] == [(), ()]
+
+
+def test_stray_names_are_not_guessed_between_two_kills(kernel: Kernel) -> None:
+    children = [kernel.make(kernel.root, name) for name in "ab"]
+    run = expecting(kernel)
+    for pid, child in enumerate(children):
+        run.feed(named(pid, None))
+        kernel.kill(child, limit=child)
+        run.feed(kernel.reading(child))
+    run.pass_time(9)
+    assert [kill.victims for kill in run.kills] == [(), ()]
+
+
+def test_lost_records_are_a_gap(kernel: Kernel) -> None:
+    run = Run(kernel)
+    run.feed(EvidenceLost("kernel_log", "overwritten", 9, 5, 3))
+    (gap,) = run.events
+    assert isinstance(gap, EvidenceGap)
+    assert (gap.source, gap.lost_count, gap.occur_after) == ("kernel_log", 3, 5)
 
 
 def test_a_counter_that_falls_is_a_gap(kernel: Kernel) -> None:

@@ -31,6 +31,18 @@ def find(tree: Tree, cgroup: Cgroup) -> Node | None:
     return node if node is not None and node.cgroup is cgroup else None
 
 
+def at(tree: Tree, path: str) -> Node | None:
+    """Return the node at the kernel's path of a cgroup, `None` if it is not followed."""
+    prefix = tree.hierarchy.prefix
+    if path != prefix and not path.startswith(prefix + "/"):
+        return None
+    node: Node | None = tree.root
+    for part in path[len(prefix) :].split("/"):
+        if part and node is not None:
+            node = node.child(part)
+    return node
+
+
 def describe(tree: Tree, question: Describe) -> LineageReading:
     """Read the counters of a cgroup and its ancestors, leaf first."""
     node = find(tree, question.cgroup)

@@ -25,6 +25,7 @@ from oomwatch.observations import (
     Audit,
     AuditReading,
     Describe,
+    Look,
     Measure,
     Observation,
     Question,
@@ -91,6 +92,11 @@ class MemoryEvents:
                 self._flush([answers.measure(self.tree, question)])
             case Audit():
                 self._run(self._audit_slices(question))
+            case Look():
+                node = answers.at(self.tree, question.path)
+                if node is not None and node.has_counter:
+                    self.tree.look(node)
+                self._flush()
         return True
 
     async def report(self, prefix: str, after_path: str, limit: int) -> list[CgroupReport]:

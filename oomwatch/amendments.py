@@ -1,0 +1,177 @@
+"""Adds names to kills: to the event that is told, or, when they come late, to one that was told.
+
+An event is never rewritten. What is learned after it was journaled is appended as an amendment:
+the same episode and cgroup, the revision that it amends, and no `kill_count`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from oomwatch.events import Constraint, Evidence, OomKill, Scope
+from oomwatch.names import KEEP_SECONDS, Name, Names
+from oomwatch.observations import Recorded, VictimNamed
+
+MAX_TOLD = 4096
+"""Kills that can still be amended."""
+
+
+def with_names(
+    event: OomKill, names: Sequence[Name], records: Sequence[VictimNamed] | None = None
+) -> OomKill:
+    """Return the event with its victims, and with what their witnesses say of the limit.
+
+    The kernel's log says whose limit it was; that outranks what the counters hint at. `records` are
+    those to be listed as evidence, all of the names' unless given.
+    """
+    if not names:
+        return event
+    if records is None:
+        records = [record for name in names for record in name.records]
+    limit = next((n.limit_cgroup for n in names if n.limit_cgroup is not None), None)
+    node_wide = any(name.node_wide for name in names)
+    scope, limit_cgroup = event.scope, event.limit_cgroup
+    if node_wide:
+        scope, limit_cgroup = Scope.NODE, None
+    elif limit is not None:
+        own = limit == event.victim_cgroup
+        scope, limit_cgroup = Scope.CONTAINER_LIMIT if own else Scope.ANCESTOR_LIMIT, limit
+    group_kill = next((n.group_kill for n in names if n.group_kill is not None), None)
+    return replace(
+        event,
+        scope=scope,
+        limit_cgroup=limit_cgroup,
+        occur_time=min(name.time for name in names),
+        group_kill=event.group_kill if group_kill is None else group_kill,
+        constraint=_constraint(names) or (None if node_wide else event.constraint),
+        victims=(*event.victims, *(name.victim for name in names)),
+        invoker=event.invoker or next((n.invoker for n in names if n.invoker), None),
+        evidence=(*event.evidence, *(_evidence(record) for record in records)),
+    )
+
+
+def _evidence(record: VictimNamed) -> Evidence:
+    return Evidence(source=record.source, time=record.seen_time, detail=record.detail)
+
+
+def _constraint(names: Sequence[Name]) -> Constraint | None:
+    return next((name.constraint for name in names if name.constraint is not None), None)
+
+
+def _may_be_of(name: Name, event: OomKill) -> bool:
+    """Does a name's cgroup fit a kill that was told?"""
+    if name.cgroup is None:
+        return False
+    if event.victim_cgroup is not None:
+        return name.cgroup == event.victim_cgroup
+    return name.cgroup in event.candidates
+
+
+@dataclass(slots=True)
+class _Told:
+    """A kill that was told: how many of its victims have no name yet, and its revision if known.
+
+    `fresh` are the records that came since, which its next amendment will hold; it is `due` a
+    moment after the first of them, so that what comes together is told together.
+    """
+
+    event: OomKill
+    missing: int
+    at: float
+    names: list[Name]
+    revision: int | None = None
+    fresh: list[tuple[Name, VictimNamed]] = field(default_factory=list)
+    due: float | None = None
+
+
+class Amendments:
+    """The kills of the last moments, for which a name may still come."""
+
+    def __init__(self, names: Names, settle_seconds: float) -> None:
+        self._names = names
+        self._settle_seconds = settle_seconds
+        self._told: list[_Told] = []
+
+    def told(self, event: OomKill, names: list[Name], now: float) -> None:
+        """Remember a kill that was told, with the names that it had."""
+        while self._told and (now - self._told[0].at > KEEP_SECONDS or len(self._told) >= MAX_TOLD):
+            del self._told[0]
+        missing = (event.kill_count or 0) - sum(name.kills for name in names)
+        self._told.append(_Told(event, missing, now, list(names)))
+
+    def late(self, name: Name, record: VictimNamed, now: float) -> bool:
+        """Take in a record that came after its kill was told; False if it is of no such kill."""
+        for told in self._told:
+            if name in told.names:
+                told.missing -= record.repeated
+                self._note(told, name, record, now)
+                return True
+        for told in self._told:
+            if told.missing > 0 and not name.claimed and _may_be_of(name, told.event):
+                name.claimed = True
+                told.missing -= name.kills
+                told.names.append(name)
+                for earlier in name.records:
+                    self._note(told, name, earlier, now)
+                return True
+        return False
+
+    def adopt(self, strays: list[Name], now: float) -> None:
+        """Take in names without a cgroup, if one kill alone lacks names, and just as many.
+
+        Every other kill of the last moments has its names by then, and every other name its kill.
+        """
+        nameless = [told for told in self._told if told.missing > 0]
+        if len(nameless) != 1 or sum(n.kills for n in strays) != nameless[0].missing:
+            return
+        for name in strays:
+            name.claimed = True
+            nameless[0].names.append(name)
+            for record in name.records:
+                self._note(nameless[0], name, record, now)
+        nameless[0].missing = 0
+
+    @property
+    def deadline(self) -> float | None:
+        """When `expire` must be called next; `None` while there is nothing to amend."""
+        return min((t.due for t in self._told if t.due is not None and t.revision), default=None)
+
+    def recorded(self, recorded: Recorded) -> None:
+        """Take in a kill's revision: from now on it can be amended."""
+        for told in self._told:
+            same = told.event.episode_id == recorded.episode_id
+            if same and told.event.victim_cgroup == recorded.victim_cgroup:
+                told.revision = told.revision or recorded.revision
+                return
+
+    def expire(self, now: float) -> list[OomKill]:
+        """Return the amendments that are due."""
+        events = []
+        for told in self._told:
+            if told.due is not None and told.due <= now and told.revision is not None:
+                events.append(self._amendment(told, told.revision))
+        return events
+
+    def _note(self, told: _Told, name: Name, record: VictimNamed, now: float) -> None:
+        told.fresh.append((name, record))
+        if told.due is None:
+            told.due = now + self._settle_seconds
+
+    @staticmethod
+    def _amendment(told: _Told, revision: int) -> OomKill:
+        fresh, told.fresh, told.due = told.fresh, [], None
+        names = list({id(name): name for name, _ in fresh}.values())
+        bare = replace(
+            told.event,
+            victim_cgroup=told.event.victim_cgroup or names[0].cgroup,
+            candidates=(),
+            candidates_omitted=None,
+            amends=revision,
+            detect_time=max(record.seen_time for _, record in fresh),
+            kill_count=None,
+            memory=None,
+            victims=(),
+            evidence=(),
+        )
+        return with_names(bare, names, [record for _, record in fresh])

@@ -1,0 +1,150 @@
+"""Victims that a witness has named: which witnesses mean the same one, and whose kill each is.
+
+The kernel's log and its tracepoint name; they do not count. A name is claimed once, by the kill
+that a counter showed in its cgroup. One kill has up to two records: a hit of the tracepoint and a
+line of the log, of one pid within moments; the first victim of a group has its line twice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+from oomwatch.events import Constraint, Invoker, Victim
+from oomwatch.observations import VictimNamed
+
+SAME_KILL_MICROSECONDS = 2_000_000
+"""Two witnesses that name one pid within this time mean one kill: pids are not reused so soon."""
+
+KEEP_SECONDS = 60.0
+"""How long a name waits for its kill. Some never get one: a victim that was exiting already is
+named by the tracepoint, and counted by nobody."""
+
+MAX_NAMES = 4096
+
+
+@dataclass(slots=True)
+class Name:
+    """One killed process, with all that its witnesses said."""
+
+    records: list[VictimNamed]
+    arrived: float
+    claimed: bool = False
+
+    @property
+    def victim(self) -> Victim:
+        """The process: each field from the first witness that has it, the log before the others."""
+        merged, *others = (record.victim for record in self._by_weight())
+        for other in others:
+            known = {
+                field.name: getattr(other, field.name)
+                for field in fields(other)
+                if getattr(merged, field.name) in (None, ())
+            }
+            merged = replace(merged, **known)
+        return merged
+
+    @property
+    def cgroup(self) -> str | None:
+        """Where it lived: as the kernel printed it, else as /proc showed it."""
+        return next((r.cgroup for r in self._by_weight() if r.cgroup is not None), None)
+
+    @property
+    def limit_cgroup(self) -> str | None:
+        """Whose limit was hit, if the kernel printed that."""
+        return next((r.limit_cgroup for r in self.records if r.limit_cgroup is not None), None)
+
+    @property
+    def node_wide(self) -> bool:
+        """Did the kernel print that the node (or a cpuset, or a policy) had run out?"""
+        return any(record.node_wide for record in self.records)
+
+    @property
+    def constraint(self) -> Constraint | None:
+        """What bounded the allocation, if the kernel printed that."""
+        return next((r.constraint for r in self.records if r.constraint is not None), None)
+
+    @property
+    def invoker(self) -> Invoker | None:
+        """Whose allocation failed, if the kernel printed that."""
+        return next((r.invoker for r in self.records if r.invoker is not None), None)
+
+    @property
+    def group_kill(self) -> bool | None:
+        """Was it killed with its group, if the kernel printed that?"""
+        return next((r.group_kill for r in self.records if r.group_kill is not None), None)
+
+    @property
+    def time(self) -> int:
+        """When the kernel did it: the earliest that a witness says."""
+        return min(record.time for record in self.records)
+
+    @property
+    def kills(self) -> int:
+        """How often the kernel counted it: once for each of its lines, and once at least."""
+        return max(1, sum(1 for record in self.records if record.source == "kernel_log"))
+
+    def named_by(self, source: str) -> bool:
+        """Has this witness named it?"""
+        return any(record.source == source for record in self.records)
+
+    def _by_weight(self) -> list[VictimNamed]:
+        return sorted(self.records, key=lambda record: not record.printed)
+
+
+class Names:
+    """The names of the last moments, in the order of the kills."""
+
+    def __init__(self) -> None:
+        self._names: list[Name] = []
+
+    def add(self, record: VictimNamed, now: float) -> Name:
+        """Take in a record: a new name, or another witness of one that is known."""
+        self._forget(now)
+        for name in reversed(self._names):
+            if name.records[0].victim.pid != record.victim.pid:
+                continue
+            if abs(name.time - record.time) > SAME_KILL_MICROSECONDS:
+                break
+            name.records.append(record)
+            return name
+        name = Name([record], now)
+        self._names.append(name)
+        return name
+
+    def unclaimed(self, cgroup: str | None) -> list[Name]:
+        """Return the names that no kill has claimed, of a cgroup or (`None`) of an unknown one."""
+        return [name for name in self._names if not name.claimed and name.cgroup == cgroup]
+
+    def unclaimed_below(self, cgroup: str, since: int) -> list[Name]:
+        """Return the names that no kill has claimed, of a cgroup and those below it.
+
+        Only those killed after `since`: what was killed before has been told, with its name or not.
+        """
+        prefix = cgroup.rstrip("/") + "/"
+        return [
+            name
+            for name in self._names
+            if not name.claimed
+            and name.cgroup
+            and name.time > since
+            and (name.cgroup + "/").startswith(prefix)
+        ]
+
+    @staticmethod
+    def first(names: list[Name], kills: int) -> list[Name]:
+        """Return the first names that make up no more than so many kills."""
+        taken: list[Name] = []
+        for name in names:
+            if kills <= 0:
+                break
+            taken.append(name)
+            kills -= name.kills
+        return taken
+
+    def _forget(self, now: float) -> None:
+        stale = 0
+        for name in self._names:
+            if now - name.arrived < KEEP_SECONDS and len(self._names) - stale <= MAX_NAMES:
+                break
+            stale += 1
+        del self._names[:stale]
