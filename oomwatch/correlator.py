@@ -13,14 +13,11 @@ events: that transaction is what makes a crash lose nothing and double nothing.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from oomwatch.amendments import with_names
-from oomwatch.events import Cgroup, Confidence, Evidence, EvidenceGap, OomKill, Scope
+from oomwatch.events import Cgroup, EvidenceGap
 from oomwatch.kills import SETTLE_SECONDS, OpenKills, Outcome
 from oomwatch.ledger import Ledger
 from oomwatch.logged import LoggedKills
-from oomwatch.names import Name, Names
+from oomwatch.names import Names
 from oomwatch.observations import (
     Audit,
     AuditReading,
@@ -33,18 +30,15 @@ from oomwatch.observations import (
     Question,
     Recorded,
     Sight,
-    SubtreeCount,
     Surveyed,
     UsageReading,
     VictimNamed,
 )
-from oomwatch.residuals import Residual, Residuals
+from oomwatch.residual_kills import ResidualKills
+from oomwatch.residuals import Residuals
 
 STRAY_SECONDS = 2.0
 """How long after the last name without a cgroup it is asked whose it was."""
-
-MAX_CANDIDATES = 64
-"""Candidates named in one event; the rest are counted."""
 
 
 class Correlator:
@@ -75,7 +69,7 @@ class Correlator:
         self._strays_due: float | None = None
         self._logged = None if counted else LoggedKills(self._boot, settle_seconds)
         self._residuals = Residuals(settle_seconds)
-        self._residuals_told = 0
+        self._residual_kills = ResidualKills(self._boot, ledger, self._names)
         self._revealed: dict[int, CounterReading] = {}
 
     def feed(self, observation: Observation, now: float) -> Outcome:
@@ -123,7 +117,7 @@ class Correlator:
     def kills_told(self) -> int:
         """Kills told since the start."""
         logged = self._logged.told if self._logged is not None else 0
-        return self._kills.told + self._residuals_told + logged
+        return self._kills.told + self._residual_kills.told + logged
 
     def _take(self, observation: Observation, now: float, outcome: Outcome) -> None:
         match observation:
@@ -244,83 +238,15 @@ class Correlator:
                 survivor, own, self.ledger.accounted(survivor), count.time, now
             )
             if residual is not None:
-                outcome.events += self._tell_residual(residual, count, now)
+                told = self._residual_kills.tell(residual, count, recovered=self._resumed)
+                for event, names in told:
+                    outcome.events.append(event)
+                    self._kills.amendments.told(event, names, now)
                 own -= residual.kills
             for ancestor in survivor.lineage():
                 below[ancestor.id] = below.get(ancestor.id, 0) + max(own, 0)
         if not self._residuals.deadline:
             self._resumed = False
-
-    def _tell_residual(self, residual: Residual, count: SubtreeCount, now: float) -> list[OomKill]:
-        """Tell what only a sum shows: by name where a witness has said where it was."""
-        events = []
-        left = residual.kills
-        for name in self._names.unclaimed_below(residual.survivor.path, residual.since):
-            if name.kills > left:
-                break
-            name.claimed = True
-            left -= name.kills
-            events.append(self._tell_named(name, residual.survivor, count))
-            self._kills.amendments.told(events[-1], [name], now)
-        if left > 0:
-            events.append(self._tell_unnamed(replace(residual, kills=left), count))
-            self._kills.amendments.told(events[-1], [], now)
-        return events
-
-    def _tell_named(self, name: Name, survivor: Cgroup, count: SubtreeCount) -> OomKill:
-        accounted = self.ledger.accounted(survivor)
-        self.ledger.tell_below(survivor, name.kills)
-        self._residuals_told += name.kills
-        detail = (
-            f"oom_kill {accounted} -> {accounted + name.kills} below {survivor.path}, "
-            f"and {name.cgroup} is gone"
-        )
-        bare = OomKill(
-            episode_id=f"{self._boot}-{survivor.id:x}-below-{accounted + 1}",
-            detect_time=count.time,
-            recovered=self._resumed,
-            scope=Scope.UNKNOWN,
-            confidence=Confidence.CONFIRMED,
-            kill_count=name.kills,
-            victim_cgroup=name.cgroup,
-            survivor_cgroup=survivor.path,
-            evidence=(Evidence(source="memory_events", time=count.time, detail=detail),),
-        )
-        return with_names(bare, [name])
-
-    def _tell_unnamed(self, residual: Residual, count: SubtreeCount) -> OomKill:
-        survivor, kills, suspects = residual.survivor, residual.kills, residual.suspects
-        accounted, omitted = self.ledger.accounted(survivor), residual.suspects_omitted
-        alone = len(suspects) == 1 and not omitted and residual.settled
-        single = suspects[0] if alone else None
-        confidence = Confidence.CONFIRMED
-        detail = (
-            f"oom_kill {accounted} -> {accounted + kills} below {survivor.path}, "
-            "and no cgroup that is left there accounts for it"
-        )
-        if single is not None:
-            detail += f"; {single.path} alone was removed meanwhile"
-            confidence = Confidence.HIGH if count.counts_itself else Confidence.MEDIUM
-        if not count.counts_itself:
-            detail += f"; a process in {survivor.path} itself has no counter of its own"
-        named = () if single is not None else tuple(c.path for c in suspects[:MAX_CANDIDATES])
-        omitted += len(suspects) - len(named) if single is None else 0
-        self.ledger.tell_below(survivor, kills)
-        self._residuals_told += kills
-        return OomKill(
-            episode_id=f"{self._boot}-{survivor.id:x}-below-{accounted + 1}",
-            detect_time=count.time,
-            recovered=self._resumed,
-            scope=Scope.UNKNOWN,
-            confidence=confidence,
-            kill_count=kills,
-            victim_cgroup=single.path if single is not None else None,
-            victim_cgroup_id=single.id if single is not None and single.id > 0 else None,
-            survivor_cgroup=survivor.path,
-            candidates=named,
-            candidates_omitted=omitted or None,
-            evidence=(Evidence(source="memory_events", time=count.time, detail=detail),),
-        )
 
     # Counters whose file is another one than before
 

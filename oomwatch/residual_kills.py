@@ -1,0 +1,92 @@
+"""Tells the kills that only a sum still shows: by name, by elimination, or by candidates."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from oomwatch.amendments import with_names
+from oomwatch.events import Cgroup, Confidence, Evidence, OomKill, Scope
+from oomwatch.ledger import Ledger
+from oomwatch.names import Name, Names
+from oomwatch.observations import SubtreeCount
+from oomwatch.residuals import Residual
+
+MAX_CANDIDATES = 64
+"""Candidates named in one event; the rest are counted."""
+
+
+class ResidualKills:
+    """Turns residuals into events, and books them below the survivor."""
+
+    def __init__(self, boot: str, ledger: Ledger, names: Names) -> None:
+        self.told = 0
+        self._boot = boot
+        self._ledger = ledger
+        self._names = names
+
+    def tell(
+        self, residual: Residual, count: SubtreeCount, *, recovered: bool
+    ) -> list[tuple[OomKill, list[Name]]]:
+        """Return the kills of a residual with the names that each has.
+
+        A witness that named a cgroup below the survivor, since the sums last agreed, says where;
+        what is left over is told by elimination, or with its candidates.
+        """
+        told: list[tuple[OomKill, list[Name]]] = []
+        left = residual.kills
+        for name in self._names.unclaimed_below(residual.survivor.path, residual.since):
+            if name.kills > left:
+                break
+            name.claimed = True
+            left -= name.kills
+            event = with_names(self._named(name, residual.survivor, count), [name])
+            told.append((replace(event, recovered=recovered), [name]))
+        if left > 0:
+            event = self._unnamed(replace(residual, kills=left), count)
+            told.append((replace(event, recovered=recovered), []))
+        return told
+
+    def _named(self, name: Name, survivor: Cgroup, count: SubtreeCount) -> OomKill:
+        said = f"and {name.cgroup} is gone"
+        return replace(self._bare(survivor, name.kills, count, said), victim_cgroup=name.cgroup)
+
+    def _unnamed(self, residual: Residual, count: SubtreeCount) -> OomKill:
+        survivor, suspects, omitted = (
+            residual.survivor,
+            residual.suspects,
+            residual.suspects_omitted,
+        )
+        said = "and no cgroup that is left there accounts for it"
+        if not count.counts_itself:
+            said += f"; a process in {survivor.path} itself has no counter of its own"
+        if len(suspects) == 1 and not omitted and residual.settled:
+            (single,) = suspects
+            said += f"; {single.path} alone was removed meanwhile"
+            return replace(
+                self._bare(survivor, residual.kills, count, said),
+                confidence=Confidence.HIGH if count.counts_itself else Confidence.MEDIUM,
+                victim_cgroup=single.path,
+                victim_cgroup_id=single.id if single.id > 0 else None,
+            )
+        named = tuple(cgroup.path for cgroup in suspects[:MAX_CANDIDATES])
+        return replace(
+            self._bare(survivor, residual.kills, count, said),
+            candidates=named,
+            candidates_omitted=omitted + len(suspects) - len(named) or None,
+        )
+
+    def _bare(self, survivor: Cgroup, kills: int, count: SubtreeCount, said: str) -> OomKill:
+        """Book the kills, and return what their sum says of them."""
+        accounted = self._ledger.accounted(survivor)
+        self._ledger.tell_below(survivor, kills)
+        self.told += kills
+        detail = f"oom_kill {accounted} -> {accounted + kills} below {survivor.path}, {said}"
+        return OomKill(
+            episode_id=f"{self._boot}-{survivor.id:x}-below-{accounted + 1}",
+            detect_time=count.time,
+            scope=Scope.UNKNOWN,
+            confidence=Confidence.CONFIRMED,
+            kill_count=kills,
+            survivor_cgroup=survivor.path,
+            evidence=(Evidence(source="memory_events", time=count.time, detail=detail),),
+        )
