@@ -66,6 +66,14 @@ Each option can come from the environment: OOMWATCH_ and its name, as in OOMWATC
     help="The cgroup v2 tree to watch.",
 )
 @click.option(
+    "--kernel-log",
+    type=_FILE,
+    metavar="PATH|off",
+    default="/dev/kmsg",
+    show_default=True,
+    help="Where victims are named, the tracepoint beside it; off leaves the counters alone.",
+)
+@click.option(
     "--poll-interval",
     type=Duration(),
     default="500ms",
@@ -103,6 +111,7 @@ def command(
     insecure: bool,
     state_dir: Path | None,
     cgroup_root: Path,
+    kernel_log: Path,
     poll_interval: float,
     retention_events: int,
     retention_age: float,
@@ -136,6 +145,7 @@ def command(
     config = Config(
         cgroup_root=cgroup_root,
         state_dir=state_dir,
+        kernel_log=None if str(kernel_log) == "off" else kernel_log,
         poll_seconds=poll_interval,
         retention_events=retention_events,
         retention_age_seconds=retention_age,
