@@ -102,13 +102,15 @@ class Amendments:
 
     def late(self, name: Name, record: VictimNamed, now: float) -> bool:
         """Take in a record that came after its kill was told; False if it is of no such kill."""
+        if name.claimed:
+            for told in reversed(self._told):
+                if any(known is name for known in told.names):
+                    told.missing -= record.repeated
+                    self._note(told, name, record, now)
+                    return True
+            return False
         for told in self._told:
-            if name in told.names:
-                told.missing -= record.repeated
-                self._note(told, name, record, now)
-                return True
-        for told in self._told:
-            if told.missing > 0 and not name.claimed and _may_be_of(name, told.event):
+            if told.missing > 0 and _may_be_of(name, told.event):
                 name.claimed = True
                 told.missing -= name.kills
                 told.names.append(name)
@@ -139,7 +141,7 @@ class Amendments:
 
     def recorded(self, recorded: Recorded) -> None:
         """Take in a kill's revision: from now on it can be amended."""
-        for told in self._told:
+        for told in reversed(self._told):
             same = told.event.episode_id == recorded.episode_id
             if same and told.event.victim_cgroup == recorded.victim_cgroup:
                 told.revision = told.revision or recorded.revision
