@@ -39,6 +39,7 @@ from oomwatch.rpc.v1 import oomwatch_pb2 as pb
 
 Write = Callable[[Any, Any], None]
 Read = Callable[[Any], Any]
+"""From a field's value, or a message, as protobuf has it."""
 
 _SECOND = 1_000_000
 _EVENT_TYPES: tuple[type[Event], ...] = (OomKill, ContainerExit, MemoryPressure, EvidenceGap)
@@ -130,14 +131,17 @@ def _update(target: Any, values: Mapping[str, Any]) -> None:
                 target[_text(key)] = _text(value)
 
 
-def _field(name: str, declared: Any, descriptor: Any) -> tuple[Write, Read]:
-    """How one field is set from a value that is not None, and read from a message that has it."""
+def _field(name: str, declared: Any, descriptor: Any) -> tuple[Write, Read | None]:
+    """How one field is set from a value that is not None, and what makes its value ours.
+
+    The latter is None where protobuf has the very type.
+    """
     if name not in descriptor.fields_by_name:
         raise TypeError(f"{descriptor.full_name} lacks the field {name}: add it to the .proto")
     if get_origin(declared) is tuple:
         (declared, _) = get_args(declared)
         if not is_dataclass(declared):
-            return _set_all(name), lambda message: tuple(getattr(message, name))
+            return _set_all(name), tuple
         assert isinstance(declared, type)
         write, read = plan(declared, descriptor.fields_by_name[name].message_type)
 
@@ -146,7 +150,7 @@ def _field(name: str, declared: Any, descriptor: Any) -> tuple[Write, Read]:
             for value in values:
                 write(value, add())
 
-        return write_all, lambda message: tuple([read(item) for item in getattr(message, name)])
+        return write_all, lambda values: tuple([read(item) for item in values])
     if get_origin(declared) is Mapping:
         return _mapping(name, descriptor)
     if is_dataclass(declared):
@@ -158,26 +162,26 @@ def _field(name: str, declared: Any, descriptor: Any) -> tuple[Write, Read]:
             inner.SetInParent()
             write(value, inner)
 
-        return write_one, lambda message: read(getattr(message, name))
+        return write_one, read
     if isinstance(declared, type) and issubclass(declared, StrEnum):
         numbers, members = NUMBER_OF[declared], MEMBER_OF[declared]
         return (
             lambda value, message: setattr(message, name, numbers[value]),
-            lambda message: _member(members, declared, getattr(message, name)),
+            lambda number: _member(members, declared, number),
         )
     if _is_time(name):
         return (
             lambda value, message: write_time(value, getattr(message, name)),
-            lambda message: read_time(getattr(message, name)),
+            read_time,
         )
-    return _set(name), lambda message: getattr(message, name)
+    return _set(name), None
 
 
 def _mapping(name: str, descriptor: Any) -> tuple[Write, Read]:
     if descriptor.fields_by_name[name].message_type.GetOptions().map_entry:
         return (
             lambda value, message: _update(getattr(message, name), value),
-            lambda message: dict(getattr(message, name)),
+            dict,
         )
 
     def write_values(value: Mapping[str, Any], message: Any) -> None:
@@ -185,22 +189,21 @@ def _mapping(name: str, descriptor: Any) -> tuple[Write, Read]:
         inner.SetInParent()
         _update(inner.values, value)
 
-    return write_values, lambda message: dict(getattr(message, name).values)
-
-
-def _has(name: str, descriptor: Any) -> Callable[[Any], bool]:
-    if descriptor.fields_by_name[name].has_presence:
-        return lambda message: message.HasField(name)
-    return lambda message: bool(getattr(message, name))  # an enum whose 0 is UNSPECIFIED
+    return write_values, lambda message: dict(message.values)
 
 
 def plan(
     declared: type[Any], descriptor: Any, skip: frozenset[str] = frozenset()
 ) -> tuple[Write, Read]:
-    """How a dataclass is written into a message of the same field names, and read from one."""
+    """How a dataclass is written into a message of the same field names, and read from one.
+
+    What is read is what the message lists as there: most of an event's fields are not, and to ask
+    for each took twice as long. An enum that is UNSPECIFIED is not there.
+    """
     hints = get_type_hints(declared)
     writes: list[tuple[str, Write]] = []
-    reads: list[tuple[str, Callable[[Any], bool] | None, Read]] = []
+    reads: dict[Any, tuple[str, Read | None]] = {}
+    always: list[tuple[str, Read | None]] = []
     for field in fields(declared):
         hint = hints[field.name]
         optional = get_origin(hint) in (Union, UnionType)
@@ -210,7 +213,9 @@ def plan(
             continue
         write_field, read_field = _field(field.name, hint, descriptor)
         writes.append((field.name, write_field))
-        reads.append((field.name, _has(field.name, descriptor) if optional else None, read_field))
+        reads[descriptor.fields_by_name[field.name]] = field.name, read_field
+        if not optional:
+            always.append((field.name, read_field))
 
     def write(value: Any, message: Any) -> None:
         for name, write_field in writes:
@@ -219,7 +224,16 @@ def plan(
                 write_field(field_value, message)
 
     def read_arguments(message: Any) -> dict[str, Any]:
-        return {name: get(message) for name, has, get in reads if has is None or has(message)}
+        arguments: dict[str, Any] = {}
+        for listed, value in message.ListFields():
+            if listed in reads:
+                name, read = reads[listed]
+                arguments[name] = value if read is None else read(value)
+        for name, read in always:
+            if name not in arguments:
+                value = getattr(message, name)
+                arguments[name] = value if read is None else read(value)
+        return arguments
 
     return write, read_arguments if skip else lambda message: declared(**read_arguments(message))
 
