@@ -115,7 +115,8 @@ class Journal:
         `on_health` is called with False and a sentence when writing fails (again for every failed
         try) and with True when it succeeds again. `on_sync` is called with a few entries while the
         disk syncs them, so that they can be made ready: they may not be told yet, nor ever, since
-        after a failure their events get entries of their own. Not all entries pass by it.
+        after a failure their events get entries of their own. Not all entries pass by it, and
+        none of a journal in memory.
         """
         if self._writer is not None:
             raise JournalError(f"journal {self._store.name} was started already")

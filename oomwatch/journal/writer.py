@@ -226,7 +226,7 @@ class Writer:
 
     def _tell_ahead(self, entries: tuple[Entry, ...]) -> None:
         """Use the loop while the disk syncs: now, since earlier it would take the GIL from us."""
-        if 0 < len(entries) <= _TOLD_AHEAD_EVENTS:
+        if self._directory is not None and 0 < len(entries) <= _TOLD_AHEAD_EVENTS:
             self._post(self._reports.syncing, entries)
 
     def _numbered(self, appends: int, first: int, events: Sequence[Event]) -> Commit:

@@ -234,8 +234,9 @@ async def test_filters_select_in_streams_and_in_pages(
 
 
 async def test_what_a_stream_waits_for_is_encoded_once_and_before_it_is_committed(
-    node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    node = Node.open(tmp_path / "state")
     encoded: list[tuple[int, int]] = []
 
     def frame(entry: Entry) -> bytes:
@@ -255,6 +256,7 @@ async def test_what_a_stream_waits_for_is_encoded_once_and_before_it_is_committe
             for call in calls:
                 assert await read(call, 1) == [Entry(number, node.journal.id, kill(number))]
     assert encoded == [(1, 0), (2, 1)]
+    await node.close()
 
 
 async def test_bookmarks_come_at_creation_at_catch_up_and_then_regularly(
