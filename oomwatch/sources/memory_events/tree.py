@@ -25,6 +25,10 @@ from oomwatch.sources.memory_events.node import NOTHING, ZERO, Node
 _ALL_ZERO = (ZERO, Counters(0, 0, None))
 
 
+FRESH_MICROSECONDS = 1000
+"""A look so young needs no other: the wake that asks for a lineage has just read its first."""
+
+
 def wall_time() -> int:
     """Microseconds since the Unix epoch."""
     return time.time_ns() // 1000
@@ -266,6 +270,9 @@ class Tree:
         """Read a cgroup's counters for an answer; `None` where it has none, or is gone."""
         if not node.has_counter:
             return None
+        seen_time = node.looked_at
+        if node.counter_id and seen_time and 0 <= wall_time() - seen_time < FRESH_MICROSECONDS:
+            return CounterReading(node.cgroup, node.counter_id, seen_time, node.seen)
         file = self._read(f"{directory}/{files.EVENTS_LOCAL}")
         if file is None or file.counters.oom_kill is None:
             return None
