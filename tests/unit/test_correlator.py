@@ -645,6 +645,18 @@ def test_stray_names_are_not_guessed_between_two_kills(kernel: Kernel) -> None:
     assert [kill.victims for kill in run.kills] == [(), ()]
 
 
+def test_without_counters_a_name_is_a_kill_and_told_once() -> None:
+    correlator = Correlator(BOOT, Ledger(), counted=False)
+    for record in (named(7, "/c", "tracepoint"), named(7, "/c"), named(8, "/c"), named(9, None)):
+        assert correlator.feed(record, 1.0).events == []
+    assert correlator.deadline == pytest.approx(1.0 + SETTLE_SECONDS)
+    kills = [e for e in correlator.expire(2.0).events if isinstance(e, OomKill)]
+    told = {kill.victim_cgroup: [victim.pid for victim in kill.victims] for kill in kills}
+    assert told == {"/c": [7, 8], None: [9]}
+    assert sum(kill.kill_count or 0 for kill in kills) == correlator.kills_told == 3
+    assert all(kill.confidence is Confidence.CONFIRMED for kill in kills)
+
+
 def test_lost_records_are_a_gap(kernel: Kernel) -> None:
     run = Run(kernel)
     run.feed(EvidenceLost("kernel_log", "overwritten", 9, 5, 3))
