@@ -120,7 +120,7 @@ class OpenKills:
             if pending.deadline is not None and pending.deadline <= now:
                 pending.deadline = None
                 pending.measuring = False
-                outcome.questions.append(Describe(pending.cgroup))
+                outcome.questions.append(Describe(pending.cgroup, self._ledger.oom_by_id))
         for hint in [h for h in self._hints.values() if h.expires <= now]:
             del self._hints[hint.cgroup.id]
             self._ledger.rebase(hint.cgroup, oom=hint.oom)
@@ -176,7 +176,7 @@ class OpenKills:
                 last_rise=now,
                 recovered=recovered,
             )
-            outcome.questions.append(Describe(cgroup))
+            outcome.questions.append(Describe(cgroup, self._ledger.oom_by_id))
 
     def _went_back(self, reading: CounterReading, told: int, outcome: Outcome) -> None:
         """A counter never falls on a kernel; whatever this is, say so and go on from here."""

@@ -55,7 +55,8 @@ class Ledger:
         self._rows: dict[int, _Row] = {row.cgroup_id: _Row(row) for row in rows}
         self._dirty: set[int] = set()
         self._removed: set[int] = set()
-        self._accounted = _Accounted(self._rows)
+        self._accounted = _Column(self._rows, "accounted")
+        self._ooms = _Column(self._rows, "oom")
 
     def __contains__(self, cgroup_id: int) -> bool:
         return cgroup_id in self._rows
@@ -64,6 +65,11 @@ class Ledger:
     def accounted_by_id(self) -> Mapping[int, int]:
         """A live view: kills accounted for by cgroup id, absent where it is 0."""
         return self._accounted
+
+    @property
+    def oom_by_id(self) -> Mapping[int, int]:
+        """A live view: the local `oom` that was attributed, by cgroup id, absent where it is 0."""
+        return self._ooms
 
     def row(self, cgroup: Cgroup) -> LedgerRow:
         """Return what was told of the cgroup: all zeros where nothing was."""
@@ -182,16 +188,17 @@ class _Row:
         )
 
 
-class _Accounted(Mapping[int, int]):
-    """The `accounted` column, read only and always current."""
+class _Column(Mapping[int, int]):
+    """One column of the rows, read only and always current."""
 
-    __slots__ = ("_rows",)
+    __slots__ = ("_name", "_rows")
 
-    def __init__(self, rows: dict[int, _Row]) -> None:
+    def __init__(self, rows: dict[int, _Row], name: str) -> None:
         self._rows = rows
+        self._name = name
 
     def __getitem__(self, cgroup_id: int) -> int:
-        return self._rows[cgroup_id].accounted
+        return int(getattr(self._rows[cgroup_id], self._name))
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._rows)

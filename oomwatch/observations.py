@@ -183,9 +183,15 @@ class Surveyed:
 
 @dataclass(frozen=True, slots=True)
 class Describe:
-    """Read this cgroup and its ancestors now, and its memory usage."""
+    """Read this cgroup and its ancestors now, and its memory usage.
+
+    `attributed` gives the local `oom` that earlier kills account for, by cgroup id (0 where it has
+    no entry). Where one alone rose beyond that, it was the limit's, and memory.oom.group of the
+    cgroups above it says nothing about this kill: it need not be read.
+    """
 
     cgroup: Cgroup
+    attributed: Mapping[int, int]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from oomwatch.events import Cgroup
 from oomwatch.observations import (
     Audit,
     AuditReading,
+    CounterReading,
     Describe,
     LineageMember,
     LineageReading,
@@ -48,17 +49,34 @@ def describe(tree: Tree, question: Describe) -> LineageReading:
     node = find(tree, question.cgroup)
     directory = tree.directory(node) if node is not None else ""
     usage = files.read_usage(directory) if node is not None else None
-    members: list[LineageMember] = []
+    read: list[tuple[CounterReading, str]] = []
     complete = tree.hierarchy.real_root and node is not None
     while node is not None:
         reading = tree.reading(node, directory)
         if reading is not None:
-            members.append(LineageMember(reading, files.read_group(directory)))
+            read.append((reading, directory))
         elif node.parent is not None:
             complete = False
         node = node.parent
         directory = directory.rpartition("/")[0]
-    return LineageReading(question.cgroup, tuple(members), complete, usage)
+    below = _up_to_the_limit([reading for reading, _ in read], question)
+    members = tuple(
+        LineageMember(reading, files.read_group(directory) if number < below else None)
+        for number, (reading, directory) in enumerate(read)
+    )
+    return LineageReading(question.cgroup, members, complete, usage)
+
+
+def _up_to_the_limit(readings: list[CounterReading], question: Describe) -> int:
+    """How many cgroups, from the victim on, may be killed as one: those up to the limit's."""
+    rises = [
+        number
+        for number, reading in enumerate(readings)
+        if (reading.local.oom or 0) > question.attributed.get(reading.cgroup.id, 0)
+    ]
+    if len(rises) == 1 and readings[0].cgroup is question.cgroup:
+        return rises[0] + 1
+    return len(readings)
 
 
 def measure(tree: Tree, question: Measure) -> UsageReading:
