@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from oomwatch.events import Constraint, Evidence, OomKill, Scope
-from oomwatch.names import KEEP_SECONDS, Name, Names
+from oomwatch.names import KEEP_SECONDS, Name
 from oomwatch.observations import Recorded, VictimNamed
 
 MAX_TOLD = 4096
@@ -88,8 +88,7 @@ class _Told:
 class Amendments:
     """The kills of the last moments, for which a name may still come."""
 
-    def __init__(self, names: Names, settle_seconds: float) -> None:
-        self._names = names
+    def __init__(self, settle_seconds: float) -> None:
         self._settle_seconds = settle_seconds
         self._told: list[_Told] = []
 

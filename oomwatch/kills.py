@@ -98,7 +98,7 @@ class OpenKills:
     def __init__(self, boot: str, ledger: Ledger, names: Names, settle_seconds: float) -> None:
         self.told = 0
         self.naming: frozenset[str] = frozenset()
-        self.amendments = Amendments(names, settle_seconds)
+        self.amendments = Amendments(settle_seconds)
         self._names = names
         self._boot = boot
         self._ledger = ledger

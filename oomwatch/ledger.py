@@ -58,9 +58,6 @@ class Ledger:
         self._accounted = _Column(self._rows, "accounted")
         self._ooms = _Column(self._rows, "oom")
 
-    def __contains__(self, cgroup_id: int) -> bool:
-        return cgroup_id in self._rows
-
     @property
     def accounted_by_id(self) -> Mapping[int, int]:
         """A live view: kills accounted for by cgroup id, absent where it is 0."""
