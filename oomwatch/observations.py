@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from oomwatch.events import Cgroup, Constraint, Invoker, MemoryUsage, Victim
+from oomwatch.events import Cgroup, Constraint, Container, Invoker, MemoryUsage, Victim
 
 
 class Sight(Enum):
@@ -181,6 +181,59 @@ class Surveyed:
     root: Cgroup
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerSeen:
+    """A runtime, or a worker, says who a cgroup is.
+
+    `cgroup` is the container's own cgroup as the watched hierarchy names it, and `cgroup_id` the
+    inode of its directory, which tells the lives of one container apart; both are `None` where the
+    container has no cgroup now, or it could not be found. `pid` is its init in the PID namespace
+    that the kernel's log speaks of. `memory_limit_bytes` is the limit that it was given, `None`
+    where it has none or nobody said.
+    """
+
+    source: str
+    time: int
+    container: Container
+    cgroup: str | None = None
+    cgroup_id: int | None = None
+    pid: int | None = None
+    memory_limit_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeOom:
+    """A runtime was told of an OOM kill in one of its containers: a witness, it counts nothing."""
+
+    source: str
+    time: int
+    seen_time: int
+    container_id: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerEnded:
+    """A runtime, or a worker, says how a container's life ended.
+
+    `exit_code` is the status as it was told, 128 + signal in most runtimes; `signal` only where it
+    was told apart. `stop_requested` and `stop_signal` say whether somebody asked for the end;
+    `oom_killed` is the runtime's own flag. `None` is what nobody said. `cgroup_id` names one life
+    of several, `None` the newest.
+    """
+
+    source: str
+    time: int
+    container_id: str
+    cgroup_id: int | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    exit_time: int | None = None
+    stop_requested: bool | None = None
+    stop_signal: int | None = None
+    oom_killed: bool | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Describe:
     """Read this cgroup and its ancestors now, and its memory usage.
@@ -230,5 +283,8 @@ Observation = (
     | VictimNamed
     | EvidenceLost
     | Recorded
+    | ContainerSeen
+    | RuntimeOom
+    | ContainerEnded
 )
 Question = Describe | Measure | Audit | Look
