@@ -3,14 +3,19 @@
     OomwatchError
     ├── CgroupError             the cgroup tree cannot be used
     │   ├── NoCgroupRoot        the directory is missing, or is no directory
-    │   └── NoMemoryController  cgroup v1, or v2 without the memory controller
+    │   ├── NoMemoryController  cgroup v1, or v2 without the memory controller
+    │   ├── BadCgroupPath       a client's path that can be no cgroup's below the root
+    │   └── NoSuchCgroup        a client's path where no cgroup is (any more)
     ├── JournalError            the journal cannot be opened, read or written
     │   ├── JournalLocked       another daemon holds it
     │   └── JournalUnusable     corrupt, of a newer version, or its disk refuses
     ├── CursorError             a subscription cannot start where it was asked to
     │   ├── HistoryCompacted    the events after the cursor were deleted by retention
     │   └── JournalReset        the cursor belongs to another journal
+    │       └── CursorAhead     ... or to a lost copy of this one (oomwatch.subscriptions)
+    ├── SubscriptionClosed      oomwatch is shutting down (oomwatch.subscriptions)
     ├── AddressError            a socket cannot be listened on or understood
+    ├── LogUnreadable           a log file cannot be opened or unpacked (oomwatch.cli)
     ├── DaemonUnavailable       no daemon answers, or it went away and did not come back
     └── RequestRefused          the daemon answers, and will not do what was asked
 
@@ -34,6 +39,17 @@ class NoCgroupRoot(CgroupError):
 
 class NoMemoryController(CgroupError):
     """There is a hierarchy, but no cgroup v2 memory controller in it."""
+
+
+class BadCgroupPath(CgroupError):
+    """A client's path that can be no cgroup's below the watched root: its sender has to mend it.
+
+    It is relative, holds `..` or a NUL, is too long, above the root, or leads through a link.
+    """
+
+
+class NoSuchCgroup(CgroupError):
+    """No cgroup is at the path that a client gave: it is gone, or never was."""
 
 
 class JournalError(OomwatchError):
