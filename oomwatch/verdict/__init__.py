@@ -1,0 +1,32 @@
+"""Was it OOM? Evidence about one exit in, a verdict with its reasons out.
+
+Pure. `judge` walks `ROWS` from the first and takes the first that fits the evidence; the same
+rows, in words, are the table of docs/semantics.md.
+"""
+
+from oomwatch.verdict.evidence import (
+    NEAR_MICROSECONDS,
+    ExitEvidence,
+    KillerMark,
+    KillOfLife,
+    LastRead,
+    Sandbox,
+    UsageSample,
+    VictimRole,
+)
+from oomwatch.verdict.rows import ROWS, Row, Ruling, judge
+
+__all__ = [
+    "NEAR_MICROSECONDS",
+    "ROWS",
+    "ExitEvidence",
+    "KillOfLife",
+    "KillerMark",
+    "LastRead",
+    "Row",
+    "Ruling",
+    "Sandbox",
+    "UsageSample",
+    "VictimRole",
+    "judge",
+]

@@ -1,0 +1,232 @@
+"""What is known about one exit: the facts that a verdict is drawn from, and nothing concluded.
+
+The facts about the counters, and why an exit code proves so little, are in docs/semantics.md.
+"""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+from enum import Enum
+
+from oomwatch.events import Confidence
+
+NEAR_MICROSECONDS = 2_000_000
+"""A kill this close to the exit, before or after, may be why. `docker run --init` and `sh -c` pass
+a child's death on at once; a counter's rise may be read a little after the exit it belongs to."""
+
+DYING_MICROSECONDS = 30_000_000
+"""The longest that a killed main process is taken to need until it is gone and its exit told. One
+that is named as killed and lives on is not the main process: somebody told a wrong pid."""
+
+AT_LIMIT = 0.95
+"""Of the limit: usage from here on is worth a word, and never proof."""
+
+_SIGKILL = int(signal.SIGKILL)
+
+_SANDBOX_STATUSES = (0, 128, 143)
+"""Exit codes, beside 137, that gVisor sandboxes were seen to end with when the host's OOM killer
+had ended them."""
+
+
+class LastRead(Enum):
+    """What the kernel's counters could still say once the container had ended.
+
+    `READ`: the cgroup was there, and its counters were read after the exit. `SUMS`: it was gone,
+    and the counts of its parent and of the node hold nothing that was not told elsewhere, by a
+    second look. `NONE`: neither; a kill may have gone unseen.
+    """
+
+    READ = "read"
+    SUMS = "sums"
+    NONE = "none"
+
+
+class Sandbox(Enum):
+    """How a gVisor sandbox lies in the host's cgroups.
+
+    `OWN`: in one of its own. `SHARED`: in one with others (a pod's several containers,
+    `--ignore-cgroups`, rootless). `UNSEEN`: nothing of the host is visible.
+    """
+
+    OWN = "own"
+    SHARED = "shared"
+    UNSEEN = "unseen"
+
+
+class VictimRole(Enum):
+    """Which of a gVisor sandbox's host processes was killed.
+
+    The sentry is the sandbox. A stub runs the application's code for it, and the sentry ends
+    itself when one dies. A gofer serves files.
+    """
+
+    SENTRY = "sentry"
+    STUB = "stub"
+    GOFER = "gofer"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KillOfLife:
+    """The kernel killed in this container's cgroup, or below it, while it lived.
+
+    `time` is when the kernel did it, or else when it was seen. `main_process` says whether a victim
+    was the container's main process (the sentry, of a sandbox), `None` where not every victim is
+    named. `whole_group`: memory.oom.group made the kernel kill all of the container. `candidates`
+    is how many cgroups or sandboxes the kill may belong to: 1 is this one for certain.
+    `revision` is `None` while the journal has not written it. `words` describe it, as in
+    "python3[395] at its own limit of 32.0 MiB".
+    """
+
+    time: int
+    kill_count: int
+    words: str = ""
+    revision: int | None = None
+    main_process: bool | None = None
+    whole_group: bool = False
+    candidates: int = 1
+    role: VictimRole | None = None
+    confidence: Confidence = Confidence.CONFIRMED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageSample:
+    """What the container was last seen to use: by its cgroup, or summed over processes as PSS."""
+
+    time: int
+    usage_bytes: int
+    limit_bytes: int | None = None
+
+    @property
+    def at_limit(self) -> bool:
+        """Was there hardly any room left?"""
+        limit = self.limit_bytes
+        return limit is not None and limit > 0 and self.usage_bytes >= AT_LIMIT * limit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KillerMark:
+    """A userspace OOM killer said that it killed here: `killer` by name, `mark` what it left."""
+
+    killer: str
+    mark: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExitEvidence:
+    """All that is known about one exit. `None` is what nobody said; times are microseconds.
+
+    `exit_code` is the status as the runtime told it, 128 + signal in most; `signal` where it was
+    told apart. `kills` are all of this life, in the order of time. `max_rise` is by how much the
+    cgroup's `max` counter rose in the last moments, `pressure` a sentence about stalls on memory in
+    them. `sandbox_log` is what a sandbox's own log said of its end. `unwatched_before` is the
+    first look, where the container is older than that.
+    """
+
+    exit_time: int
+    exit_code: int | None = None
+    signal: int | None = None
+    stop_requested: bool | None = None
+    stop_signal: int | None = None
+    runtime_oom_killed: bool | None = None
+    last_read: LastRead = LastRead.NONE
+    kills: tuple[KillOfLife, ...] = ()
+    usage: UsageSample | None = None
+    max_rise: int | None = None
+    pressure: str | None = None
+    killer_marks: tuple[KillerMark, ...] = ()
+    sandbox: Sandbox | None = None
+    sandbox_log: str | None = None
+    unwatched_before: int | None = None
+
+    # What ended it
+
+    @property
+    def ended_by(self) -> int | None:
+        """The signal that ended the main process, as far as its status tells; `None` if none did.
+
+        A program may exit with 137 by itself: the status cannot tell the two apart.
+        """
+        if self.signal is not None:
+            return self.signal or None
+        if self.exit_code is not None and 128 < self.exit_code <= 128 + 64:
+            return self.exit_code - 128
+        return None
+
+    @property
+    def sigkill(self) -> bool:
+        """Does the status read as SIGKILL, the signal that the kernel's OOM killer sends?"""
+        return self.ended_by == _SIGKILL
+
+    @property
+    def ended_well(self) -> bool:
+        """Did it exit with 0?"""
+        return self.exit_code == 0 and not self.signal
+
+    @property
+    def stop_obeyed(self) -> bool:
+        """Did it end by the signal that it was asked to stop with, or well after it was asked?"""
+        if not self.stop_requested:
+            return False
+        asked = self.stop_signal or int(signal.SIGTERM)
+        return self.ended_well or (asked != _SIGKILL and self.ended_by == asked)
+
+    @property
+    def suspect(self) -> bool:
+        """Did it end as those do that ran out of memory? A gVisor sandbox does so in many ways."""
+        return self.sigkill or (
+            self.sandbox is not None and self.exit_code in _SANDBOX_STATUSES and not self.signal
+        )
+
+    # Kills, by how near they are and how surely this container's
+
+    @property
+    def main_killed(self) -> tuple[KillOfLife, ...]:
+        """Kills of the main process that the exit follows from."""
+        patience = DYING_MICROSECONDS if self.suspect else NEAR_MICROSECONDS
+        return tuple(
+            kill
+            for kill in self.kills
+            if kill.main_process
+            and kill.candidates <= 1
+            and abs(self.exit_time - kill.time) <= patience
+        )
+
+    @property
+    def near(self) -> tuple[KillOfLife, ...]:
+        """Kills close to the exit that are this container's for certain."""
+        return tuple(k for k in self.kills if self._is_near(k) and k.candidates <= 1)
+
+    @property
+    def shared_near(self) -> tuple[KillOfLife, ...]:
+        """Kills close to the exit that may be another's."""
+        return tuple(k for k in self.kills if self._is_near(k) and k.candidates > 1)
+
+    @property
+    def earlier(self) -> tuple[KillOfLife, ...]:
+        """Kills in this container that are too old to be why it ended."""
+        return tuple(k for k in self.kills if not self._is_near(k) and k.candidates <= 1)
+
+    @property
+    def oom_kills(self) -> int:
+        """Kills of this life that are this container's for certain, whatever the verdict."""
+        return sum(kill.kill_count for kill in self.kills if kill.candidates <= 1)
+
+    @property
+    def counters_clean(self) -> bool:
+        """Did the kernel's counters say, after the exit, that nothing was killed near it?"""
+        if self.last_read is LastRead.NONE or self.near or self.shared_near:
+            return False
+        first_look = self.unwatched_before
+        return first_look is None or self.exit_time - first_look > NEAR_MICROSECONDS
+
+    def _is_near(self, kill: KillOfLife) -> bool:
+        return abs(self.exit_time - kill.time) <= NEAR_MICROSECONDS
+
+    @property
+    def hinted(self) -> bool:
+        """Is there a sign, short of a kill, that memory had run out?"""
+        at_limit = self.usage is not None and self.usage.at_limit
+        return (
+            at_limit or bool(self.max_rise) or self.pressure is not None or bool(self.sandbox_log)
+        )
