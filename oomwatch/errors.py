@@ -14,6 +14,7 @@
     │   └── JournalReset        the cursor belongs to another journal
     │       └── CursorAhead     ... or to a lost copy of this one (oomwatch.subscriptions)
     ├── SubscriptionClosed      oomwatch is shutting down (oomwatch.subscriptions)
+    ├── LayoutError             a pattern for container paths cannot be understood
     ├── AddressError            a socket cannot be listened on or understood
     ├── LogUnreadable           a log file cannot be opened or unpacked (oomwatch.cli)
     ├── DaemonUnavailable       no daemon answers, or it went away and did not come back
@@ -99,6 +100,10 @@ class JournalReset(CursorError):
         self.requested_journal_id = requested_journal_id
         self.journal_id = journal_id
         self.oldest_revision = oldest_revision
+
+
+class LayoutError(OomwatchError):
+    """A pattern for the paths of an operator's own containers cannot be understood."""
 
 
 class AddressError(OomwatchError):
