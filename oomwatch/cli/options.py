@@ -17,12 +17,13 @@ Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 
 if TYPE_CHECKING:
-    _Type = click.ParamType[float]
+    _Seconds = click.ParamType[float]
+    _Mode = click.ParamType[int]
 else:
-    _Type = click.ParamType  # before click 8.2 it took no parameter
+    _Seconds = _Mode = click.ParamType  # before click 8.2 it took no parameter
 
 
-class Duration(_Type):
+class Duration(_Seconds):
     """A duration as people type it, converted to seconds."""
 
     name = "duration"
@@ -37,6 +38,23 @@ class Duration(_Type):
             return parse_duration(str(value))
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+class Permissions(_Mode):
+    """Permissions in octal, as chmod takes them."""
+
+    name = "mode"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        """Return the mode; a wrong word is a usage error."""
+        if isinstance(value, int):
+            return value
+        text = str(value).removeprefix("0o")
+        if not text or len(text) > 4 or text.strip("01234567") or int(text, 8) > 0o777:
+            self.fail(f"{value!r} is no mode: give it in octal, 0600 to 0777", param, ctx)
+        return int(text, 8)
 
 
 def output(command: Decorated) -> Decorated:

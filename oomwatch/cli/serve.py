@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from oomwatch.address import DEFAULT_SOCKET
-from oomwatch.cli.options import CGROUP_ROOT, Duration
+from oomwatch.cli.options import CGROUP_ROOT, Duration, Permissions
 
 if TYPE_CHECKING:
-    from oomwatch.daemon import Config
+    from oomwatch.daemon import Config, Watcher
+    from oomwatch.rpc.server import RpcServer
 
 _FILE = click.Path(path_type=Path)
 
@@ -35,12 +37,37 @@ Each option can come from the environment: OOMWATCH_ and its name, as in OOMWATC
     metavar="PATH",
     default=DEFAULT_SOCKET,
     show_default=True,
-    help="Listen on this Unix socket, mode 0660.",
+    help="Listen on this Unix socket. Who may connect may register and finalize containers.",
 )
+@click.option(
+    "--socket-mode",
+    type=Permissions(),
+    default="0660",
+    show_default=True,
+    help="The socket's permissions; writing is what connecting needs.",
+)
+@click.option(
+    "--socket-group", metavar="GROUP", help="The socket's group; by default that of the process."
+)
+@click.option(
+    "--read-only-socket",
+    type=_FILE,
+    metavar="PATH",
+    help="Listen on this one as well, for those who may only read and subscribe.",
+)
+@click.option(
+    "--read-only-socket-mode",
+    type=Permissions(),
+    default="0660",
+    show_default=True,
+    help="Its permissions.",
+)
+@click.option("--read-only-socket-group", metavar="GROUP", help="Its group.")
 @click.option(
     "--listen",
     metavar="HOST:PORT",
-    help="Listen on TCP as well; needs the TLS files, or --insecure.",
+    help="Listen on TCP as well; needs the TLS files, or --insecure. Without --tls-client-ca, for "
+    "reading and subscribing alone.",
 )
 @click.option("--tls-cert", type=_FILE, metavar="FILE", help="The certificate chain, PEM.")
 @click.option("--tls-key", type=_FILE, metavar="FILE", help="The certificate's key, PEM.")
@@ -50,7 +77,11 @@ Each option can come from the environment: OOMWATCH_ and its name, as in OOMWATC
     metavar="FILE",
     help="Ask clients for a certificate that one of these signed, PEM.",
 )
-@click.option("--insecure", is_flag=True, help="Let --listen be without TLS.")
+@click.option(
+    "--insecure",
+    count=True,
+    help="Let --listen be without TLS, on the loopback; said twice, anywhere.",
+)
 @click.option(
     "--state-dir",
     type=_FILE,
@@ -104,11 +135,16 @@ Each option can come from the environment: OOMWATCH_ and its name, as in OOMWATC
 )
 def command(
     socket: Path,
+    socket_mode: int,
+    socket_group: str | None,
+    read_only_socket: Path | None,
+    read_only_socket_mode: int,
+    read_only_socket_group: str | None,
     listen: str | None,
     tls_cert: Path | None,
     tls_key: Path | None,
     tls_client_ca: Path | None,
-    insecure: bool,
+    insecure: int,
     state_dir: Path | None,
     cgroup_root: Path,
     kernel_log: Path,
@@ -120,7 +156,8 @@ def command(
     """Run the daemon: watch this host, keep a journal, and answer over gRPC.
 
     SIGTERM and Ctrl-C end it in good order: streams are ended, what was told is written. A second
-    one ends it at once. Under systemd, Type=notify is served.
+    one ends it at once. SIGHUP reads the TLS files again, which is also done whenever they change;
+    open streams go on. Under systemd, Type=notify is served.
     """
     if (tls_cert is None) != (tls_key is None):
         raise click.UsageError("--tls-cert and --tls-key need each other")
@@ -130,6 +167,8 @@ def command(
         raise click.UsageError(
             "--listen is open to the network: give --tls-cert and --tls-key, or say --insecure"
         )
+    if read_only_socket is None and read_only_socket_group is not None:
+        raise click.UsageError("--read-only-socket-group needs --read-only-socket PATH")
     if listen is None and (tls_cert is not None or insecure):
         raise click.UsageError("TLS and --insecure are about --listen HOST:PORT: give that too")
     if poll_interval <= 0:
@@ -142,6 +181,24 @@ def command(
     from oomwatch.daemon import Config
 
     log_to_stderr(getattr(logging, log_level.upper()))
+    # Else gRPC writes a line of its own for each handshake that fails, which any client can make.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+
+    def make_server(watcher: Watcher) -> RpcServer:
+        from oomwatch.rpc.server import Plaintext, RpcServer, TlsFiles, UnixSocket
+
+        reading = read_only_socket and UnixSocket(
+            read_only_socket, read_only_socket_mode, read_only_socket_group
+        )
+        return RpcServer(
+            watcher,
+            socket=UnixSocket(socket, socket_mode, socket_group),
+            read_only_socket=reading,
+            listen=listen,
+            tls=TlsFiles(tls_cert, tls_key, tls_client_ca) if tls_cert and tls_key else None,
+            insecure=Plaintext(min(insecure, Plaintext.ANYWHERE)),
+        )
+
     config = Config(
         cgroup_root=cgroup_root,
         state_dir=state_dir,
@@ -150,33 +207,34 @@ def command(
         retention_events=retention_events,
         retention_age_seconds=retention_age,
     )
-    code = run_until_signal(
-        _serve(config, socket, listen, (tls_cert, tls_key, tls_client_ca), insecure)
-    )
+    code = run_until_signal(_serve(config, make_server))
     # Told to end and ended in good order: what systemd and Kubernetes count as success.
     return 0 if code == 143 else code
 
 
-async def _serve(
-    config: Config,
-    socket: Path,
-    listen: str | None,
-    tls: tuple[Path | None, Path | None, Path | None],
-    insecure: bool,
-) -> None:
-    from oomwatch.daemon import Watcher, serve
-    from oomwatch.rpc.listening import TlsFiles
-    from oomwatch.rpc.server import RpcServer
+async def _serve(config: Config, make_server: Callable[[Watcher], RpcServer]) -> None:
+    import asyncio
+    import signal
 
-    certificate, key, client_ca = tls
-    files = TlsFiles(certificate, key, client_ca) if certificate and key else None
+    from oomwatch.daemon import serve
 
-    def make_server(watcher: Watcher) -> RpcServer:
-        return RpcServer(watcher, socket=str(socket), listen=listen, tls=files, insecure=insecure)
+    loop = asyncio.get_running_loop()
+    servers: list[RpcServer] = []
 
+    def reload() -> None:
+        for server in servers:
+            server.reload()
+
+    def make(watcher: Watcher) -> RpcServer:
+        servers.append(make_server(watcher))
+        return servers[-1]
+
+    # From the first moment on: its default action would end the daemon.
+    loop.add_signal_handler(signal.SIGHUP, reload)
     try:
-        await serve(config, make_server, ready=lambda: notify_service_manager("READY=1"))
+        await serve(config, make, ready=lambda: notify_service_manager("READY=1"))
     finally:
+        loop.remove_signal_handler(signal.SIGHUP)
         notify_service_manager("STOPPING=1")
 
 

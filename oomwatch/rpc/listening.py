@@ -1,4 +1,6 @@
-"""Where the server listens: a Unix socket that is never open wider than 0660, and TCP with TLS.
+"""A Unix socket that is never open wider than it was asked to be, and never in two daemons' hands.
+
+Who may connect is whoever may write to the socket (man 7 unix): its mode and its group say so.
 
 gRPC binds a Unix socket itself: with mode 0777 less the umask, and after deleting whatever socket
 was at that path, one that another daemon answers on included (seen with grpcio 1.85). So it is let
@@ -13,20 +15,20 @@ import asyncio
 import contextlib
 import errno
 import fcntl
+import grp
 import os
 import socket
-import ssl
 import stat
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import grpc
 import grpc.aio
 
-from oomwatch.address import LONGEST_SOCKET_PATH, TcpAddress, UnixAddress
+from oomwatch.address import LONGEST_SOCKET_PATH, UnixAddress, parse_address
 from oomwatch.errors import AddressError
+from oomwatch.rpc.limits import Caller
 
 SOCKET_MODE = 0o660
 _LOCK_ATTEMPTS = 100
@@ -34,76 +36,33 @@ _LOCK_SECONDS = 0.01
 
 
 @dataclass(frozen=True, slots=True)
-class TlsFiles:
-    """PEM files of a server: its certificate chain and key, and the CA that clients must be of.
+class UnixSocket:
+    """A Unix socket to listen on: its path, and who may connect.
 
-    Without `client_ca` any client may connect.
+    `mode` is of its permissions (writing is what connecting needs), `group` a group's name or
+    number, `None` for the process's own.
     """
 
-    certificate: Path
-    key: Path
-    client_ca: Path | None = None
+    path: str | os.PathLike[str]
+    mode: int = SOCKET_MODE
+    group: str | None = None
 
-    def credentials(self) -> grpc.ServerCredentials:
-        """Read the files. Raises AddressError, naming the one that cannot be used."""
-        try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.certificate, self.key)
-        except (OSError, ValueError) as error:  # SSLError is an OSError
-            raise AddressError(
-                f"the TLS certificate {self.certificate} with the key {self.key} cannot be used: "
-                f"{error}"
-            ) from error
-        pair = (_pem(self.key), _pem(self.certificate))
-        if self.client_ca is None:
-            return grpc.ssl_server_credentials([pair])
-        try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(self.client_ca)
-        except (OSError, ValueError) as error:
-            raise AddressError(f"the client CA {self.client_ca} cannot be used: {error}") from error
-        return grpc.ssl_server_credentials(
-            [pair], root_certificates=_pem(self.client_ca), require_client_auth=True
-        )
-
-
-def _pem(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise AddressError(f"{path} cannot be read: {error.strerror}") from error
-
-
-def bind_tcp(
-    server: grpc.aio.Server, address: TcpAddress, tls: TlsFiles | None, insecure: bool
-) -> int:
-    """Bind a TCP port and give its number (of use when 0 was asked for).
-
-    Raises AddressError where it cannot be bound, and where neither TLS nor `insecure` is given:
-    process names and command lines are not for everyone on the network.
-    """
-    if tls is None and not insecure:
-        raise AddressError(
-            f"{address} would be open to the network: give a TLS certificate and key, or ask for "
-            "insecure"
-        )
-    try:
-        if tls is None:
-            port = server.add_insecure_port(address.target)
-        else:
-            port = server.add_secure_port(address.target, tls.credentials())
-    except RuntimeError as error:
-        raise AddressError(
-            f"{address} cannot be listened on: is the port taken, or the host not of this machine?"
-        ) from error
-    if not port:
-        raise AddressError(f"{address} cannot be listened on: is the port taken?")
-    return port
+    def address(self) -> UnixAddress:
+        """The address of the path. Raises AddressError where it can be none."""
+        text = os.fspath(self.path)
+        address = parse_address(text if text.startswith("unix:") else str(Path(text).absolute()))
+        assert isinstance(address, UnixAddress)
+        return address
 
 
 class UnixListener:
     """A Unix socket: `bind` before the server starts, `publish` after, `remove` at the end."""
 
-    def __init__(self, address: UnixAddress) -> None:
-        self.path = Path(address.path)
+    def __init__(self, wanted: UnixSocket) -> None:
+        self.address = wanted.address()
+        self.path = Path(self.address.path)
+        self._mode = wanted.mode
+        self._group = wanted.group
         self._private: Path | None = None
         self._inode: tuple[int, int] | None = None
         self._attempts = 0
@@ -139,13 +98,26 @@ class UnixListener:
         assert self._private is not None
         bound = self._private / "s"
         try:
-            bound.chmod(SOCKET_MODE)
+            self._let_in(bound)
             while not self._moved(bound):  # noqa: ASYNC110 - another process has no Event to set
                 await asyncio.sleep(_LOCK_SECONDS)
             self._private.rmdir()
         except OSError as error:
             raise self._unusable(error.strerror or str(error)) from error
         self._private = None
+
+    def _let_in(self, bound: Path) -> None:
+        """Give the socket its group, then its mode: in between nobody can reach it."""
+        if self._group is not None:
+            try:
+                group = int(self._group) if self._group.isdecimal() else _gid(self._group)
+                os.chown(bound, -1, group)
+            except PermissionError as error:
+                raise self._unusable(
+                    f"it cannot be given to the group {self._group}: {error.strerror}; only root, "
+                    "or a member of that group, can do so"
+                ) from error
+        bound.chmod(self._mode)
 
     def _moved(self, bound: Path) -> bool:
         """Look, and move the socket to its path, as one step; False while another one does so."""
@@ -159,6 +131,10 @@ class UnixListener:
             bound.rename(self.path)
             self._inode = (status.st_dev, status.st_ino)
         return True
+
+    def caller(self, peer: str) -> Caller:
+        """Whose call it is: to gRPC all who use this socket have the same, empty, name."""
+        return Caller(f"{self.address}{peer.removeprefix('unix:')}")
 
     def remove(self) -> None:
         """Remove the socket if it is still ours, and what `bind` made."""
@@ -207,6 +183,15 @@ class UnixListener:
 
     def _unusable(self, why: str) -> AddressError:
         return AddressError(f"{self.path} cannot be listened on: {why}")
+
+
+def _gid(name: str) -> int:
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise AddressError(
+            f"there is no group {name!r} on this host: name one that is, or its number"
+        ) from None
 
 
 @contextlib.contextmanager

@@ -1,4 +1,9 @@
-"""The gRPC server: one service, its health and its reflection, on a Unix socket and perhaps TCP."""
+"""The gRPC server: one service, its health and its reflection, at every address that was asked for.
+
+Each address has a gRPC server of its own, for gRPC does not say at which one a call came in, and
+what a caller may do hangs on that: only those who use the socket that is for workers, or who show
+a certificate over TCP, may say who a container is and how it ended.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +11,23 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
-from typing import cast
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
 
 import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
-from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]
+from grpc_reflection.v1alpha import (  # type: ignore[import-untyped]
+    reflection,
+    reflection_pb2,
+)
 
 from oomwatch.address import DEFAULT_SOCKET, TcpAddress, UnixAddress, parse_address
 from oomwatch.errors import AddressError, CursorError
 from oomwatch.rpc import health
-from oomwatch.rpc.listening import TlsFiles, UnixListener, bind_tcp
+from oomwatch.rpc.limits import Admission, Caller, Limits
+from oomwatch.rpc.listening import UnixListener, UnixSocket
 from oomwatch.rpc.refusals import (
     GOING_AWAY,
     Context,
@@ -26,11 +35,13 @@ from oomwatch.rpc.refusals import (
     abort_cursor,
     invalid,
 )
-from oomwatch.rpc.service import SERVICE, Backend, Service
-from oomwatch.rpc.streams import BOOKMARK_SECONDS, Limits, Streams
+from oomwatch.rpc.service import CHANGING, SERVICE, Backend, Service
+from oomwatch.rpc.streams import BOOKMARK_SECONDS, Streams
+from oomwatch.rpc.tcp import Plaintext, TcpListener
+from oomwatch.rpc.tls import Certificates, TlsFiles
 from oomwatch.subscriptions import SubscriptionClosed
 
-__all__ = ["Backend", "Limits", "RpcServer", "TlsFiles"]
+__all__ = ["Backend", "Limits", "Plaintext", "RpcServer", "TlsFiles", "UnixSocket"]
 
 Unary = Callable[[bytes], Awaitable[bytes]]
 Streaming = Callable[[bytes, Context], Awaitable[None]]
@@ -41,40 +52,99 @@ STOP_SECONDS = 0.25
 """How long calls that are under way may take to end once the server stops."""
 
 _KEEPALIVE_MILLISECONDS = 60_000
+_HANDSHAKE_MILLISECONDS = 30_000
+_NOT_HERE = (
+    "is for the worker that runs the containers: call it at the daemon's own socket (--socket), or "
+    "over TCP with a client certificate (--tls-client-ca); here one may read"
+)
+
+
+class Listener(Protocol):
+    """An address to listen at."""
+
+    @property
+    def address(self) -> UnixAddress | TcpAddress:
+        """The address, for the log and for errors."""
+
+    def bind(self, server: grpc.aio.Server) -> None:
+        """Take the address. Raises AddressError."""
+
+    async def publish(self) -> None:
+        """Let clients in, now that the server answers. Raises AddressError."""
+
+    def remove(self) -> None:
+        """Give back what was taken."""
+
+    def caller(self, peer: str) -> Caller:
+        """Whose call it is, by gRPC's name for the peer."""
+
+
+@dataclass(slots=True)
+class _Door:
+    """One address, and whether those who come in there may change anything."""
+
+    listener: Listener
+    may_change: bool
+    server: grpc.aio.Server | None = None
 
 
 class RpcServer:
     """Serves a backend over gRPC, from `start` to `stop`, on the running loop.
 
-    `socket` is the Unix socket's path, `None` for none; `listen` is HOST:PORT for TCP as well (port
-    0 takes a free one, see `port`), and then needs `tls`, or `insecure` to do without. Every
-    `bookmark_seconds` each stream is sent its bookmark.
+    `socket` is the Unix socket's path (or a UnixSocket, with its mode and group), `None` for none;
+    `read_only_socket` another one, whose users may not register or finalize containers. `listen` is
+    HOST:PORT for TCP as well (port 0 takes a free one, see `port`), and then needs `tls`, or
+    `insecure` to do without. Every `bookmark_seconds` each stream is sent its bookmark.
     """
 
     def __init__(
         self,
         backend: Backend,
         *,
-        socket: str | os.PathLike[str] | None = DEFAULT_SOCKET,
+        socket: str | os.PathLike[str] | UnixSocket | None = DEFAULT_SOCKET,
+        read_only_socket: str | os.PathLike[str] | UnixSocket | None = None,
         listen: str | None = None,
         tls: TlsFiles | None = None,
-        insecure: bool = False,
+        insecure: bool | Plaintext = False,
         limits: Limits | None = None,
         bookmark_seconds: float = BOOKMARK_SECONDS,
     ) -> None:
-        limits = limits or Limits()
-        self.port: int | None = None
-        self._limits = limits
-        self._tls, self._insecure = tls, insecure
-        self._unix = None if socket is None else UnixListener(_socket_address(socket))
-        self._tcp = None if listen is None else _tcp_address(listen)
-        if self._unix is None and self._tcp is None:
+        self._limits = limits or Limits()
+        self._certificates: Certificates | None = None
+        self._tcp: TcpListener | None = None
+        self._doors: list[_Door] = []
+        for path, may_change in ((socket, True), (read_only_socket, False)):
+            if path is not None:
+                wanted = path if isinstance(path, UnixSocket) else UnixSocket(path)
+                self._doors.append(_Door(UnixListener(wanted), may_change))
+        if listen is not None:
+            address = _tcp_address(listen)
+            self._certificates = None if tls is None else Certificates(tls)
+            self._tcp = TcpListener(address, self._certificates, Plaintext(int(insecure)))
+            known = tls is not None and tls.client_ca is not None
+            self._doors.append(_Door(self._tcp, may_change=known))
+        if not self._doors:
             raise AddressError("nowhere to listen: give a Unix socket's path, or HOST:PORT")
-        self._streams = Streams(lambda: backend.journal.id, limits, bookmark_seconds)
-        self._service = Service(backend, self._streams)
+        self._admission = Admission(self._limits)
+        self._streams = Streams(lambda: backend.journal.id, self._admission, bookmark_seconds)
+        self._service = Service(backend, self._streams, self._admission)
         backend.subscriptions.prepare = self._streams.prepare
         self._health = health.Health(("", SERVICE))
-        self._server: grpc.aio.Server | None = None
+        self._described = reflection.aio.ReflectionServicer(
+            (SERVICE, health.SERVICE, reflection.SERVICE_NAME)
+        )
+
+    @property
+    def port(self) -> int | None:
+        """The TCP port that is listened on, once started; `None` without TCP."""
+        return None if self._tcp is None else self._tcp.port
+
+    def reload(self) -> None:
+        """Read the TLS files again, for new connections; those that are open go on as they are."""
+        if self._certificates is None:
+            _log.info("there are no TLS files to read again")
+        else:
+            self._certificates.reload()
 
     def set_serving(self, serving: bool) -> None:
         """Say whether the daemon keeps its promises; grpc.health.v1 answers so from now on."""
@@ -91,36 +161,32 @@ class RpcServer:
         Raises AddressError, which names the address and says what to do, and then leaves nothing
         behind.
         """
-        server = grpc.aio.server(options=self._options())
-        server.add_generic_rpc_handlers(self._handlers())
-        reflection.enable_server_reflection(
-            (SERVICE, health.SERVICE, reflection.SERVICE_NAME), server
-        )
-        self._server = server
         try:
-            if self._unix is not None:
-                self._unix.bind(server)
-            if self._tcp is not None:
-                self.port = bind_tcp(server, self._tcp, self._tls, self._insecure)
-            await server.start()
-            if self._unix is not None:
-                await self._unix.publish()
+            for door in self._doors:
+                door.server = server = grpc.aio.server(options=self._options(door))
+                server.add_generic_rpc_handlers(self._handlers(door))
+                door.listener.bind(server)
+            for door in self._doors:
+                if door.server is not None:
+                    await door.server.start()
+                await door.listener.publish()
         except BaseException:
             await self.stop()
             raise
-        for address in (self._unix and self._unix.path, self._tcp):
-            if address is not None:
-                _log.info("listening on %s", address)
+        for door in self._doors:
+            reading = "" if door.may_change else ", for reading alone"
+            _log.info("listening on %s%s", door.listener.address, reading)
 
     async def stop(self) -> None:
-        """End every stream with UNAVAILABLE, remove the socket and stop; all within a second."""
-        server, self._server = self._server, None
-        if self._unix is not None:
-            self._unix.remove()
+        """End every stream with UNAVAILABLE, remove the sockets and stop; all within a second."""
+        for door in self._doors:
+            door.listener.remove()
         self._health.set_serving(False)
         self._streams.end()
-        if server is not None:
-            await server.stop(STOP_SECONDS)
+        servers = [door.server for door in self._doors if door.server is not None]
+        for door in self._doors:
+            door.server = None
+        await asyncio.gather(*(server.stop(STOP_SECONDS) for server in servers))
 
     async def __aenter__(self) -> RpcServer:
         await self.start()
@@ -129,38 +195,43 @@ class RpcServer:
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
 
-    def _options(self) -> list[tuple[str, int]]:
-        options = [
-            ("grpc.max_receive_message_length", self._limits.request_bytes),
-            ("grpc.max_concurrent_streams", self._limits.concurrent_calls),
-            # Else a second daemon could bind the same TCP port, and share out the clients.
-            ("grpc.so_reuseport", 0),
-        ]
-        if self._tcp is not None:
-            # Over TCP, unlike a Unix socket, a machine that vanished says no goodbye.
-            options.append(("grpc.keepalive_time_ms", _KEEPALIVE_MILLISECONDS))
+    def _options(self, door: _Door) -> list[tuple[str, int]]:
+        options = self._limits.server_options()
+        if door.listener is self._tcp:
+            options += [
+                # Else a second daemon could bind the same TCP port, and share out the clients.
+                ("grpc.so_reuseport", 0),
+                # Over TCP, unlike a Unix socket, a machine that vanished says no goodbye.
+                ("grpc.keepalive_time_ms", _KEEPALIVE_MILLISECONDS),
+                # Who connects and then says nothing holds a place no longer than this.
+                ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MILLISECONDS),
+            ]
         return options
 
-    def _handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
+    def _handlers(self, door: _Door) -> tuple[grpc.GenericRpcHandler, ...]:
         service = self._service
-        ours = {
-            "Subscribe": self._streaming("Subscribe", service.subscribe),
-            "ListEvents": self._unary("ListEvents", service.list_events),
-            "GetEvent": self._unary("GetEvent", service.get_event),
-            "WatchContainer": self._unary("WatchContainer", service.watch_container),
-            "FinalizeContainer": self._unary("FinalizeContainer", service.finalize_container),
-            "UnwatchContainer": self._unary("UnwatchContainer", service.unwatch_container),
-            "ListContainers": self._unary("ListContainers", service.list_containers),
-            "GetContainer": self._unary("GetContainer", service.get_container),
-            "GetStatus": self._unary("GetStatus", service.get_status),
+        calls: dict[str, Unary] = {
+            "ListEvents": service.list_events,
+            "GetEvent": service.get_event,
+            "WatchContainer": service.watch_container,
+            "FinalizeContainer": service.finalize_container,
+            "UnwatchContainer": service.unwatch_container,
+            "ListContainers": service.list_containers,
+            "GetContainer": service.get_container,
+            "GetStatus": service.get_status,
         }
+        ours = {name: self._unary(name, call, door) for name, call in calls.items()}
+        ours["Subscribe"] = self._streaming("Subscribe", service.subscribe, door)
         checks = {
-            "Check": self._unary("Check", self._check),
-            "Watch": self._streaming("Watch", self._watch),
+            "Check": self._unary("Check", self._check, door),
+            "Watch": self._streaming("Watch", self._health.watch, door),
         }
         return (
             grpc.method_handlers_generic_handler(SERVICE, ours),
             grpc.method_handlers_generic_handler(health.SERVICE, checks),
+            grpc.method_handlers_generic_handler(
+                reflection.SERVICE_NAME, {"ServerReflectionInfo": self._reflecting(door)}
+            ),
         )
 
     async def _check(self, request: bytes) -> bytes:
@@ -171,24 +242,44 @@ class RpcServer:
             )
         return answer
 
-    async def _watch(self, request: bytes, context: Context) -> None:
-        with self._streams.admitted(context):
-            await self._health.watch(request, context)
-
-    def _unary(self, name: str, call: Unary) -> grpc.RpcMethodHandler[bytes, bytes]:
+    def _unary(self, name: str, call: Unary, door: _Door) -> grpc.RpcMethodHandler[bytes, bytes]:
         async def handle(request: bytes, context: Context) -> bytes:
             async with self._guarded(name, context):
+                if name in CHANGING and not door.may_change:
+                    raise RefusalError(grpc.StatusCode.PERMISSION_DENIED, f"{name} {_NOT_HERE}")
+                # A probe that is refused would have a daemon restarted for what others do.
+                if name != "Check":
+                    self._admission.call(door.listener.caller(context.peer()))
                 return await call(request)
             raise AssertionError("unreachable")
 
         return grpc.unary_unary_rpc_method_handler(cast(Callable[..., bytes], handle))
 
-    def _streaming(self, name: str, call: Streaming) -> grpc.RpcMethodHandler[bytes, bytes]:
+    def _streaming(
+        self, name: str, call: Streaming, door: _Door
+    ) -> grpc.RpcMethodHandler[bytes, bytes]:
         async def handle(request: bytes, context: Context) -> None:
             async with self._guarded(name, context):
-                await call(request, context)
+                with self._streams.admitted(door.listener.caller(context.peer())):
+                    await call(request, context)
 
         return grpc.unary_stream_rpc_method_handler(cast(Callable[..., bytes], handle))
+
+    def _reflecting(self, door: _Door) -> grpc.RpcMethodHandler[Any, Any]:
+        """Reflection by the package's own servicer, but counted as the stream that it is."""
+        name = "ServerReflectionInfo"
+
+        async def handle(requests: AsyncIterator[Any], context: Context) -> None:
+            async with self._guarded(name, context):
+                with self._streams.admitted(door.listener.caller(context.peer())):
+                    async for answer in self._described.ServerReflectionInfo(requests, context):
+                        await context.write(answer)
+
+        return grpc.stream_stream_rpc_method_handler(
+            cast(Callable[..., Iterator[Any]], handle),
+            request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+            response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+        )
 
     @contextlib.asynccontextmanager
     async def _guarded(self, name: str, context: Context) -> AsyncIterator[None]:
@@ -220,13 +311,6 @@ class RpcServer:
             await context.abort(
                 grpc.StatusCode.INTERNAL, f"{name} failed in the daemon: see its log"
             )
-
-
-def _socket_address(path: str | os.PathLike[str]) -> UnixAddress:
-    text = os.fspath(path)
-    address = parse_address(text if text.startswith("unix:") else str(Path(text).absolute()))
-    assert isinstance(address, UnixAddress)
-    return address
 
 
 def _tcp_address(text: str) -> TcpAddress:

@@ -12,6 +12,7 @@ import grpc
 from oomwatch.errors import JournalReset
 from oomwatch.journal import Journal
 from oomwatch.rpc import translator_node
+from oomwatch.rpc.limits import Admission
 from oomwatch.rpc.refusals import Context, RefusalError, invalid
 from oomwatch.rpc.requests import filter_from_message, start_from_message
 from oomwatch.rpc.streams import BYTES_A_MESSAGE, Streams
@@ -21,6 +22,9 @@ from oomwatch.status import CgroupReport, NodeStatus
 from oomwatch.subscriptions import Earliest, EventFilter, Latest, Subscriptions
 
 SERVICE = pb.DESCRIPTOR.services_by_name["OomWatchService"].full_name
+
+CHANGING = frozenset({"WatchContainer", "UnwatchContainer", "FinalizeContainer"})
+"""The calls that change what the daemon holds to be true, or writes down."""
 
 DEFAULT_PAGE = 100
 LARGEST_PAGE = 1000
@@ -54,9 +58,10 @@ class Backend(Protocol):
 class Service:
     """The calls, from the bytes of a request to the bytes of its answer."""
 
-    def __init__(self, backend: Backend, streams: Streams) -> None:
+    def __init__(self, backend: Backend, streams: Streams, admission: Admission) -> None:
         self._backend = backend
         self._streams = streams
+        self._admission = admission
 
     async def subscribe(self, request: bytes, context: Context) -> None:
         """Answer Subscribe: write messages until the client or the daemon has enough."""
@@ -66,7 +71,7 @@ class Service:
             event_filter = filter_from_message(message.filter)
         except ValueError as error:
             raise invalid(error) from error
-        with self._streams.admitted(context):
+        with self._admission.filtering(event_filter):
             newest = self._backend.journal.newest_revision
             with await self._backend.subscriptions.open(start, event_filter) as subscription:
                 await self._streams.send(subscription, context, newest)

@@ -15,15 +15,12 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-
-import grpc
 
 from oomwatch.events import Entry
-from oomwatch.rpc.refusals import Context, RefusalError
+from oomwatch.rpc.limits import Admission, Caller
+from oomwatch.rpc.refusals import Context
 from oomwatch.rpc.translator import bookmark, frame
 from oomwatch.subscriptions import Batch, Subscription
 
@@ -34,31 +31,15 @@ BYTES_A_MESSAGE = 1024 * 1024
 BOOKMARK_SECONDS = 30.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What one daemon bears.
-
-    `streams` are open at once, over all clients; `streams_a_peer` of one TCP connection (clients of
-    a Unix socket have no address to tell them apart). `concurrent_calls` is what gRPC lets one
-    connection have in flight: further ones wait. `request_bytes` is the largest request.
-    """
-
-    streams: int = 2048
-    streams_a_peer: int = 1024
-    concurrent_calls: int = 1100
-    request_bytes: int = 256 * 1024
-
-
 class Streams:
     """All open streams: counted, marked and ended together."""
 
     def __init__(
-        self, journal_id: Callable[[], str], limits: Limits, bookmark_seconds: float
+        self, journal_id: Callable[[], str], admission: Admission, bookmark_seconds: float
     ) -> None:
         self._journal_id = journal_id
-        self._limits = limits
+        self._admission = admission
         self._bookmark_seconds = bookmark_seconds
-        self._peers: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
         self._chunks: weakref.WeakKeyDictionary[Batch, tuple[bytes, ...]] = (
             weakref.WeakKeyDictionary()
@@ -72,25 +53,16 @@ class Streams:
         return len(self._tasks)
 
     @contextmanager
-    def admitted(self, context: Context) -> Iterator[None]:
+    def admitted(self, caller: Caller) -> Iterator[None]:
         """Count the calling task as a stream. Raises RefusalError where there are too many."""
-        peer = context.peer()
-        counted = not peer.startswith("unix")
-        if len(self._tasks) >= self._limits.streams:
-            raise _too_many(f"the daemon has {self._limits.streams} streams open, its most")
-        if counted and self._peers[peer] >= self._limits.streams_a_peer:
-            raise _too_many(f"{peer} has {self._limits.streams_a_peer} streams open, its most")
         task = asyncio.current_task()
         assert task is not None
-        self._tasks.add(task)
-        self._peers[peer] += 1
-        try:
-            yield
-        finally:
-            self._tasks.discard(task)
-            self._peers[peer] -= 1
-            if not self._peers[peer]:
-                del self._peers[peer]
+        with self._admission.stream(caller):
+            self._tasks.add(task)
+            try:
+                yield
+            finally:
+                self._tasks.discard(task)
 
     def prepare(self, entries: Sequence[Entry]) -> None:
         """Encode a few entries that streams are about to be given; only the latest are kept."""
@@ -153,9 +125,3 @@ def joined(frames: Iterator[bytes], bound: int = BYTES_A_MESSAGE) -> Iterator[by
         size += len(one)
     if message:
         yield b"".join(message)
-
-
-def _too_many(why: str) -> RefusalError:
-    return RefusalError(
-        grpc.StatusCode.RESOURCE_EXHAUSTED, f"{why}: close some, or come back later"
-    )

@@ -76,6 +76,11 @@ class EventFilter:
         """Whether the filter asks nothing."""
         return not self._tests
 
+    @property
+    def terms(self) -> int:
+        """How many terms it has: what holding an event against it costs."""
+        return sum(len(getattr(self, name)) for name in _TERMS)
+
     @classmethod
     def parse(cls, terms: Sequence[str]) -> EventFilter:
         """Make a filter of terms as typed: "container=ab12", "label=app=web", "kind=oom_kill".

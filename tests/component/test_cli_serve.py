@@ -169,6 +169,18 @@ def test_tail_goes_on_when_the_daemon_comes_back(served: Served) -> None:
         assert tail.wait(BOUND) == 143
 
 
+def test_sighup_ends_nothing(served: Served) -> None:
+    """It means "read the TLS files again" to every daemon, as a manager may send it to any."""
+    process = served.process
+    assert process is not None
+    process.send_signal(signal.SIGHUP)
+    assert served.run("list").returncode == 0
+    process.terminate()
+    _, words = process.communicate(timeout=BOUND)
+    assert process.returncode == 0
+    assert "no TLS files to read again" in words
+
+
 def test_ctrl_c_is_an_interruption(served: Served) -> None:
     process = served.process
     assert process is not None

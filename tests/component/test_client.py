@@ -253,12 +253,12 @@ async def test_a_refusal_keeps_the_daemons_sentence(tmp_path: Path) -> None:
     node = Node()
     server = RpcServer(node, socket=tmp_path / "s", limits=Limits(streams=1))
     async with server, AsyncClient(tmp_path / "s") as client:
+        with pytest.raises(ValueError, match="0 or more"):
+            await client.subscribe(LastN(-1)).next()
         await client.subscribe().next()
         with pytest.raises(RequestRefused, match="1 streams open, its most") as raised:
             await client.subscribe().next()
         assert raised.value.status == "RESOURCE_EXHAUSTED"
-        with pytest.raises(ValueError, match="0 or more"):
-            await client.subscribe(LastN(-1)).next()
     await node.close()
 
 

@@ -29,7 +29,7 @@ class OomWatchServiceStub:
     """OomWatchService tells of out-of-memory kills, and of what is watched to find them.
 
     It is served on the Unix socket /run/oomwatch/oomwatch.sock (mode 0660) unless told otherwise,
-    with grpc.health.v1 and reflection beside it.
+    with grpc.health.v1 and reflection beside it. There may be a second socket, for reading alone.
     """
 
     def __init__(self, channel):
@@ -89,7 +89,7 @@ class OomWatchServiceServicer:
     """OomWatchService tells of out-of-memory kills, and of what is watched to find them.
 
     It is served on the Unix socket /run/oomwatch/oomwatch.sock (mode 0660) unless told otherwise,
-    with grpc.health.v1 and reflection beside it.
+    with grpc.health.v1 and reflection beside it. There may be a second socket, for reading alone.
     """
 
     def Subscribe(self, request, context):
@@ -230,7 +230,7 @@ class OomWatchService:
     """OomWatchService tells of out-of-memory kills, and of what is watched to find them.
 
     It is served on the Unix socket /run/oomwatch/oomwatch.sock (mode 0660) unless told otherwise,
-    with grpc.health.v1 and reflection beside it.
+    with grpc.health.v1 and reflection beside it. There may be a second socket, for reading alone.
     """
 
     @staticmethod

@@ -1,0 +1,20 @@
+"""A backend for servers under test: a watcher on a tree of plain files."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from oomwatch.daemon import Config, Watcher
+from oomwatch.testing import FakeCgroupTree
+
+
+@pytest.fixture
+async def watcher(tmp_path: Path) -> AsyncIterator[Watcher]:
+    """Watches the cgroup /a of a tree of its own."""
+    tree = FakeCgroupTree(tmp_path / "cgroup")
+    tree.make("/a")
+    async with Watcher(Config(cgroup_root=tree.root, kernel_log=None)) as watching:
+        yield watching

@@ -1,0 +1,330 @@
+"""TCP with TLS as it is in the field: certificates are renewed, clients are old, keys lie open."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import shutil
+import socket
+import ssl
+import subprocess
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from oomwatch.client import AsyncClient, ClientTls
+from oomwatch.daemon import Watcher
+from oomwatch.errors import AddressError, DaemonUnavailable
+from oomwatch.rpc.server import Plaintext, RpcServer, TlsFiles
+
+BOUND = 30.0
+
+
+def openssl(*arguments: str, cwd: Path) -> None:
+    subprocess.run(["openssl", *arguments], cwd=cwd, check=True, capture_output=True)
+
+
+def make_authority(directory: Path) -> None:
+    directory.mkdir(exist_ok=True)
+    openssl(
+        "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+        "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=ca",
+        "-addext", "keyUsage=critical,keyCertSign", cwd=directory,
+    )  # fmt: skip
+
+
+def make_pair(directory: Path, name: str, serial: int) -> None:
+    (directory / "ext").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
+    openssl(
+        "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+        "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}", cwd=directory,
+    )  # fmt: skip
+    openssl(
+        "x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-set_serial",
+        str(serial), "-days", "2", "-extfile", "ext", "-out", f"{name}.pem", cwd=directory,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CA, the pairs first (serial 1), second (2) and client (3), and another CA's stranger."""
+    made = tmp_path_factory.mktemp("pem")
+    make_authority(made)
+    for serial, name in enumerate(("first", "second", "client"), start=1):
+        make_pair(made, name, serial)
+    make_authority(made / "other")
+    make_pair(made / "other", "stranger", 9)
+    return made
+
+
+@pytest.fixture
+def files(authority: Path, tmp_path: Path) -> TlsFiles:
+    """The first pair, where a server reads it."""
+    place = tmp_path / "tls"
+    place.mkdir()
+    shutil.copy(authority / "first.pem", place / "tls.crt")
+    shutil.copy(authority / "first.key", place / "tls.key")
+    return TlsFiles(place / "tls.crt", place / "tls.key")
+
+
+def serving(watcher: Watcher, files: TlsFiles) -> RpcServer:
+    return RpcServer(watcher, socket=None, listen="127.0.0.1:0", tls=files)
+
+
+def _handshake(port: int, version: ssl.TLSVersion | None) -> tuple[str | None, int]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    if version is not None:
+        # OpenSSL's own defaults would not let an old version be tried at all.
+        context.set_ciphers("ALL:@SECLEVEL=0")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            context.minimum_version = context.maximum_version = version
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=BOUND) as raw,
+        context.wrap_socket(raw) as secured,
+    ):
+        certificate = secured.getpeercert(binary_form=True)
+        assert certificate is not None
+        text = subprocess.run(
+            ["openssl", "x509", "-inform", "DER", "-noout", "-serial"],
+            input=certificate, check=True, capture_output=True,
+        ).stdout  # fmt: skip
+        return secured.version(), int(text.partition(b"=")[2], 16)
+
+
+async def handshake(
+    server: RpcServer, version: ssl.TLSVersion | None = None
+) -> tuple[str | None, int]:
+    """Shake hands as a client would: the version that is spoken, the certificate's serial."""
+    assert server.port is not None
+    return await asyncio.to_thread(_handshake, server.port, version)
+
+
+async def serial_becomes(server: RpcServer, serial: int) -> None:
+    async with asyncio.timeout(BOUND):
+        while (await handshake(server))[1] != serial:
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
+async def test_what_is_older_than_tls_1_2_is_refused(
+    watcher: Watcher,
+    files: TlsFiles,
+    version: ssl.TLSVersion,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    async with serving(watcher, files) as server:
+        with pytest.raises(OSError):  # noqa: PT011 - an SSLError or a reset: it just hangs up
+            await handshake(server, version)
+    # gRPC's own words, from the server's side: the client did ask, and that was why.
+    assert "UNSUPPORTED_PROTOCOL" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_tls_1_2_and_later_are_spoken(
+    watcher: Watcher, files: TlsFiles, version: ssl.TLSVersion
+) -> None:
+    async with serving(watcher, files) as server:
+        spoken, serial = await handshake(server, version)
+        assert spoken == version.name.replace("_", ".")
+        assert serial == 1
+
+
+async def test_a_plain_client_gets_no_answer(watcher: Watcher, files: TlsFiles) -> None:
+    async with (
+        serving(watcher, files) as server,
+        AsyncClient(f"127.0.0.1:{server.port}", insecure=True, timeout=2) as client,
+    ):
+        with pytest.raises(DaemonUnavailable):
+            await client.health()
+
+
+def copied(authority: Path, files: TlsFiles) -> None:
+    """As a person renews: each file is written in place."""
+    shutil.copy(authority / "second.pem", files.certificate)
+    shutil.copy(authority / "second.key", files.key)
+
+
+def renamed(authority: Path, files: TlsFiles) -> None:
+    """As certbot and most tools renew: each file is moved over the old one."""
+    for source, target in (("second.key", files.key), ("second.pem", files.certificate)):
+        beside = target.with_name(".new")
+        shutil.copy(authority / source, beside)
+        beside.rename(target)
+
+
+def swapped(authority: Path, files: TlsFiles) -> None:
+    """As the kubelet renews: ..data, which the names lead through, becomes another directory."""
+    place = files.certificate.parent
+    _projected(authority, place, "second", "..2026_2")
+    (place / "..data_tmp").symlink_to("..2026_2")
+    (place / "..data_tmp").rename(place / "..data")
+    shutil.rmtree(place / "..2026_1")
+
+
+def _projected(authority: Path, place: Path, name: str, directory: str) -> None:
+    (place / directory).mkdir()
+    shutil.copy(authority / f"{name}.pem", place / directory / "tls.crt")
+    shutil.copy(authority / f"{name}.key", place / directory / "tls.key")
+
+
+@pytest.mark.parametrize("renew", [copied, renamed, swapped])
+async def test_a_renewed_certificate_is_for_new_connections_and_streams_go_on(
+    watcher: Watcher,
+    files: TlsFiles,
+    authority: Path,
+    renew: Callable[[Path, TlsFiles], None],
+) -> None:
+    if renew is swapped:
+        place = files.certificate.parent
+        _projected(authority, place, "first", "..2026_1")
+        (place / "..data").symlink_to("..2026_1")
+        for path in files.paths():
+            path.unlink()
+            path.symlink_to(f"..data/{path.name}")
+    async with (
+        serving(watcher, files) as server,
+        AsyncClient(f"127.0.0.1:{server.port}", tls=ClientTls(ca=authority / "ca.pem")) as client,
+    ):
+        stream = client.subscribe()
+        await stream.next()
+        assert (await handshake(server))[1] == 1
+        renew(authority, files)
+        await serial_becomes(server, 2)
+        assert server.streams == 1
+        kill(watcher)
+        while not (batch := await stream.next()).entries:
+            pass
+        assert batch.entries[0].event.kind == "oom_kill"
+
+
+def kill(watcher: Watcher) -> None:
+    counters = watcher.config.cgroup_root / "a" / "memory.events.local"
+    counters.write_text(counters.read_text().replace("oom_kill 0", "oom_kill 1"))
+
+
+async def test_what_cannot_be_used_is_said_and_the_old_certificate_stays(
+    watcher: Watcher, files: TlsFiles, authority: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(watcher, files) as server:
+        shutil.copy(authority / "second.pem", files.certificate)  # and the key not yet
+        async with asyncio.timeout(BOUND):
+            while "read before" not in caplog.text:
+                await asyncio.sleep(0.02)
+        assert "cannot be used" in caplog.text
+        assert (await handshake(server))[1] == 1
+        files.certificate.unlink()
+        server.reload()
+        assert f"{files.certificate} cannot be read" in caplog.text
+        assert (await handshake(server))[1] == 1
+        copied(authority, files)
+        await serial_becomes(server, 2)
+
+
+async def test_asking_for_a_reload_reads_at_once(
+    watcher: Watcher, files: TlsFiles, authority: Path
+) -> None:
+    async with serving(watcher, files) as server:
+        copied(authority, files)
+        server.reload()
+        assert (await handshake(server))[1] == 2
+
+
+async def test_only_clients_of_the_ca_are_let_in_and_a_new_ca_counts_from_then_on(
+    watcher: Watcher, files: TlsFiles, authority: Path
+) -> None:
+    trusted = files.certificate.with_name("clients.pem")
+    shutil.copy(authority / "ca.pem", trusted)
+    mutual = TlsFiles(files.certificate, files.key, trusted)
+
+    def client(directory: Path, name: str) -> AsyncClient:
+        tls = ClientTls(
+            ca=authority / "ca.pem",
+            certificate=directory / f"{name}.pem",
+            key=directory / f"{name}.key",
+        )
+        return AsyncClient(f"127.0.0.1:{server.port}", tls=tls, timeout=5)
+
+    async with serving(watcher, mutual) as server:
+        async with client(authority, "client") as known:
+            assert await known.health() is True
+        async with client(authority / "other", "stranger") as stranger:
+            with pytest.raises(DaemonUnavailable):
+                await stranger.health()
+        nobody = ClientTls(ca=authority / "ca.pem")
+        async with AsyncClient(f"127.0.0.1:{server.port}", tls=nobody, timeout=5) as unnamed:
+            with pytest.raises(DaemonUnavailable):
+                await unnamed.health()
+        shutil.copy(authority / "other" / "ca.pem", trusted)
+        server.reload()
+        async with client(authority / "other", "stranger") as stranger:
+            assert await stranger.health() is True
+        async with client(authority, "client") as known:
+            with pytest.raises(DaemonUnavailable):
+                await known.health()
+
+
+@pytest.mark.parametrize(("mode", "said"), [(0o600, False), (0o640, False), (0o644, True)])
+async def test_a_key_that_lies_open_is_said_and_used(
+    watcher: Watcher,
+    files: TlsFiles,
+    mode: int,
+    said: bool,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    files.key.chmod(mode)
+    with caplog.at_level(logging.WARNING):
+        async with serving(watcher, files) as server:
+            assert (await handshake(server))[1] == 1
+    assert (f"mode {mode:04o}" in caplog.text) is said
+
+
+async def test_an_encrypted_key_is_refused_and_asks_nobody(
+    watcher: Watcher, files: TlsFiles, tmp_path: Path
+) -> None:
+    locked = tmp_path / "locked.key"
+    openssl(
+        "ec", "-in", str(files.key), "-aes128", "-passout", "pass:secret", "-out", str(locked),
+        cwd=tmp_path,
+    )  # fmt: skip
+    with pytest.raises(AddressError, match="cannot be used"):
+        serving(watcher, TlsFiles(files.certificate, locked))
+
+
+async def test_a_server_that_ended_follows_nothing_more(watcher: Watcher, files: TlsFiles) -> None:
+    def inotifies() -> int:
+        found = 0
+        for entry in Path("/proc/self/fd").iterdir():
+            with contextlib.suppress(OSError):
+                found += str(entry.readlink()) == "anon_inode:inotify"
+        return found
+
+    before = inotifies()
+    async with serving(watcher, files):
+        assert inotifies() == before + 1
+    assert inotifies() == before
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "localhost"])
+async def test_plain_text_is_for_the_loopback(watcher: Watcher, host: str) -> None:
+    async with RpcServer(watcher, socket=None, listen=f"{host}:0", insecure=True) as server:
+        assert server.port
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "[::]", "192.0.2.1", "no-such-host.invalid"])
+async def test_plain_text_elsewhere_is_for_those_who_said_so_twice(
+    watcher: Watcher, host: str
+) -> None:
+    with pytest.raises(AddressError, match="say --insecure twice"):
+        RpcServer(watcher, socket=None, listen=f"{host}:0", insecure=True)
+
+
+async def test_plain_text_anywhere_when_asked_for_twice(watcher: Watcher) -> None:
+    server = RpcServer(watcher, socket=None, listen="0.0.0.0:0", insecure=Plaintext.ANYWHERE)
+    async with server, AsyncClient(f"127.0.0.1:{server.port}", insecure=True) as client:
+        assert await client.health() is True
