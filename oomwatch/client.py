@@ -26,12 +26,16 @@ from grpc_health.v1 import health_pb2  # type: ignore[import-untyped]
 
 from oomwatch.address import DEFAULT_SOCKET
 from oomwatch.errors import RequestRefused
-from oomwatch.events import Entry
+from oomwatch.events import Container, Entry
 from oomwatch.rpc.channel import Answer, ClientTls, Connection
 from oomwatch.rpc.requests import filter_to_message, start_to_message
 from oomwatch.rpc.resuming import Bookmark, RemoteSubscription
 from oomwatch.rpc.translator import entry_from_message
-from oomwatch.rpc.translator_node import report_from_message, status_from_message
+from oomwatch.rpc.translator_node import (
+    container_to_message,
+    report_from_message,
+    status_from_message,
+)
 from oomwatch.rpc.v1 import oomwatch_pb2 as pb
 from oomwatch.status import CgroupReport, NodeStatus
 from oomwatch.subscriptions import Earliest, EventFilter, Latest, Start
@@ -137,9 +141,44 @@ class AsyncClient:
                 return
             request.page_token = page.next_page_token
 
-    async def get_container(self, cgroup: str) -> CgroupReport | None:
-        """Give one watched cgroup by its path, or `None` when there is none."""
-        request = pb.GetContainerRequest(cgroup=cgroup)
+    async def watch_container(
+        self,
+        container: Container,
+        *,
+        pid: int | None = None,
+        cgroup: str | None = None,
+        memory_limit_bytes: int | None = None,
+    ) -> CgroupReport:
+        """Tell the daemon who a cgroup is, as its container starts; see who follows it.
+
+        Give one of `pid` (as the daemon's /proc shows it) and `cgroup`. Twice is the same as once;
+        the same id elsewhere is a new life of it. Raises RequestRefused: NOT_FOUND where the
+        process or the cgroup is gone.
+        """
+        request = pb.WatchContainerRequest(container=container_to_message(container))
+        if pid is not None:
+            request.pid = pid
+        if cgroup is not None:
+            request.cgroup = cgroup
+        if memory_limit_bytes is not None:
+            request.memory_limit_bytes = memory_limit_bytes
+        answer = await self._connection.call("WatchContainer", request, pb.WatchContainerResponse)
+        return report_from_message(answer.container)
+
+    async def unwatch_container(self, container_id: str) -> bool:
+        """Have the daemon forget what `watch_container` told it; False where that was nothing."""
+        request = pb.UnwatchContainerRequest(container_id=container_id)
+        answer = await self._call_or_none("UnwatchContainer", request, pb.UnwatchContainerResponse)
+        return answer is not None
+
+    async def get_container(
+        self, cgroup: str | None = None, *, container_id: str | None = None
+    ) -> CgroupReport | None:
+        """Give one watched cgroup, or `None` when there is none.
+
+        By its path, or by the id of its container or a beginning of that which fits only one.
+        """
+        request = pb.GetContainerRequest(cgroup=cgroup, container_id=container_id)
         answer = await self._call_or_none("GetContainer", request, pb.GetContainerResponse)
         return None if answer is None else report_from_message(answer.container)
 
@@ -240,9 +279,30 @@ class Client:
         """Yield the watched cgroups at and below `prefix`, by path."""
         return self._iterate(self._client.list_containers(prefix))
 
-    def get_container(self, cgroup: str) -> CgroupReport | None:
-        """Give one watched cgroup by its path, or `None` when there is none."""
-        return self._run(lambda: self._client.get_container(cgroup))
+    def watch_container(
+        self,
+        container: Container,
+        *,
+        pid: int | None = None,
+        cgroup: str | None = None,
+        memory_limit_bytes: int | None = None,
+    ) -> CgroupReport:
+        """Tell the daemon who a cgroup is; see `AsyncClient.watch_container`."""
+        return self._run(
+            lambda: self._client.watch_container(
+                container, pid=pid, cgroup=cgroup, memory_limit_bytes=memory_limit_bytes
+            )
+        )
+
+    def unwatch_container(self, container_id: str) -> bool:
+        """Have the daemon forget what `watch_container` told it; False where that was nothing."""
+        return self._run(lambda: self._client.unwatch_container(container_id))
+
+    def get_container(
+        self, cgroup: str | None = None, *, container_id: str | None = None
+    ) -> CgroupReport | None:
+        """Give one watched cgroup, or `None`; see `AsyncClient.get_container`."""
+        return self._run(lambda: self._client.get_container(cgroup, container_id=container_id))
 
     def get_status(self) -> NodeStatus:
         """Give the daemon's status."""

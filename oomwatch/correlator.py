@@ -13,6 +13,7 @@ events: that transaction is what makes a crash lose nothing and double nothing.
 
 from __future__ import annotations
 
+from oomwatch.containers.registry import Containers
 from oomwatch.events import Cgroup, EvidenceGap
 from oomwatch.kills import SETTLE_SECONDS, OpenKills, Outcome
 from oomwatch.ledger import Ledger
@@ -22,6 +23,8 @@ from oomwatch.observations import (
     Audit,
     AuditReading,
     CgroupRemoved,
+    ContainerEnded,
+    ContainerSeen,
     CounterReading,
     EvidenceLost,
     LineageReading,
@@ -29,11 +32,13 @@ from oomwatch.observations import (
     Observation,
     Question,
     Recorded,
+    RuntimeOom,
     Sight,
     Surveyed,
     UsageReading,
     VictimNamed,
 )
+from oomwatch.ownership import Ownership
 from oomwatch.residual_kills import ResidualKills
 from oomwatch.residuals import Residuals
 
@@ -57,8 +62,11 @@ class Correlator:
         resumed: bool = False,
         counted: bool = True,
         settle_seconds: float = SETTLE_SECONDS,
+        containers: Containers | None = None,
     ) -> None:
         self.ledger = ledger
+        self.containers = containers or Containers()
+        self._ownership = Ownership(self.containers, settle_seconds)
         self._boot = boot_id[:8]
         self._resumed = resumed
         self._settle_seconds = settle_seconds
@@ -76,6 +84,7 @@ class Correlator:
         """Take in one observation."""
         outcome = Outcome()
         self._take(observation, now, outcome)
+        outcome.events = self._ownership.name(outcome.events, now)
         return outcome
 
     def expire(self, now: float) -> Outcome:
@@ -94,6 +103,8 @@ class Correlator:
         if self._strays_due is not None and self._strays_due <= now:
             self._strays_due = None
             self._kills.adopt(self._names.unclaimed(None), now)
+        outcome.events += self._ownership.expire(now)
+        outcome.events = self._ownership.name(outcome.events, now)
         return outcome
 
     def expect(self, witnesses: frozenset[str]) -> None:
@@ -109,6 +120,7 @@ class Correlator:
             self._residuals.deadline,
             self._unclaimed_due,
             self._strays_due,
+            self._ownership.deadline,
             self._logged.deadline if self._logged is not None else None,
         )
         return min((time for time in due if time is not None), default=None)
@@ -137,8 +149,15 @@ class Correlator:
                 self._named(observation, now, outcome)
             case Recorded():
                 self._kills.amendments.recorded(observation)
+                self._ownership.recorded(observation)
             case EvidenceLost():
                 outcome.events.append(self._lost(observation))
+            case ContainerSeen():
+                self._ownership.seen(observation, now)
+            case RuntimeOom():
+                self._ownership.runtime(observation, now)
+            case ContainerEnded():
+                pass
 
     # Counters
 
@@ -208,6 +227,7 @@ class Correlator:
         self._kills.close(cgroup, now, outcome)
         self._kills.forget(cgroup)
         self._residuals.removed(cgroup, observation.time)
+        self.containers.removed(cgroup.id, observation.time)
         self._revealed.pop(cgroup.id, None)
         self.ledger.forget(cgroup)
         if cgroup.parent is not None:
@@ -216,6 +236,7 @@ class Correlator:
     def _surveyed(self, observation: Surveyed, now: float, outcome: Outcome) -> None:
         self._root = observation.root
         self.ledger.forget_all_but(observation.cgroup_ids)
+        self.containers.only(observation.cgroup_ids, observation.time)
         outcome.questions.append(self._audit(observation.root))
 
     def audit_all(self, root: Cgroup) -> Question:

@@ -21,13 +21,15 @@ from typing import TYPE_CHECKING
 
 import oomwatch
 from oomwatch.cgroup.hierarchy import DEFAULT_ROOT
+from oomwatch.containers.registry import Containers
 from oomwatch.correlator import Correlator
 from oomwatch.errors import CgroupError, NoMemoryController
-from oomwatch.events import Entry, OomKill, SourceState
+from oomwatch.events import Container, Entry, OomKill, SourceState
 from oomwatch.journal import Journal, Retention
 from oomwatch.ledger import Ledger
 from oomwatch.observations import Recorded
 from oomwatch.pipeline import Pipeline
+from oomwatch.registration import Registration
 from oomwatch.sources import Source
 from oomwatch.sources.kernel_log import DEFAULT_KERNEL_LOG, KernelLog
 from oomwatch.sources.memory_events import MemoryEvents
@@ -96,8 +98,16 @@ class Watcher:
             Ledger(rows or ()),
             resumed=rows is not None,
             counted=self.memory_events is not None,
+            containers=Containers(self.journal.load_lives(self.boot_id)),
         )
         self.pipeline = Pipeline(self.correlator, self.journal, self.sources)
+        self.registration = Registration(
+            self.correlator.containers,
+            self.memory_events.hierarchy if self.memory_events is not None else None,
+            emit=self.pipeline.emit,
+            report=self._report,
+            states=lambda: [source.state() for source in self.sources],
+        )
         self.subscriptions = Subscriptions(self.journal)
         self.on_health: Callable[[bool], None] = lambda _: None
         self._start_time = 0
@@ -183,12 +193,45 @@ class Watcher:
         """Report cgroups at and below `prefix` by path, the first `limit` after `after_path`."""
         if self.memory_events is None:
             return []
-        return await self.memory_events.report(prefix, after_path, limit)
+        reports = await self.memory_events.report(prefix, after_path, limit)
+        return self.registration.named(reports)
 
     async def get_cgroup(self, path: str) -> CgroupReport | None:
         """Report one cgroup; `None` if there is none of that path."""
-        reports = await self.list_cgroups(path, "", 1)
-        return reports[0] if reports and reports[0].path == path else None
+        report = await self._report(path)
+        return self.registration.named([report])[0] if report is not None else None
+
+    async def get_cgroup_by_id(self, cgroup_id: int) -> CgroupReport | None:
+        """Report one cgroup by its inode; `None` if there is none."""
+        followed = self.memory_events
+        path = followed.path_of(cgroup_id) if followed is not None else None
+        return await self.get_cgroup(path) if path is not None else None
+
+    async def get_container(self, container_id: str) -> CgroupReport | None:
+        """Report the container whose id begins so; raises LookupError where several do."""
+        return await self.registration.get(container_id)
+
+    async def watch_container(
+        self,
+        container: Container,
+        *,
+        pid: int | None = None,
+        cgroup: str | None = None,
+        memory_limit_bytes: int | None = None,
+    ) -> CgroupReport:
+        """Register a worker's container; see `Registration.watch`."""
+        return await self.registration.watch(
+            container, pid=pid, cgroup=cgroup, memory_limit_bytes=memory_limit_bytes
+        )
+
+    def unwatch_container(self, container_id: str) -> bool:
+        """Forget a worker's word on a container; False where it gave none."""
+        return self.registration.unwatch(container_id)
+
+    async def _report(self, path: str) -> CgroupReport | None:
+        if self.memory_events is None:
+            return None
+        return await self.memory_events.report_one(path)
 
     def _committed(self, entries: tuple[Entry, ...]) -> None:
         self.subscriptions.published(entries)

@@ -5,7 +5,8 @@
     │   ├── NoCgroupRoot        the directory is missing, or is no directory
     │   ├── NoMemoryController  cgroup v1, or v2 without the memory controller
     │   ├── BadCgroupPath       a client's path that can be no cgroup's below the root
-    │   └── NoSuchCgroup        a client's path where no cgroup is (any more)
+    │   ├── NoSuchCgroup        no cgroup is (any more) where a client says, or in what is watched
+    │   └── NoSuchProcess       the process that a client names is gone
     ├── JournalError            the journal cannot be opened, read or written
     │   ├── JournalLocked       another daemon holds it
     │   └── JournalUnusable     corrupt, of a newer version, or its disk refuses
@@ -15,6 +16,7 @@
     │       └── CursorAhead     ... or to a lost copy of this one (oomwatch.subscriptions)
     ├── SubscriptionClosed      oomwatch is shutting down (oomwatch.subscriptions)
     ├── LayoutError             a pattern for container paths cannot be understood
+    ├── LimitReached            a client asks for more than it is given
     ├── AddressError            a socket cannot be listened on or understood
     ├── LogUnreadable           a log file cannot be opened or unpacked (oomwatch.cli)
     ├── DaemonUnavailable       no daemon answers, or it went away and did not come back
@@ -51,6 +53,14 @@ class BadCgroupPath(CgroupError):
 
 class NoSuchCgroup(CgroupError):
     """No cgroup is at the path that a client gave: it is gone, or never was."""
+
+
+class NoSuchProcess(CgroupError):
+    """The process that a client gave is gone."""
+
+
+class LimitReached(OomwatchError):
+    """A bound on what clients may hold is reached; the message names it, and the mend."""
 
 
 class JournalError(OomwatchError):

@@ -94,10 +94,11 @@ def _converters(name: str, declared: Any) -> tuple[Convert | None, Convert | Non
         write, read = _converters(name, get_args(declared)[0])
         return _list_writer(write), _tuple_reader(read)
     if get_origin(declared) is Mapping:
-        return dict, None
+        write, read = _converters(name, get_args(declared)[1])
+        return (dict, None) if write is None or read is None else _mapping(write, read)
     if is_dataclass(declared):
         assert isinstance(declared, type)
-        return _object_writer(declared), _object_reader(declared)
+        return object_writer(declared), object_reader(declared)
     if isinstance(declared, type) and issubclass(declared, StrEnum):
         return _enum_writer(declared), declared
     if _is_time(name):
@@ -121,13 +122,21 @@ def _tuple_reader(read: Convert | None) -> Convert:
     return lambda values: tuple([read(value) for value in values])
 
 
+def _mapping(write: Convert, read: Convert) -> tuple[Convert, Convert]:
+    return (
+        lambda values: {key: write(value) for key, value in values.items()},
+        lambda written: {key: read(value) for key, value in written.items()},
+    )
+
+
 def _in_order(names: list[str]) -> list[str]:
     first = [name for name in _FIRST if name in names]
     last = [name for name in _LAST if name in names]
     return first + [name for name in names if name not in first and name not in last] + last
 
 
-def _object_writer(declared: type[Any]) -> Convert:
+def object_writer(declared: type[Any]) -> Convert:
+    """Make what gives a dataclass of the vocabulary's as plain JSON values; unknown is absent."""
     hints = get_type_hints(declared)
     names = _in_order([field.name for field in fields(declared)])
     plan = [(name, _converters(name, hints[name])[0]) for name in names]
@@ -144,7 +153,8 @@ def _object_writer(declared: type[Any]) -> Convert:
     return write
 
 
-def _object_reader(declared: type[Any]) -> Convert:
+def object_reader(declared: type[Any]) -> Convert:
+    """Make what reads those values; it raises ValueError where a required one is missing."""
     hints = get_type_hints(declared)
     plan = {field.name: _converters(field.name, hints[field.name])[1] for field in fields(declared)}
     required = [
@@ -167,8 +177,8 @@ def _object_reader(declared: type[Any]) -> Convert:
     return read
 
 
-_WRITERS: dict[Kind, Convert] = {event.kind: _object_writer(event) for event in _EVENT_TYPES}
-_READERS: dict[str, Convert] = {event.kind.value: _object_reader(event) for event in _EVENT_TYPES}
+_WRITERS: dict[Kind, Convert] = {event.kind: object_writer(event) for event in _EVENT_TYPES}
+_READERS: dict[str, Convert] = {event.kind.value: object_reader(event) for event in _EVENT_TYPES}
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False).encode
 
 

@@ -179,6 +179,7 @@ class Surveyed:
 
     cgroup_ids: frozenset[int]
     root: Cgroup
+    time: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

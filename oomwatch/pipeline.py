@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
 
+from oomwatch.containers.lives import LivesChange
 from oomwatch.correlator import Correlator
 from oomwatch.events import Cgroup, Event
 from oomwatch.kills import Outcome
@@ -40,8 +41,8 @@ class Answerer(Protocol):
 class Sink(Protocol):
     """Where events go: the journal, or a list in a test."""
 
-    def append(self, events: Sequence[Event], change: LedgerChange) -> None:
-        """Take events and the ledger's change to be committed together; never blocks."""
+    def append(self, events: Sequence[Event], change: LedgerChange, lives: LivesChange) -> None:
+        """Take events and what changed with them, to be committed together; never blocks."""
         ...
 
 
@@ -94,8 +95,9 @@ class Pipeline:
             self._draining = False
             events, self._events = self._events, []
             change = self.correlator.ledger.take_changes()
-            if events or change:
-                self._sink.append(events, change)
+            lives = self.correlator.containers.take_changes()
+            if events or change or lives:
+                self._sink.append(events, change, lives)
             self._schedule()
 
     def _take(self, outcome: Outcome) -> None:

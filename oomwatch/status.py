@@ -44,14 +44,26 @@ class NodeStatus:
     journal: JournalStatus
 
 
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """One source as seen from one cgroup: its name and way ("memory_events by inotify").
+
+    `active` says that it follows this cgroup now; where it does not, `detail` says why.
+    """
+
+    name: str
+    active: bool = True
+    detail: str | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CgroupReport:
-    """One watched cgroup, as `oomwatch list` shows it.
+    """One watched cgroup, as `oomwatch list` shows it, and the container that it is, if it is one.
 
     `kills` is the kernel's own count for this cgroup (memory.events.local, `oom_kill`),
     `kills_below` that of it and everything below it, removed children included. Both are absent
-    where the cgroup has no memory controller or is gone. `witnesses` names the sources that follow
-    it, and how ("memory_events by inotify").
+    where the cgroup has no memory controller or is gone. `witnesses` are the sources that
+    follow it and those that cannot. `notes` are sentences on how it is watched.
     """
 
     path: str
@@ -59,5 +71,6 @@ class CgroupReport:
     kills: int | None = None
     kills_below: int | None = None
     memory: MemoryUsage | None = None
-    witnesses: tuple[str, ...] = ()
+    witnesses: tuple[Witness, ...] = ()
+    notes: tuple[str, ...] = ()
     container: Container | None = None

@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from oomwatch.containers.lives import LivesChange
 from oomwatch.events import Event, EvidenceGap, OomKill, SourceState
 from oomwatch.ledger import LedgerChange
 from oomwatch.observations import Observation, Question
@@ -129,8 +130,8 @@ class MemorySink:
         self.events: list[Event] = []
         self.changes: list[LedgerChange] = []
 
-    def append(self, events: Sequence[Event], change: LedgerChange) -> None:
-        """Take events and the ledger's change."""
+    def append(self, events: Sequence[Event], change: LedgerChange, lives: LivesChange) -> None:
+        """Take events and what changed with them."""
         self.events += events
         self.changes.append(change)
 

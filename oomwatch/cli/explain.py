@@ -8,6 +8,7 @@ from typing import assert_never
 from oomwatch.cli.table import candidates
 from oomwatch.cli.terminal import escape
 from oomwatch.cli.times import human_bytes, human_duration, local_time, local_zone
+from oomwatch.cli.whose import told
 from oomwatch.events import (
     Constraint,
     Container,
@@ -59,6 +60,8 @@ def _headline(event: Event) -> str:
         case OomKill():
             if event.kill_count is None:
                 return "more is known about a kill."
+            if event.container is not None:
+                return f"{told(event, event.container)}."
             times = "once" if event.kill_count == 1 else f"{event.kill_count} times"
             return f"the kernel's OOM killer killed {times}."
         case ContainerExit():

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from oomwatch.cli.cgroup_names import CgroupNames
-from oomwatch.cli.table import SCOPE_WORDS, UNKNOWN, Cell, Column, line, whole_table
+from oomwatch.cli.table import UNKNOWN, Cell, Column, line, whole_table
 from oomwatch.cli.terminal import Paint, escape
 from oomwatch.cli.times import human_bytes, local_time
+from oomwatch.cli.whose import scope_word
 from oomwatch.events import OomKill, Victim
 from oomwatch.kernel_log.episodes import Told
 
@@ -49,7 +50,7 @@ class KillTable:
             [
                 (_time(event), None),
                 (str(event.kill_count), self._paint.red),
-                (SCOPE_WORDS[event.scope], None),
+                (scope_word(event), None),
                 (human_bytes(limit), None),
                 (human_bytes(_rss(event.victims[0])), None),
                 (_victims(event.victims), None),

@@ -13,6 +13,7 @@ from typing import assert_never
 from oomwatch.cli.cgroup_names import CgroupNames
 from oomwatch.cli.terminal import Paint, escape, pad, width
 from oomwatch.cli.times import human_bytes, human_duration, local_time
+from oomwatch.cli.whose import label, scope_word
 from oomwatch.events import (
     Confidence,
     Container,
@@ -21,20 +22,11 @@ from oomwatch.events import (
     EvidenceGap,
     MemoryPressure,
     OomKill,
-    Scope,
     Victim,
 )
 from oomwatch.status import CgroupReport
 
 UNKNOWN = "-"
-
-SCOPE_WORDS = {
-    Scope.CONTAINER_LIMIT: "own",
-    Scope.ANCESTOR_LIMIT: "ancestor",
-    Scope.DESCENDANT: "nested",
-    Scope.NODE: "node",
-    Scope.UNKNOWN: "unknown",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +82,7 @@ class EventTable:
         match event:
             case OomKill():
                 kills = UNKNOWN if event.kill_count is None else str(event.kill_count)
-                scope = SCOPE_WORDS[event.scope]
+                scope = scope_word(event)
                 if event.memory is not None:
                     limit = human_bytes(event.memory.limit_bytes)
                     peak = human_bytes(event.memory.peak_bytes)
@@ -148,12 +140,8 @@ class EventTable:
     def _with_container(self, where: str, container: Container | None) -> str:
         if container is None:
             return where
-        pod = container.pod
-        name = container.name
-        if pod is not None and pod.name is not None:
-            in_pod = f"{pod.namespace}/{pod.name}" if pod.namespace else pod.name
-            name = f"{in_pod}/{name}" if name else in_pod
-        return f"{where} [{escape(name)}]" if name else where
+        whose = label(container)
+        return f"{where} [{whose}]" if whose else where
 
     def _exit(self, event: ContainerExit) -> str:
         if event.exit_code is not None:
@@ -211,8 +199,8 @@ def cgroup_table(reports: Sequence[CgroupReport], paint: Paint) -> list[str]:
     for report in reports:
         memory = report.memory
         where = escape(names.short(report.path))
-        if report.container is not None and report.container.name is not None:
-            where += f" [{escape(report.container.name)}]"
+        if report.container is not None and (whose := label(report.container)):
+            where += f" [{whose}]"
         kills = UNKNOWN if report.kills is None else str(report.kills)
         rows.append(
             [
@@ -221,7 +209,7 @@ def cgroup_table(reports: Sequence[CgroupReport], paint: Paint) -> list[str]:
                 (human_bytes(memory.limit_bytes if memory else None), None),
                 (human_bytes(memory.peak_bytes if memory else None), None),
                 (human_bytes(memory.current_bytes if memory else None), None),
-                (escape(", ".join(report.witnesses)) or UNKNOWN, None),
+                (escape(", ".join(w.name for w in report.witnesses if w.active)) or UNKNOWN, None),
                 (where, None),
             ]
         )

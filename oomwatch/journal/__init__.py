@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+from oomwatch.containers.lives import Life, LivesChange
 from oomwatch.errors import JournalError
 from oomwatch.events import Entry, Event
 from oomwatch.journal.files import StateDirectory, unusable
@@ -102,6 +103,13 @@ class Journal:
         """
         return self._store.load_ledger(boot_id)
 
+    def load_lives(self, boot_id: str) -> Sequence[Life]:
+        """The lives of containers in this boot, those that ended lately included. Blocks.
+
+        Raises JournalUnusable where they cannot be read.
+        """
+        return self._store.load_lives(boot_id)
+
     def start(
         self,
         boot_id: str,
@@ -141,15 +149,19 @@ class Journal:
             reports,
         )
 
-    def append(self, events: Sequence[Event], change: LedgerChange) -> None:
-        """Queue events and what they change in the ledger, to be written as one. Never blocks.
+    def append(
+        self, events: Sequence[Event], change: LedgerChange, lives: LivesChange | None = None
+    ) -> None:
+        """Queue events, what they change in the ledger, and what was learned of containers' lives.
+
+        They are written as one. Never blocks.
 
         Raises JournalError before `start` and after `close`.
         """
         if self._writer is None or self._closed:
             state = "closed" if self._closed else "not started"
             raise JournalError(f"journal {self._store.name} is {state}: nothing can be appended")
-        append = Append(tuple(events), change)
+        append = Append(tuple(events), change, lives or LivesChange())
         self._appended += 1
         self._pending_events += len(append.events)
         self._writer.append(append)

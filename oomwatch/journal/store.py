@@ -19,10 +19,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from oomwatch.containers.lives import Life, LivesChange
 from oomwatch.errors import HistoryCompacted, JournalError
 from oomwatch.event_json import event_loads
 from oomwatch.events import Entry
 from oomwatch.journal.files import StateDirectory, damaged, is_full, unusable
+from oomwatch.journal.lives import read_lives, write_lives
 from oomwatch.journal.schema import connect, prepare, read_meta, read_sequence
 from oomwatch.ledger import LedgerChange, LedgerRow
 
@@ -97,8 +99,9 @@ class Store:
         events: Sequence[EncodedEvent],
         changes: Sequence[LedgerChange],
         syncing: Callable[[], None] = lambda: None,
+        lives: Sequence[LivesChange] = (),
     ) -> int:
-        """Write events and ledger as one transaction, and return the first event's revision.
+        """Write events, ledger and lives as one transaction, and return the first event's revision.
 
         `syncing` is called when nothing is left but to wait for the disk.
         Raises sqlite3.Error or OSError; then nothing was written, unless `landed` says otherwise.
@@ -106,13 +109,14 @@ class Store:
         first = self.newest + 1
         rows, removed = _coalesced(changes)
         mark = self._marked_boot != boot_id
-        if not (events or rows or removed or mark):
+        if not (events or rows or removed or mark or any(lives)):
             return first
         self._check_in_place()
         with self._transaction() as connection:
             if mark:
                 connection.execute("DELETE FROM ledger WHERE boot_id != ?", (boot_id,))
                 connection.execute("DELETE FROM boots WHERE boot_id != ?", (boot_id,))
+                connection.execute("DELETE FROM lives WHERE boot_id != ?", (boot_id,))
                 connection.execute("INSERT OR IGNORE INTO boots VALUES (?)", (boot_id,))
             if events:
                 connection.executemany(
@@ -132,6 +136,7 @@ class Store:
                     "DELETE FROM ledger WHERE boot_id = ? AND cgroup_id = ?",
                     [(boot_id, _signed(cgroup_id)) for cgroup_id in removed],
                 )
+            write_lives(connection, boot_id, lives)
             syncing()
         self._marked_boot = boot_id
         self.newest = first + len(events) - 1
@@ -216,6 +221,11 @@ class Store:
             LedgerRow(_unsigned(cgroup_id), _unsigned(counter_id), *counts)
             for cgroup_id, counter_id, *counts in rows
         )
+
+    def load_lives(self, boot_id: str) -> Sequence[Life]:
+        """The lives of containers in this boot, those that ended lately included."""
+        with self._reading() as connection:
+            return read_lives(connection, boot_id)
 
     def read(self, after: int, through: int, limit: int) -> list[Entry]:
         """Entries after a revision, up to and including another, oldest first.

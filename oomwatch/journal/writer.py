@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from oomwatch.containers.lives import LivesChange
 from oomwatch.errors import JournalUnusable
 from oomwatch.event_json import event_dumps
 from oomwatch.events import Entry, Event
@@ -76,6 +77,7 @@ class Append:
 
     events: tuple[Event, ...]
     change: LedgerChange
+    lives: LivesChange
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +222,7 @@ class Writer:
             encoded,
             [append.change for append in appends],
             lambda: self._tell_ahead(commit.entries),
+            [append.lives for append in appends],
         )
         self._in_doubt = None
         return commit

@@ -35,6 +35,18 @@ def invalid(error: ValueError | str) -> RefusalError:
     return RefusalError(grpc.StatusCode.INVALID_ARGUMENT, str(error))
 
 
+def not_found(sentence: str) -> RefusalError:
+    """Something that is asked for by name, and is not there."""
+    return RefusalError(grpc.StatusCode.NOT_FOUND, sentence)
+
+
+def unimplemented(what: str, instead: str) -> RefusalError:
+    """A call that a later version will answer."""
+    return RefusalError(
+        grpc.StatusCode.UNIMPLEMENTED, f"{what} is not answered by this version yet: {instead}"
+    )
+
+
 async def abort_cursor(context: Context, error: CursorError) -> Never:
     """End a call with OUT_OF_RANGE, and an ErrorInfo that says what is left to read."""
     info = error_details_pb2.ErrorInfo(domain=ERROR_DOMAIN)

@@ -26,6 +26,7 @@ from grpc_reflection.v1alpha import (  # type: ignore[import-untyped]
 from oomwatch.address import DEFAULT_SOCKET, TcpAddress, UnixAddress, parse_address
 from oomwatch.errors import AddressError, CursorError
 from oomwatch.rpc import health
+from oomwatch.rpc.container_calls import ContainerBackend, ContainerCalls
 from oomwatch.rpc.limits import Admission, Caller, Limits
 from oomwatch.rpc.listening import UnixListener, UnixSocket
 from oomwatch.rpc.refusals import (
@@ -35,11 +36,16 @@ from oomwatch.rpc.refusals import (
     abort_cursor,
     invalid,
 )
-from oomwatch.rpc.service import CHANGING, SERVICE, Backend, Service
+from oomwatch.rpc.service import CHANGING, SERVICE, HistoryBackend, Service
 from oomwatch.rpc.streams import BOOKMARK_SECONDS, Streams
 from oomwatch.rpc.tcp import Plaintext, TcpListener
 from oomwatch.rpc.tls import Certificates, TlsFiles
 from oomwatch.subscriptions import SubscriptionClosed
+
+
+class Backend(HistoryBackend, ContainerBackend, Protocol):
+    """What a server tells of; `oomwatch.daemon.Watcher` is one."""
+
 
 __all__ = ["Backend", "Limits", "Plaintext", "RpcServer", "TlsFiles", "UnixSocket"]
 
@@ -128,6 +134,7 @@ class RpcServer:
         self._admission = Admission(self._limits)
         self._streams = Streams(lambda: backend.journal.id, self._admission, bookmark_seconds)
         self._service = Service(backend, self._streams, self._admission)
+        self._containers = ContainerCalls(backend)
         backend.subscriptions.prepare = self._streams.prepare
         self._health = health.Health(("", SERVICE))
         self._described = reflection.aio.ReflectionServicer(
@@ -209,15 +216,15 @@ class RpcServer:
         return options
 
     def _handlers(self, door: _Door) -> tuple[grpc.GenericRpcHandler, ...]:
-        service = self._service
+        service, containers = self._service, self._containers
         calls: dict[str, Unary] = {
             "ListEvents": service.list_events,
             "GetEvent": service.get_event,
-            "WatchContainer": service.watch_container,
-            "FinalizeContainer": service.finalize_container,
-            "UnwatchContainer": service.unwatch_container,
-            "ListContainers": service.list_containers,
-            "GetContainer": service.get_container,
+            "WatchContainer": containers.watch,
+            "FinalizeContainer": containers.finalize,
+            "UnwatchContainer": containers.unwatch,
+            "ListContainers": containers.list,
+            "GetContainer": containers.get,
             "GetStatus": service.get_status,
         }
         ours = {name: self._unary(name, call, door) for name, call in calls.items()}

@@ -1,24 +1,20 @@
-"""OomWatchService: what each call answers, from the backend's journal, streams and cgroups."""
+"""OomWatchService: what each call answers, from the backend's journal and streams."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
-from typing import Any, Protocol
-
-import grpc
+from typing import Protocol
 
 from oomwatch.errors import JournalReset
 from oomwatch.journal import Journal
 from oomwatch.rpc import translator_node
 from oomwatch.rpc.limits import Admission
-from oomwatch.rpc.refusals import Context, RefusalError, invalid
+from oomwatch.rpc.paging import page_size, page_token, token_parts
+from oomwatch.rpc.refusals import Context, invalid, not_found
 from oomwatch.rpc.requests import filter_from_message, start_from_message
 from oomwatch.rpc.streams import BYTES_A_MESSAGE, Streams
 from oomwatch.rpc.translator import entry_to_message, frame
 from oomwatch.rpc.v1 import oomwatch_pb2 as pb
-from oomwatch.status import CgroupReport, NodeStatus
+from oomwatch.status import NodeStatus
 from oomwatch.subscriptions import Earliest, EventFilter, Latest, Subscriptions
 
 SERVICE = pb.DESCRIPTOR.services_by_name["OomWatchService"].full_name
@@ -26,15 +22,13 @@ SERVICE = pb.DESCRIPTOR.services_by_name["OomWatchService"].full_name
 CHANGING = frozenset({"WatchContainer", "UnwatchContainer", "FinalizeContainer"})
 """The calls that change what the daemon holds to be true, or writes down."""
 
-DEFAULT_PAGE = 100
-LARGEST_PAGE = 1000
 SCANNED_A_CALL = 10_000
 """How many events one ListEvents looks at: a filter that fits nothing cannot hold the journal."""
 
 _READ_AT_ONCE = 500
 
 
-class Backend(Protocol):
+class HistoryBackend(Protocol):
     """What the service tells of; `oomwatch.daemon.Watcher` is one."""
 
     @property
@@ -48,17 +42,11 @@ class Backend(Protocol):
     async def status(self) -> NodeStatus:
         """How the daemon is, now."""
 
-    async def list_cgroups(self, prefix: str, after_path: str, limit: int) -> list[CgroupReport]:
-        """Cgroups at and below `prefix` by path, the first `limit` after `after_path`."""
-
-    async def get_cgroup(self, path: str) -> CgroupReport | None:
-        """One cgroup; `None` where none of that path is watched."""
-
 
 class Service:
     """The calls, from the bytes of a request to the bytes of its answer."""
 
-    def __init__(self, backend: Backend, streams: Streams, admission: Admission) -> None:
+    def __init__(self, backend: HistoryBackend, streams: Streams, admission: Admission) -> None:
         self._backend = backend
         self._streams = streams
         self._admission = admission
@@ -79,7 +67,7 @@ class Service:
     async def list_events(self, request: bytes) -> bytes:
         """Answer ListEvents: one page, after reading a bounded part of the journal."""
         message = pb.ListEventsRequest.FromString(request)
-        size = _page_size(message.page_size)
+        size = page_size(message.page_size)
         journal = self._backend.journal
         try:
             event_filter = filter_from_message(message.filter)
@@ -97,7 +85,7 @@ class Service:
         answer.bookmark.journal_id = journal.id
         answer.bookmark.caught_up = ended
         if not ended:
-            answer.next_page_token = _token([journal.id, after])
+            answer.next_page_token = page_token([journal.id, after])
         return b"".join(frames) + answer.SerializeToString()
 
     async def _scan(
@@ -120,8 +108,7 @@ class Service:
         return frames, after, after >= self._backend.journal.newest_revision
 
     def _resume(self, token: str) -> int:
-        parts = _parts(token)
-        match parts:
+        match token_parts(token):
             case [str(journal_id), int(after)]:
                 if journal_id != self._backend.journal.id:
                     raise self._reset(journal_id)
@@ -139,105 +126,15 @@ class Service:
         entry = await journal.get(message.revision)
         if entry is None:
             kept = f"it keeps {journal.oldest_revision} to {journal.newest_revision}"
-            raise _not_found(f"revision {message.revision} is not in the journal: {kept}")
+            raise not_found(f"revision {message.revision} is not in the journal: {kept}")
         return pb.GetEventResponse(event=entry_to_message(entry)).SerializeToString()
 
     def _reset(self, asked: str) -> JournalReset:
         journal = self._backend.journal
         return JournalReset(asked, journal.id, journal.oldest_revision)
 
-    async def list_containers(self, request: bytes) -> bytes:
-        """Answer ListContainers: one page of cgroups, by path."""
-        message = pb.ListContainersRequest.FromString(request)
-        size = _page_size(message.page_size)
-        after = ""
-        if message.page_token:
-            parts = _parts(message.page_token)
-            if not (isinstance(parts, list) and len(parts) == 1 and isinstance(parts[0], str)):
-                raise invalid("page_token is none that ListContainers gave: leave it empty")
-            after = parts[0]
-        prefix = _cgroup_path(message.cgroup_prefix or "/", "cgroup_prefix")
-        reports = await self._backend.list_cgroups(prefix, after, size)
-        answer = pb.ListContainersResponse()
-        held = 0
-        for report in reports:
-            answer.containers.append(translator_node.report_to_message(report))
-            held += answer.containers[-1].ByteSize()
-            if held >= BYTES_A_MESSAGE:
-                break
-        if answer.containers and (len(answer.containers) < len(reports) or len(reports) == size):
-            answer.next_page_token = _token([reports[len(answer.containers) - 1].path])
-        return answer.SerializeToString()
-
-    async def get_container(self, request: bytes) -> bytes:
-        """Answer GetContainer, by cgroup path."""
-        message = pb.GetContainerRequest.FromString(request)
-        match message.WhichOneof("selector"):
-            case "cgroup":
-                path = _cgroup_path(message.cgroup, "cgroup")
-            case None:
-                raise invalid("say which one: set container_id, cgroup or cgroup_id")
-            case selector:
-                raise unimplemented(f"GetContainer by {selector}", "ask by cgroup path")
-        report = await self._backend.get_cgroup(path)
-        if report is None:
-            raise _not_found(f"no cgroup {path} is watched")
-        answer = pb.GetContainerResponse(container=translator_node.report_to_message(report))
-        return answer.SerializeToString()
-
     async def get_status(self, request: bytes) -> bytes:
         """Answer GetStatus."""
         pb.GetStatusRequest.FromString(request)
         status = translator_node.status_to_message(await self._backend.status())
         return pb.GetStatusResponse(status=status).SerializeToString()
-
-    async def watch_container(self, request: bytes) -> bytes:
-        """Refuse WatchContainer."""
-        raise unimplemented(
-            "WatchContainer",
-            "every cgroup is watched without it, under its path; see ListContainers",
-        )
-
-    async def finalize_container(self, request: bytes) -> bytes:
-        """Refuse FinalizeContainer."""
-        raise unimplemented(
-            "FinalizeContainer", "subscribe to oom_kill events of the container's cgroup"
-        )
-
-    async def unwatch_container(self, request: bytes) -> bytes:
-        """Refuse UnwatchContainer."""
-        raise unimplemented("UnwatchContainer", "a cgroup is forgotten when it is removed")
-
-
-def unimplemented(what: str, instead: str) -> RefusalError:
-    """A call that a later version will answer."""
-    return RefusalError(
-        grpc.StatusCode.UNIMPLEMENTED, f"{what} is not answered by this version yet: {instead}"
-    )
-
-
-def _not_found(sentence: str) -> RefusalError:
-    return RefusalError(grpc.StatusCode.NOT_FOUND, sentence)
-
-
-def _page_size(asked: int) -> int:
-    if not 0 <= asked <= LARGEST_PAGE:
-        raise invalid(f"page_size {asked}: must be from 0 to {LARGEST_PAGE}")
-    return asked or DEFAULT_PAGE
-
-
-def _cgroup_path(path: str, field: str) -> str:
-    if not path.startswith("/"):
-        raise invalid(f"{field} {path!r}: a cgroup's path begins with '/'")
-    return path.rstrip("/") or "/"
-
-
-def _token(parts: list[str | int]) -> str:
-    return base64.urlsafe_b64encode(json.dumps(parts).encode()).decode()
-
-
-def _parts(token: str) -> Any:
-    try:
-        return json.loads(base64.urlsafe_b64decode(token))
-    except (ValueError, binascii.Error):
-        return None

@@ -37,6 +37,7 @@ from oomwatch.subscriptions import (
     SubscriptionClosed,
     Subscriptions,
 )
+from tests.component.backends import NoContainers
 
 NOW = time.time_ns() // 1000
 
@@ -52,7 +53,7 @@ def kill(number: int) -> OomKill:
     )
 
 
-class Node:
+class Node(NoContainers):
     """A journal in a directory (or in memory) and its subscriptions, as a server's backend."""
 
     def __init__(
@@ -301,6 +302,7 @@ def test_the_plain_client_makes_the_same_calls(tmp_path: Path) -> None:
 WAIT_FOR_EVER = """
 import sys
 from oomwatch.client import Client
+from tests.component.backends import NoContainers
 with Client(sys.argv[1]) as client:
     try:
         for entry in client.subscribe(on_bookmark=lambda mark: print("waiting", flush=True)):

@@ -29,7 +29,7 @@ from oomwatch.events import (
     Verdict,
     Victim,
 )
-from oomwatch.status import CgroupReport
+from oomwatch.status import CgroupReport, Witness
 
 ID = "ee12" + "0123456789" * 6
 TIME = 1_795_329_646_769_814
@@ -188,7 +188,7 @@ def test_the_list_is_as_wide_as_what_it_holds() -> None:
     lines = cgroup_table(
         [
             CgroupReport(
-                path="/a", id=2, kills=3, kills_below=1234567, witnesses=("memory_events",)
+                path="/a", id=2, kills=3, kills_below=1234567, witnesses=(Witness("memory_events"),)
             ),
             CgroupReport(path="/b\n", id=3),
         ],

@@ -146,7 +146,7 @@ class Run:
         nodes = list(self.kernel.root.below())
         self.feed(*(self.kernel.reading(node, Sight.BASELINE) for node in nodes))
         ids = frozenset(node.cgroup.id for node in nodes)
-        self.feed(Surveyed(ids, self.kernel.root.cgroup))
+        self.feed(Surveyed(ids, self.kernel.root.cgroup, 0))
 
     def feed(self, *observations: Observation) -> None:
         queue = list(observations)

@@ -11,7 +11,7 @@ from oomwatch.errors import AddressError
 from oomwatch.events import Confidence, Container, Kind, MemoryUsage, SourceState
 from oomwatch.rpc import requests, translator_node
 from oomwatch.rpc.v1 import oomwatch_pb2 as pb
-from oomwatch.status import CgroupReport, JournalStatus, NodeStatus
+from oomwatch.status import CgroupReport, JournalStatus, NodeStatus, Witness
 from oomwatch.subscriptions import AfterRevision, Earliest, EventFilter, LastN, Latest, Since, Start
 
 TERMS = st.lists(
@@ -62,7 +62,7 @@ def test_a_report_comes_back_and_unknown_is_not_zero() -> None:
         kills=0,
         kills_below=4,
         memory=MemoryUsage(limit_bytes=5),
-        witnesses=("memory_events by inotify",),
+        witnesses=(Witness("memory_events by inotify"),),
         container=Container(id="c", labels={}),
     )
     for report in (known, CgroupReport(path="/b", id=1)):

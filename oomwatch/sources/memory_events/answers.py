@@ -21,7 +21,7 @@ from oomwatch.observations import (
 )
 from oomwatch.sources.memory_events.node import Node
 from oomwatch.sources.memory_events.tree import Tree, wall_time
-from oomwatch.status import CgroupReport
+from oomwatch.status import CgroupReport, Witness
 
 
 def find(tree: Tree, cgroup: Cgroup) -> Node | None:
@@ -138,7 +138,7 @@ def select(tree: Tree, prefix: str, after_path: str, limit: int) -> list[Node]:
 
 
 def report(
-    rows: list[tuple[Node, str, tuple[str, ...]]], hierarchy: Hierarchy
+    rows: list[tuple[Node, str, tuple[Witness, ...]]], hierarchy: Hierarchy
 ) -> list[CgroupReport]:
     """Read the figures of cgroups for people to look at; run in a thread, it changes nothing."""
     reader = files.EventsReader()

@@ -35,8 +35,8 @@ from oomwatch.sources import Emit
 from oomwatch.sources.memory_events import answers, inotify
 from oomwatch.sources.memory_events.node import Node
 from oomwatch.sources.memory_events.polling import Resting, Unwatched
-from oomwatch.sources.memory_events.tree import Tree
-from oomwatch.status import CgroupReport
+from oomwatch.sources.memory_events.tree import Tree, wall_time
+from oomwatch.status import CgroupReport, Witness
 
 log = logging.getLogger(__name__)
 
@@ -105,12 +105,26 @@ class MemoryEvents:
         rows = [(node, self.tree.directory(node), self._witness(node)) for node in nodes]
         return await asyncio.to_thread(answers.report, rows, self.tree.hierarchy)
 
-    def _witness(self, node: Node) -> tuple[str, ...]:
+    def path_of(self, cgroup_id: int) -> str | None:
+        """Return the path of the cgroup with this inode; `None` if it is not followed."""
+        nodes = self.tree.root.subtree()
+        return next((n.cgroup.path for n in nodes if n.cgroup.id == cgroup_id), None)
+
+    async def report_one(self, path: str) -> CgroupReport | None:
+        """Report the cgroup at a path as the kernel writes it; `None` if it is not followed."""
+        node = answers.at(self.tree, path)
+        if node is None:
+            return None
+        row = (node, self.tree.directory(node), self._witness(node))
+        (report,) = await asyncio.to_thread(answers.report, [row], self.tree.hierarchy)
+        return report
+
+    def _witness(self, node: Node) -> tuple[Witness, ...]:
         if node.parent is None and self.hierarchy.real_root:
-            return (f"{self.name} by audit",)
+            return (Witness(f"{self.name} by audit"),)
         if not node.has_counter:
             return ()
-        return (f"{self.name} by {'inotify' if node.events_watch else 'polling'}",)
+        return (Witness(f"{self.name} by {'inotify' if node.events_watch else 'polling'}"),)
 
     def state(self) -> SourceState:
         """Say how many cgroups are followed, and which way."""
@@ -260,7 +274,7 @@ class MemoryEvents:
 
     def _surveyed(self) -> Surveyed:
         ids = frozenset(node.cgroup.id for node in self.tree.root.subtree())
-        return Surveyed(ids, self.tree.root.cgroup)
+        return Surveyed(ids, self.tree.root.cgroup, wall_time())
 
     def _audit_slices(self, question: Audit) -> Iterator[None]:
         for reading in answers.audit(self.tree, question):

@@ -1,0 +1,107 @@
+"""The lives of containers: one container in one cgroup directory, from its making to its removal.
+
+A container that restarts under its id has several lives, and one that is made again under an old
+name is another container: what tells them apart is the inode of the cgroup's directory, which a
+boot never uses twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import TypeVar
+
+from oomwatch.events import Container, Pod
+from oomwatch.observations import ContainerSeen
+
+WORKER = "worker"
+"""The source of what a worker said of its own container: it outranks any runtime's word."""
+
+_RANK = {WORKER: 0, "docker": 1, "cri": 2, "containerd": 3}
+
+LifeKey = tuple[str, int | None]
+"""A container's id and its cgroup's inode."""
+
+_Part = TypeVar("_Part", Container, Pod)
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """One life, with what each source said of it.
+
+    `cgroup` and `cgroup_id` are `None` where nobody could say. `seen_time` is when it was first
+    heard of, `ended_time` when its cgroup was seen to be gone; microseconds since the epoch.
+    """
+
+    container_id: str
+    cgroup_id: int | None
+    seen_time: int
+    cgroup: str | None = None
+    pid: int | None = None
+    memory_limit_bytes: int | None = None
+    ended_time: int | None = None
+    said: Mapping[str, Container] = field(default_factory=dict)
+
+    @property
+    def key(self) -> LifeKey:
+        """What tells it from every other life of this boot."""
+        return (self.container_id, self.cgroup_id)
+
+    @property
+    def registered(self) -> bool:
+        """Did a worker name it?"""
+        return WORKER in self.said
+
+    @property
+    def container(self) -> Container:
+        """Who it is: each field from the source of the highest rank that has it."""
+        return merged([self.said[source] for source in sorted(self.said, key=_rank)])
+
+    def heard(self, seen: ContainerSeen) -> Life:
+        """Return it with what a source says of it now; an old word stands where it says nothing."""
+        limit = seen.memory_limit_bytes
+        return replace(
+            self,
+            cgroup=seen.cgroup or self.cgroup,
+            pid=seen.pid or self.pid,
+            memory_limit_bytes=self.memory_limit_bytes if limit is None else limit,
+            said={**self.said, seen.source: seen.container},
+        )
+
+
+def merged(words: Sequence[Container]) -> Container:
+    """Join what several sources say of one container, the weightiest first; there must be one.
+
+    Labels are those of the first source that has any: two sources' are not mixed.
+    """
+    container, *others = words
+    for other in others:
+        pods = [one.pod for one in (container, other) if one.pod is not None]
+        if len(pods) == 2:
+            pods = [_filled(pods[0], pods[1])]
+        container = replace(_filled(container, other), pod=pods[0] if pods else None)
+    return container
+
+
+def _filled(whole: _Part, other: _Part) -> _Part:
+    missing = {
+        part.name: getattr(other, part.name)
+        for part in fields(other)
+        if getattr(whole, part.name) is None
+    }
+    return replace(whole, **missing)
+
+
+def _rank(source: str) -> tuple[int, str]:
+    return (_RANK.get(source, len(_RANK)), source)
+
+
+@dataclass(frozen=True, slots=True)
+class LivesChange:
+    """What is to be kept of lives: those new or changed, and the keys of those forgotten."""
+
+    kept: tuple[Life, ...] = ()
+    forgotten: tuple[LifeKey, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.kept or self.forgotten)

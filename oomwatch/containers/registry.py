@@ -1,0 +1,291 @@
+"""Whose a cgroup is: the lives of the containers that a runtime or a worker spoke of.
+
+Pure: fed with what sources say, asked by path. What nobody spoke of is known by its path alone.
+
+A cgroup lies in one container, and maybe in others around that: a container in a container, a
+service of systemd's in a container. The one that is told is the innermost that a runtime or a
+worker of this host spoke of: those are the containers that it asks about. Where nobody spoke it is
+the outermost that the path shows, since what is nested was named by whoever lives in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from oomwatch.containers.lives import WORKER, Life, LifeKey, LivesChange, merged
+from oomwatch.containers.paths import Identity, identify
+from oomwatch.events import Container
+from oomwatch.observations import ContainerSeen
+
+MAX_REGISTERED = 10_000
+"""Containers that workers may have registered at one time."""
+
+MAX_LIVES = 20_000
+MAX_ENDED = 4096
+"""Lives whose cgroup is gone, kept so that what comes last still finds their name."""
+
+ENDED_SECONDS = 86_400
+
+
+_At = TypeVar("_At")
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Whose a cgroup is: the container, the path of its own cgroup, and its life if it is known."""
+
+    container: Container
+    cgroup: str
+    life: Life | None = None
+
+
+class _Index(dict[_At, list[LifeKey]]):
+    """Keys of lives by what they share, in the order in which they were heard of."""
+
+    def add(self, at: _At, key: LifeKey) -> None:
+        self.setdefault(at, []).append(key)
+
+    def discard(self, at: _At, key: LifeKey) -> None:
+        self[at].remove(key)
+        if not self[at]:
+            del self[at]
+
+
+class Containers:
+    """The lives that are known, those that ended lately included."""
+
+    def __init__(
+        self,
+        lives: Iterable[Life] = (),
+        *,
+        identify: Callable[[str], Identity | None] = identify,
+    ) -> None:
+        self._identify = identify
+        self._lives: dict[LifeKey, Life] = {}
+        self._by_id: _Index[str] = _Index()
+        self._by_path: _Index[str] = _Index()
+        self._by_cgroup: _Index[int] = _Index()
+        self._ended: dict[LifeKey, int] = {}
+        self._registered: set[LifeKey] = set()
+        self._kept: dict[LifeKey, Life] = {}
+        self._forgotten: set[LifeKey] = set()
+        for life in sorted(lives, key=lambda life: life.seen_time):
+            self._put(life)
+        self._kept.clear()
+
+    # What is said
+
+    def seen(self, seen: ContainerSeen) -> Life | None:
+        """Take in what a source says of a container; its life, `None` where that is nothing new.
+
+        A life that was heard of without its cgroup is found again by its id.
+        """
+        key = (seen.container.id, seen.cgroup_id)
+        if seen.source == WORKER:
+            self._unregister(seen.container.id, seen.time, but=seen.cgroup_id)
+        life = self._lives.get(key) or self._without_cgroup(key)
+        if life is None:
+            fresh = Life(seen.container.id, seen.cgroup_id, seen.time)
+            self._put(fresh.heard(seen))
+        else:
+            heard = life.heard(seen)
+            if heard.key != key:
+                heard = replace(heard, cgroup_id=seen.cgroup_id or heard.cgroup_id)
+            if heard == life:
+                return None
+            if heard.key != life.key:
+                self._forget(life.key)
+            self._put(heard)
+        return self.newest(seen.container.id)
+
+    def removed(self, cgroup_id: int, time: int) -> None:
+        """A cgroup is gone: the lives in it have ended, and are remembered for a while."""
+        for key in list(self._by_cgroup.get(cgroup_id, ())):
+            self._end(key, time)
+
+    def only(self, cgroup_ids: frozenset[int], time: int) -> None:
+        """These cgroups are all that exist: what lived in another ended while nobody watched."""
+        for cgroup_id in [i for i in self._by_cgroup if i not in cgroup_ids]:
+            self.removed(cgroup_id, time)
+
+    def unwatched(self, container_id: str, time: int) -> bool:
+        """Forget a worker's word on a container; False where it gave none."""
+        return self._unregister(container_id, time)
+
+    def take_changes(self) -> LivesChange:
+        """What changed since the last call, to be kept with the journal."""
+        if not self._kept and not self._forgotten:
+            return LivesChange()
+        change = LivesChange(tuple(self._kept.values()), tuple(self._forgotten))
+        self._kept, self._forgotten = {}, set()
+        return change
+
+    # What is asked
+
+    @property
+    def registered(self) -> int:
+        """How many containers workers have registered and not yet ended."""
+        return len(self._registered)
+
+    def newest(self, container_id: str) -> Life | None:
+        """The newest life of a container by its whole id, also one that ended."""
+        keys = self._by_id.get(container_id)
+        return self._lives[keys[-1]] if keys else None
+
+    def life(self, container_id: str, cgroup_id: int | None) -> Life | None:
+        """One life of several; the newest where no cgroup is named."""
+        if cgroup_id is None:
+            return self.newest(container_id)
+        return self._lives.get((container_id, cgroup_id))
+
+    def starting_with(self, prefix: str) -> list[Life]:
+        """The newest life of each container whose id begins so, two at most."""
+        exact = self.newest(prefix)
+        if exact is not None:
+            return [exact]
+        found = []
+        for container_id, keys in self._by_id.items():
+            if container_id.startswith(prefix):
+                found.append(self._lives[keys[-1]])
+                if len(found) == 2:
+                    break
+        return found
+
+    def in_cgroup(self, cgroup_id: int) -> Life | None:
+        """The life in just this cgroup, whose own it is; `None` where several share it."""
+        return self._one(self._lives[key] for key in self._by_cgroup.get(cgroup_id, ()))
+
+    def owner(self, cgroup: str, cgroup_id: int | None = None, time: int = 0) -> Owner | None:
+        """Whose a cgroup is; `None` where neither a source nor its path tells.
+
+        `cgroup_id` is the inode of just this cgroup where it is known, `time` when it was seen
+        alive (microseconds since the epoch), which tell the lives of a path apart.
+        """
+        identity = self._identify(cgroup)
+        shown = {one.cgroup: one.container for one in identity.nested()} if identity else {}
+        outermost = next(reversed(shown), None)
+        for path in _upwards(cgroup):
+            lives = [self._lives[key] for key in self._by_path.get(path, ())]
+            if path == outermost:
+                # A runtime names its cgroups after its ids: found also where it told no path.
+                named = (self._lives[key] for key in self._by_id.get(shown[path].id, ()))
+                lives += [life for life in named if life.cgroup is None]
+            life = self._of_the_time(lives, cgroup_id if path == cgroup else None, time)
+            if life is not None:
+                words = [life.container, *(other.container for other in self._beside(life))]
+                if path in shown:
+                    words.append(shown[path])
+                return Owner(merged(words), path, life)
+        return Owner(shown[outermost], outermost) if outermost is not None else None
+
+    def _beside(self, life: Life) -> Iterator[Life]:
+        """What runtimes say of a cgroup that a worker knows by an id of its own."""
+        if life.registered and life.cgroup_id is not None:
+            for key in self._by_cgroup[life.cgroup_id]:
+                other = self._lives[key]
+                if not other.registered and other.container_id != life.container_id:
+                    yield other
+
+    def _of_the_time(self, lives: list[Life], cgroup_id: int | None, time: int) -> Life | None:
+        if cgroup_id is not None:
+            lives = [life for life in lives if life.cgroup_id in (None, cgroup_id)]
+        elif time:
+            alive = [life for life in lives if life.ended_time is None or life.ended_time >= time]
+            lives = alive or lives[-1:]
+        return self._one(lives)
+
+    @staticmethod
+    def _one(lives: Iterable[Life]) -> Life | None:
+        """The one that is meant: the worker's, else the runtimes'; none where two workers share."""
+        several = sorted(lives, key=lambda life: (life.ended_time is None, life.seen_time))
+        if not several:
+            return None
+        running = [life for life in several if life.ended_time is None] or several[-1:]
+        registered = {life.container_id: life for life in running if life.registered}
+        if len(registered) > 1:
+            return None
+        return next(iter(registered.values()), running[-1])
+
+    # Keeping
+
+    def _unregister(self, container_id: str, time: int, but: int | None = None) -> bool:
+        """Drop a worker's word on the lives of an id that go on, in other cgroups than one."""
+        found = False
+        for key in list(self._by_id.get(container_id, ())):
+            life = self._lives[key]
+            if not life.registered or life.ended_time is not None:
+                continue
+            if but is not None and life.cgroup_id == but:
+                continue
+            found = True
+            others = {source: said for source, said in life.said.items() if source != WORKER}
+            if others:
+                self._put(replace(life, said=others))
+            else:
+                self._end(key, time)
+        return found
+
+    def _without_cgroup(self, key: LifeKey) -> Life | None:
+        """A life of the same id that was told without its cgroup, or is told so now."""
+        container_id, cgroup_id = key
+        if cgroup_id is None:
+            newest = self.newest(container_id)
+            return newest if newest is not None and newest.ended_time is None else None
+        return self._lives.get((container_id, None))
+
+    def _put(self, life: Life) -> None:
+        old = self._lives.get(life.key)
+        if old is None:
+            self._by_id.add(life.container_id, life.key)
+            if life.cgroup_id is not None:
+                self._by_cgroup.add(life.cgroup_id, life.key)
+        if life.cgroup is not None and (old is None or old.cgroup != life.cgroup):
+            if old is not None and old.cgroup is not None:
+                self._by_path.discard(old.cgroup, life.key)
+            self._by_path.add(life.cgroup, life.key)
+        self._lives[life.key] = life
+        self._kept[life.key] = life
+        self._forgotten.discard(life.key)
+        if life.ended_time is not None:
+            self._ended[life.key] = life.ended_time
+        if life.registered and life.ended_time is None:
+            self._registered.add(life.key)
+        else:
+            self._registered.discard(life.key)
+        self._bound(life.seen_time)
+
+    def _end(self, key: LifeKey, time: int) -> None:
+        life = self._lives[key]
+        if life.ended_time is None:
+            self._put(replace(life, ended_time=time))
+            self._bound(time)
+
+    def _bound(self, now: int) -> None:
+        oldest = now - ENDED_SECONDS * 1_000_000
+        while self._ended:
+            key, ended = next(iter(self._ended.items()))
+            if len(self._ended) <= MAX_ENDED and ended > oldest and len(self._lives) <= MAX_LIVES:
+                break
+            self._forget(key)
+        while len(self._lives) > MAX_LIVES:
+            self._forget(next(iter(self._lives)))
+
+    def _forget(self, key: LifeKey) -> None:
+        life = self._lives.pop(key)
+        self._ended.pop(key, None)
+        self._registered.discard(key)
+        self._by_id.discard(life.container_id, key)
+        if life.cgroup is not None:
+            self._by_path.discard(life.cgroup, key)
+        if life.cgroup_id is not None:
+            self._by_cgroup.discard(life.cgroup_id, key)
+        self._kept.pop(key, None)
+        self._forgotten.add(key)
+
+
+def _upwards(path: str) -> Iterator[str]:
+    while path and path != "/":
+        yield path
+        path = path.rpartition("/")[0]

@@ -1,0 +1,177 @@
+"""Gives each event its container, and says whose limit it was as seen from there.
+
+A name that is learned after its kill was told amends it, and so does the word of a runtime that saw
+the same kill: an event is never held back for either, and never rewritten.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from oomwatch.containers.registry import Containers, Owner
+from oomwatch.events import Event, Evidence, EvidenceGap, OomKill, Scope
+from oomwatch.observations import ContainerSeen, Recorded, RuntimeOom
+
+MAX_TOLD = 4096
+LATE_SECONDS = 600.0
+"""How long after a kill a name that is learned still amends it. Later it is found by asking."""
+
+RUNTIME_SECONDS = 30.0
+"""How far apart a kill and a runtime's word on it may come: a busy Docker takes seconds."""
+
+
+@dataclass(slots=True)
+class _Told:
+    """A kill that was told: as whose, and its revision once the journal gave it one."""
+
+    event: OomKill
+    owner: Owner | None
+    at: float
+    revision: int | None = None
+    runtimes: set[str] = field(default_factory=set)
+    evidence: list[Evidence] = field(default_factory=list)
+    learned: int = 0
+    due: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Word:
+    """A runtime's word on a kill that was not told yet."""
+
+    oom: RuntimeOom
+    at: float
+
+
+class Ownership:
+    """Names events, and amends those that were told before their container was known."""
+
+    def __init__(self, containers: Containers, settle_seconds: float) -> None:
+        self._containers = containers
+        self._settle_seconds = settle_seconds
+        self._told: deque[_Told] = deque(maxlen=MAX_TOLD)
+        self._words: deque[_Word] = deque(maxlen=MAX_TOLD)
+
+    @property
+    def deadline(self) -> float | None:
+        """When `expire` must be called next; `None` while there is nothing to amend."""
+        return min((t.due for t in self._told if t.due is not None and t.revision), default=None)
+
+    def name(self, events: Sequence[Event], now: float) -> list[Event]:
+        """Return the events with their containers."""
+        return [self._named(event, now) for event in events]
+
+    def seen(self, seen: ContainerSeen, now: float) -> None:
+        """Take in who a container is; what was told of it lately is to be amended."""
+        if self._containers.seen(seen) is None:
+            return
+        for told in self._recent(now):
+            owner = self._owner(told.event)
+            if owner is not None and (
+                told.owner is None or owner.container != told.owner.container
+            ):
+                self._amend(told, seen.time, now)
+
+    def runtime(self, oom: RuntimeOom, now: float) -> None:
+        """Take in a runtime's word: evidence of the last kill in that container, or of the next."""
+        for told in reversed(self._recent(now, RUNTIME_SECONDS)):
+            if oom.source not in told.runtimes and self._meant(oom, told.owner):
+                told.runtimes.add(oom.source)
+                told.evidence.append(_evidence(oom))
+                self._amend(told, oom.seen_time, now)
+                return
+        self._words.append(_Word(oom, now))
+
+    def recorded(self, recorded: Recorded) -> None:
+        """Take in a kill's revision: from now on it can be amended."""
+        for told in reversed(self._told):
+            same = told.event.episode_id == recorded.episode_id
+            if same and told.event.victim_cgroup == recorded.victim_cgroup:
+                told.revision = told.revision or recorded.revision
+                return
+
+    def expire(self, now: float) -> list[OomKill]:
+        """Return the amendments that are due."""
+        due = [t for t in self._told if t.due is not None and t.due <= now and t.revision]
+        return [self._amendment(told) for told in due]
+
+    def _named(self, event: Event, now: float) -> Event:
+        if isinstance(event, OomKill):
+            return self._kill(event, now)
+        if isinstance(event, EvidenceGap) and event.cgroup is not None:
+            owner = self._containers.owner(event.cgroup, None, event.detect_time)
+            return event if owner is None else replace(event, container=owner.container)
+        return event
+
+    def _kill(self, event: OomKill, now: float) -> OomKill:
+        owner = self._owner(event)
+        if owner is not None:
+            scope = scope_within(event, owner.cgroup)
+            event = replace(event, container=owner.container, scope=scope)
+        if event.amends is not None:
+            for told in self._told:
+                if told.revision == event.amends:
+                    # What this one learned of the limit stands when another amends after it.
+                    told.event, told.owner = event, owner
+            return event
+        told = _Told(event, owner, now)
+        self._told.append(told)
+        for word in [w for w in self._words if now - w.at < RUNTIME_SECONDS]:
+            if word.oom.source not in told.runtimes and self._meant(word.oom, owner):
+                self._words.remove(word)
+                told.runtimes.add(word.oom.source)
+                event = replace(event, evidence=(*event.evidence, _evidence(word.oom)))
+        return event
+
+    def _meant(self, oom: RuntimeOom, owner: Owner | None) -> bool:
+        """Is it this container that a runtime speaks of? A worker may call it by another id."""
+        if owner is None:
+            return False
+        life = self._containers.newest(oom.container_id)
+        same_cgroup = life is not None and life.cgroup == owner.cgroup
+        return same_cgroup or owner.container.id == oom.container_id
+
+    def _owner(self, event: OomKill) -> Owner | None:
+        if event.victim_cgroup is None:
+            return None
+        time = event.occur_time or event.detect_time
+        return self._containers.owner(event.victim_cgroup, event.victim_cgroup_id, time)
+
+    def _recent(self, now: float, seconds: float = LATE_SECONDS) -> list[_Told]:
+        return [told for told in self._told if now - told.at < seconds]
+
+    def _amend(self, told: _Told, time: int, now: float) -> None:
+        told.learned = max(told.learned, time)
+        if told.due is None:
+            told.due = now + self._settle_seconds
+
+    @staticmethod
+    def _amendment(told: _Told) -> OomKill:
+        """What was learned; `name` gives it its container, and the scope that follows from it."""
+        evidence, told.evidence, told.due = tuple(told.evidence), [], None
+        return replace(
+            told.event,
+            detect_time=told.learned,
+            amends=told.revision,
+            kill_count=None,
+            memory=None,
+            victims=(),
+            invoker=None,
+            evidence=evidence,
+        )
+
+
+def scope_within(event: OomKill, container_cgroup: str) -> Scope:
+    """Whose limit was hit, seen from a container; what the counters said where none is known."""
+    limit = event.limit_cgroup
+    if limit is None or event.scope in (Scope.NODE, Scope.UNKNOWN):
+        return event.scope
+    if limit == container_cgroup:
+        return Scope.CONTAINER_LIMIT
+    below = limit.startswith(container_cgroup.rstrip("/") + "/")
+    return Scope.DESCENDANT if below else Scope.ANCESTOR_LIMIT
+
+
+def _evidence(oom: RuntimeOom) -> Evidence:
+    return Evidence(source=oom.source, time=oom.seen_time, detail=oom.detail)

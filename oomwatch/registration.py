@@ -1,0 +1,169 @@
+"""What a worker tells of its containers: where one runs is looked up, and who watches it answered.
+
+The calls WatchContainer, UnwatchContainer and GetContainer, but for their protobuf.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+
+from oomwatch.cgroup.hierarchy import Hierarchy
+from oomwatch.cgroup.locating import locate, nearest_counted, shown_cgroup
+from oomwatch.cgroup.process import sees_the_hosts_pids
+from oomwatch.cgroup.resolving import Resolved, resolve
+from oomwatch.containers.lives import WORKER, Life
+from oomwatch.containers.registry import MAX_REGISTERED, Containers
+from oomwatch.errors import LimitReached, NoSuchCgroup
+from oomwatch.events import Container, SourceState
+from oomwatch.observations import ContainerSeen, Observation
+from oomwatch.status import CgroupReport, Witness
+
+_TREE_LOOKS = 20
+_TREE_PAUSE_SECONDS = 0.05
+"""A cgroup that was just made is in the tree once its notification was read: in a moment."""
+
+
+class Registration:
+    """Takes workers' words in, and answers with what is known of a container."""
+
+    def __init__(
+        self,
+        containers: Containers,
+        hierarchy: Hierarchy | None,
+        *,
+        emit: Callable[[Sequence[Observation]], None],
+        report: Callable[[str], Awaitable[CgroupReport | None]],
+        states: Callable[[], Sequence[SourceState]],
+    ) -> None:
+        """`hierarchy` is `None` where the kernel's log is all there is; `report` reads a cgroup."""
+        self._containers = containers
+        self._hierarchy = hierarchy
+        self._emit = emit
+        self._report = report
+        self._states = states
+
+    async def watch(
+        self,
+        container: Container,
+        *,
+        pid: int | None = None,
+        cgroup: str | None = None,
+        memory_limit_bytes: int | None = None,
+    ) -> CgroupReport:
+        """Register a container, anew or for the first time, and say how it is watched.
+
+        One of `pid` and `cgroup` says where it runs.
+        Raises `NoSuchProcess` or `NoSuchCgroup` where it is gone, `BadCgroupPath` for a path that
+        can be no cgroup's, `LimitReached` where workers have registered too many already.
+        """
+        newest = self._containers.newest(container.id)
+        known = newest is not None and newest.registered and newest.ended_time is None
+        if not known and self._containers.registered >= MAX_REGISTERED:
+            raise LimitReached(
+                f"{MAX_REGISTERED} containers are registered already: unwatch or finalize those "
+                "that have ended"
+            )
+        own = await asyncio.to_thread(self._find, pid, cgroup)
+        counted = await asyncio.to_thread(self._counted, own)
+        self._emit(
+            [
+                ContainerSeen(
+                    source=WORKER,
+                    time=time.time_ns() // 1000,
+                    container=container,
+                    cgroup=counted.path,
+                    cgroup_id=counted.cgroup_id or None,
+                    pid=pid if sees_the_hosts_pids() else None,
+                    memory_limit_bytes=memory_limit_bytes,
+                )
+            ]
+        )
+        report = await self._of(counted.path, counted.cgroup_id)
+        life = self._containers.newest(container.id)
+        return self._with_notes(report, life, None if counted == own else own.path)
+
+    def unwatch(self, container_id: str) -> bool:
+        """Forget what a worker told of a container; False where it told nothing."""
+        found = self._containers.unwatched(container_id, time.time_ns() // 1000)
+        self._emit([])
+        return found
+
+    async def get(self, container_id: str) -> CgroupReport | None:
+        """Report the container whose id begins so; `None` if there is none.
+
+        Raises `LookupError` with a sentence where several begin so.
+        """
+        lives = self._containers.starting_with(container_id)
+        if len(lives) > 1:
+            raise LookupError(
+                f"container id {container_id!r} fits several, {lives[0].container_id} and "
+                f"{lives[1].container_id} among them: give more of it"
+            )
+        if not lives or lives[0].cgroup is None:
+            return None
+        life = lives[0]
+        assert life.cgroup is not None
+        report = await self._of(life.cgroup, life.cgroup_id or 0)
+        return self._with_notes(report, life, None)
+
+    def named(self, reports: Sequence[CgroupReport]) -> list[CgroupReport]:
+        """Return reports of cgroups with the container that each is, where it is one's own."""
+        return [self._named(report) for report in reports]
+
+    def _named(self, report: CgroupReport) -> CgroupReport:
+        owner = self._containers.owner(report.path, report.id)
+        if owner is None or owner.cgroup != report.path:
+            return report
+        return replace(report, container=owner.container)
+
+    def _find(self, pid: int | None, cgroup: str | None) -> Resolved:
+        if pid is not None:
+            if self._hierarchy is not None:
+                return locate(self._hierarchy, pid)
+            path = shown_cgroup(pid, controller="memory") or shown_cgroup(pid)
+            if path is None:
+                raise NoSuchCgroup(f"process {pid} is in no memory cgroup")
+            return Resolved(path, 0)
+        assert cgroup is not None
+        if self._hierarchy is not None:
+            return resolve(self._hierarchy, cgroup)
+        return Resolved(cgroup.rstrip("/") or "/", 0)
+
+    def _counted(self, own: Resolved) -> Resolved:
+        """The cgroup whose counter counts its kills: its own, as a rule."""
+        if self._hierarchy is None:
+            return own
+        return nearest_counted(self._hierarchy, own) or own
+
+    async def _of(self, path: str, cgroup_id: int) -> CgroupReport:
+        for _ in range(_TREE_LOOKS):
+            report = await self._report(path)
+            if report is not None and report.id == cgroup_id:
+                return self._named(report)
+            if self._hierarchy is None:
+                break
+            await asyncio.sleep(_TREE_PAUSE_SECONDS)
+        return self._named(CgroupReport(path=path, id=cgroup_id))
+
+    def _with_notes(
+        self, report: CgroupReport, life: Life | None, leaf: str | None
+    ) -> CgroupReport:
+        states = [state for state in self._states() if state.name != "memory_events"]
+        notes = list(report.notes)
+        if leaf is not None:
+            notes.append(
+                f"its cgroup {leaf} has no memory controller: kills are those that {report.path} "
+                "counts, with whatever else lives there"
+            )
+        limit = report.memory.limit_bytes if report.memory is not None else None
+        given = life.memory_limit_bytes if life is not None else None
+        if given is not None and given != limit:
+            shown = f"memory.max is {limit} bytes" if limit is not None else "cgroup has no limit"
+            notes.append(f"it was given a limit of {given} bytes, and its {shown}")
+        if not report.witnesses:
+            notes.append("no counter of its own is followed: kills are told by other witnesses")
+        beside = tuple(Witness(state.name, state.active, state.detail) for state in states)
+        return replace(report, notes=tuple(notes), witnesses=(*report.witnesses, *beside))

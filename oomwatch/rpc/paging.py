@@ -1,0 +1,33 @@
+"""Pages: how large one is, and the token that names the next."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from typing import Any
+
+from oomwatch.rpc.refusals import invalid
+
+DEFAULT_PAGE = 100
+LARGEST_PAGE = 1000
+
+
+def page_size(asked: int) -> int:
+    """The size of a page that a client asked for; refuses one that is out of bounds."""
+    if not 0 <= asked <= LARGEST_PAGE:
+        raise invalid(f"page_size {asked}: must be from 0 to {LARGEST_PAGE}")
+    return asked or DEFAULT_PAGE
+
+
+def page_token(parts: list[str | int]) -> str:
+    """Write where the next page begins as a token that means nothing to a client."""
+    return base64.urlsafe_b64encode(json.dumps(parts).encode()).decode()
+
+
+def token_parts(token: str) -> Any:
+    """Read a token back; `None` where it is none of ours."""
+    try:
+        return json.loads(base64.urlsafe_b64decode(token))
+    except (ValueError, binascii.Error):
+        return None

@@ -1,0 +1,207 @@
+"""Containers as a worker registers them, over gRPC, on a tree of plain files."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from oomwatch.client import AsyncClient
+from oomwatch.daemon import Config, Watcher
+from oomwatch.errors import RequestRefused
+from oomwatch.events import Container, OomKill, Scope
+from oomwatch.rpc.server import RpcServer
+from oomwatch.subscriptions import Earliest, EventFilter
+from oomwatch.testing import FakeCgroupTree
+
+BOUND = 30.0
+JOB = Container(id="job-17", name="job", handler="runc", labels={"team": "a"})
+
+
+@dataclass
+class Place:
+    """A tree, a daemon on it, and a client of that."""
+
+    tree: FakeCgroupTree
+    watcher: Watcher
+    client: AsyncClient
+
+    async def kills(self, count: int, event_filter: EventFilter | None = None) -> list[OomKill]:
+        """Return the first events of the journal that pass."""
+        found: list[OomKill] = []
+        async with asyncio.timeout(BOUND):
+            async for entry in self.client.subscribe(Earliest(), event_filter):
+                assert isinstance(entry.event, OomKill)
+                found.append(entry.event)
+                if len(found) == count:
+                    break
+        return found
+
+
+@asynccontextmanager
+async def served(directory: Path, tree: FakeCgroupTree | None = None) -> AsyncIterator[Place]:
+    tree = tree or FakeCgroupTree(directory / "cgroup")
+    config = Config(cgroup_root=tree.root, state_dir=directory / "state")
+    socket = directory / "o.sock"
+    async with (
+        Watcher(config) as watcher,
+        RpcServer(watcher, socket=socket),
+        AsyncClient(socket) as client,
+    ):
+        yield Place(tree, watcher, client)
+
+
+async def test_a_registered_container_is_told_by_its_name(tmp_path: Path) -> None:
+    async with served(tmp_path) as place:
+        place.tree.make("/a", limit_bytes=32 << 20)
+        report = await place.client.watch_container(JOB, cgroup="/a", memory_limit_bytes=64 << 20)
+        assert report.container == JOB
+        assert (report.path, report.kills) == ("/a", 0)
+        assert report.id == place.tree.path("/a").stat().st_ino
+        assert report.witnesses[0].name == "memory_events by inotify"
+        assert report.witnesses[0].active
+        assert report.notes == (
+            "it was given a limit of 67108864 bytes, and its memory.max is 33554432 bytes",
+        )
+        place.tree.kill("/a")
+        (kill,) = await place.kills(1, EventFilter(container_ids=("job",), labels=("team=a",)))
+        assert (kill.container, kill.scope) == (JOB, Scope.CONTAINER_LIMIT)
+        got = await place.client.get_container(container_id="job")
+        assert got is not None
+        assert (got.container, got.kills) == (JOB, 1)
+        (listed,) = [r async for r in place.client.list_containers("/a")]
+        assert listed.container == JOB
+
+
+async def test_a_kill_before_the_registration_is_amended_with_the_name(tmp_path: Path) -> None:
+    async with served(tmp_path) as place:
+        place.tree.make("/a")
+        place.tree.kill("/a")
+        await place.kills(1)
+        await place.client.watch_container(JOB, cgroup="/a")
+        first, second = await place.kills(2)
+        assert (first.container, first.kill_count) == (None, 1)
+        assert (second.container, second.kill_count, second.amends) == (JOB, None, 1)
+        (only,) = await place.kills(1, EventFilter(names=("job",)))
+        assert only.amends == 1
+
+
+async def test_registered_twice_is_registered_once_and_a_new_place_is_a_new_life(
+    tmp_path: Path,
+) -> None:
+    async with served(tmp_path) as place:
+        place.tree.make("/a")
+        place.tree.make("/b")
+        once = await place.client.watch_container(JOB, cgroup="/a")
+        assert await place.client.watch_container(JOB, cgroup="/a") == once
+        moved = await place.client.watch_container(JOB, cgroup="/b")
+        assert moved.path == "/b"
+        assert place.watcher.correlator.containers.registered == 1
+        got = await place.client.get_container(container_id="job-17")
+        assert got is not None
+        assert got.path == "/b"
+
+
+async def test_a_process_is_found_by_its_pid(tmp_path: Path) -> None:
+    async with served(tmp_path) as place:
+        place.tree.make("/a")
+        place.tree.make("/a/b")
+        place.tree.write("/a/b", "cgroup.procs", f"1\n{os.getpid()}\n")
+        report = await place.client.watch_container(JOB, pid=os.getpid())
+        assert report.path == "/a/b"
+
+
+async def test_a_leaf_without_memory_files_is_counted_above_and_said_so(tmp_path: Path) -> None:
+    async with served(tmp_path) as place:
+        place.tree.make("/a")
+        (place.tree.path("/a") / "leaf").mkdir()
+        report = await place.client.watch_container(JOB, cgroup="/a/leaf")
+        assert report.path == "/a"
+        assert report.notes[0].startswith("its cgroup /a/leaf has no memory controller: kills are ")
+
+
+async def test_what_is_gone_is_not_found(tmp_path: Path) -> None:
+    gone = 2**22 + 1
+    async with served(tmp_path) as place:
+        for where, sentence in (
+            ({"pid": gone}, f"there is no process {gone}"),
+            ({"cgroup": "/none"}, "there is no cgroup '/none'"),
+        ):
+            with pytest.raises(RequestRefused, match=sentence) as raised:
+                await place.client.watch_container(JOB, **where)
+            assert raised.value.status == "NOT_FOUND"
+        assert place.watcher.correlator.containers.registered == 0
+
+
+@pytest.mark.parametrize(
+    ("container", "where", "sentence"),
+    [
+        (JOB, {}, "set pid or cgroup"),
+        (JOB, {"pid": -4}, "pid -4"),
+        (JOB, {"cgroup": "/a/../b"}, r"\.\."),
+        (JOB, {"cgroup": "a"}, "not absolute"),
+        (JOB, {"cgroup": "/a", "memory_limit_bytes": -1}, "0 or more"),
+        (Container(id=""), {"cgroup": "/a"}, "container.id is empty"),
+        (Container(id="x" * 257), {"cgroup": "/a"}, "at most 256"),
+        (Container(id="x", labels=dict.fromkeys(map(str, range(257)), "")), {}, "257 labels"),
+        (Container(id="x", labels={"k": "v" * 4097}), {}, "4097 characters"),
+    ],
+)
+async def test_what_cannot_be_meant_is_refused_with_a_sentence(
+    tmp_path: Path, container: Container, where: dict[str, Any], sentence: str
+) -> None:
+    async with served(tmp_path) as place:
+        place.tree.make("/a")
+        with pytest.raises(ValueError, match=sentence):
+            await place.client.watch_container(container, **where)
+        assert place.watcher.correlator.containers.registered == 0
+
+
+async def test_unwatched_is_forgotten_and_known_by_id_no_more(tmp_path: Path) -> None:
+    async with served(tmp_path) as place:
+        place.tree.make("/a")
+        await place.client.watch_container(JOB, cgroup="/a")
+        assert await place.client.unwatch_container("job-17")
+        assert not await place.client.unwatch_container("job-17")
+        assert await place.client.get_container(container_id="none") is None
+
+
+async def test_a_beginning_that_fits_several_is_refused(tmp_path: Path) -> None:
+    async with served(tmp_path) as place:
+        for name in ("a", "b"):
+            place.tree.make(f"/{name}")
+            await place.client.watch_container(Container(id=f"job-{name}"), cgroup=f"/{name}")
+        with pytest.raises(ValueError, match="give more of it"):
+            await place.client.get_container(container_id="job")
+
+
+async def test_a_name_outlives_its_cgroup_and_the_daemon(tmp_path: Path) -> None:
+    async with served(tmp_path) as place:
+        tree = place.tree
+        tree.make("/a")
+        tree.make("/b")
+        for name in ("a", "b"):
+            await place.client.watch_container(
+                Container(id=f"job-{name}", name=name), cgroup=f"/{name}"
+            )
+    tree.kill("/a")
+    async with served(tmp_path, tree) as place:
+        (kill,) = await place.kills(1)
+        assert kill.container == Container(id="job-a", name="a")
+        assert kill.recovered
+        tree.remove("/b")
+        async with asyncio.timeout(BOUND):
+            while (life := place.watcher.correlator.containers.newest("job-b")) is None or (
+                life.ended_time is None
+            ):
+                await asyncio.sleep(0.01)
+    async with served(tmp_path, tree) as place:
+        life = place.watcher.correlator.containers.newest("job-b")
+        assert life is not None
+        assert life.ended_time is not None

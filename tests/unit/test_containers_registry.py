@@ -1,0 +1,219 @@
+"""Whose a cgroup is: lives told apart, words joined, nothing guessed, nothing kept for ever."""
+
+from __future__ import annotations
+
+from oomwatch.containers import registry
+from oomwatch.containers.lives import WORKER, merged
+from oomwatch.containers.registry import Containers
+from oomwatch.events import Container, Pod
+from oomwatch.observations import ContainerSeen
+
+ID = "ee12" + "0" * 60
+OTHER = "ff34" + "0" * 60
+PATH = f"/docker/{ID}"
+SECOND = 1_000_000
+
+
+def seen(
+    container: Container,
+    cgroup: str | None = PATH,
+    cgroup_id: int | None = 7,
+    *,
+    source: str = "docker",
+    time: int = SECOND,
+    limit: int | None = None,
+) -> ContainerSeen:
+    return ContainerSeen(
+        source=source,
+        time=time,
+        container=container,
+        cgroup=cgroup,
+        cgroup_id=cgroup_id,
+        memory_limit_bytes=limit,
+    )
+
+
+WEB = Container(id=ID, name="web", runtime="docker", image="nginx")
+
+
+def name_of(containers: Containers, cgroup: str, cgroup_id: int | None = None) -> str | None:
+    owner = containers.owner(cgroup, cgroup_id)
+    return owner.container.name if owner is not None else None
+
+
+def test_a_path_alone_tells_the_id_and_no_name() -> None:
+    owner = Containers().owner(f"{PATH}/nested/deeper", 9)
+    assert owner is not None
+    assert owner.container == Container(id=ID, runtime="docker")
+    assert (owner.cgroup, owner.life) == (PATH, None)
+    assert Containers().owner("/plain") is None
+
+
+def test_a_runtimes_word_names_its_cgroup_and_what_is_below() -> None:
+    containers = Containers()
+    assert containers.seen(seen(WEB)) is not None
+    assert containers.seen(seen(WEB)) is None, "said twice is nothing new"
+    for cgroup in (PATH, f"{PATH}/init", f"{PATH}/docker/{OTHER}"):
+        owner = containers.owner(cgroup)
+        assert owner is not None
+        assert (owner.container, owner.cgroup) == (WEB, PATH)
+
+
+def test_what_is_nested_in_a_container_cannot_claim_to_be_another() -> None:
+    containers = Containers()
+    containers.seen(seen(Container(id=OTHER, name="bank"), f"/docker/{OTHER}", 8))
+    owner = containers.owner(f"{PATH}/docker/{OTHER}")
+    assert owner is not None
+    assert (owner.container.id, owner.cgroup) == (ID, PATH)
+
+
+def test_a_container_told_without_its_cgroup_is_found_by_the_id_in_the_path() -> None:
+    containers = Containers()
+    containers.seen(seen(WEB, None, None))
+    assert name_of(containers, PATH) == "web"
+    assert name_of(containers, f"/docker/{OTHER}/docker/{ID}") is None, "a claim from inside"
+    containers.seen(seen(WEB))
+    owner = containers.owner(PATH, 7)
+    assert owner is not None
+    assert owner.life is not None
+    assert owner.life.key == (ID, 7), "one life, not two"
+    assert containers.take_changes().forgotten == ((ID, None),)
+
+
+def test_two_nested_containers_that_were_both_told_are_told_apart() -> None:
+    containers = Containers()
+    containers.seen(seen(WEB))
+    containers.seen(seen(Container(id=OTHER, name="inner"), f"{PATH}/docker/{OTHER}", 8))
+    assert name_of(containers, f"{PATH}/docker/{OTHER}/x") == "inner"
+    assert name_of(containers, f"{PATH}/x") == "web"
+
+
+def test_the_lives_of_one_id_are_told_apart_by_their_cgroup() -> None:
+    containers = Containers()
+    containers.seen(seen(WEB, cgroup_id=7, time=1 * SECOND))
+    containers.removed(7, 2 * SECOND)
+    containers.seen(seen(WEB, cgroup_id=9, time=3 * SECOND))
+    newest = containers.newest(ID)
+    assert newest is not None
+    assert newest.cgroup_id == 9
+    for cgroup_id in (7, 9):
+        owner = containers.owner(PATH, cgroup_id)
+        assert owner is not None
+        assert owner.life is not None
+        assert owner.life.cgroup_id == cgroup_id
+    ended = containers.life(ID, 7)
+    assert ended is not None
+    assert ended.ended_time == 2 * SECOND
+
+
+def test_another_container_under_an_old_path_does_not_get_the_old_ones_kills() -> None:
+    containers = Containers()
+    containers.seen(seen(Container(id="old", name="old"), "/lxc.payload.a", 7, source="lxd"))
+    containers.removed(7, 2 * SECOND)
+    new = Container(id="new", name="new")
+    containers.seen(seen(new, "/lxc.payload.a", 9, source="lxd", time=3 * SECOND))
+    assert name_of(containers, "/lxc.payload.a", 7) == "old"
+    assert name_of(containers, "/lxc.payload.a", 9) == "new"
+    at_the_time = containers.owner("/lxc.payload.a/nested", None, time=SECOND + 1)
+    assert at_the_time is not None
+    after = containers.owner("/lxc.payload.a/nested", None, time=4 * SECOND)
+    assert after is not None
+    assert after.container.name == "new"
+
+
+def test_a_worker_calls_it_by_its_own_id_and_the_runtime_fills_in_the_rest() -> None:
+    containers = Containers()
+    containers.seen(seen(WEB))
+    job = Container(id="job-17", name="job", labels={"team": "a"})
+    containers.seen(seen(job, source=WORKER))
+    owner = containers.owner(PATH, 7)
+    assert owner is not None
+    assert owner.container == Container(
+        id="job-17", name="job", runtime="docker", image="nginx", labels={"team": "a"}
+    )
+
+
+def test_two_workers_that_share_a_cgroup_are_not_guessed_between() -> None:
+    containers = Containers()
+    for id_ in ("a", "b"):
+        containers.seen(seen(Container(id=id_), "/shared", 7, source=WORKER))
+    assert containers.owner("/shared", 7) is None
+
+
+def test_an_id_registered_elsewhere_leaves_its_old_cgroup() -> None:
+    containers = Containers()
+    job = Container(id="job")
+    containers.seen(seen(job, "/a", 7, source=WORKER))
+    containers.seen(seen(job, "/b", 8, source=WORKER, time=2 * SECOND))
+    assert containers.registered == 1
+    newest = containers.newest("job")
+    assert newest is not None
+    assert newest.cgroup == "/b"
+    first = containers.life("job", 7)
+    assert first is not None
+    assert first.ended_time == 2 * SECOND
+
+
+def test_unwatching_forgets_the_worker_and_keeps_the_runtime() -> None:
+    containers = Containers()
+    containers.seen(seen(WEB))
+    containers.seen(seen(Container(id=ID, name="mine"), source=WORKER))
+    assert name_of(containers, PATH) == "mine"
+    assert containers.unwatched(ID, 5 * SECOND)
+    assert name_of(containers, PATH) == "web"
+    assert not containers.unwatched(ID, 5 * SECOND)
+    assert containers.registered == 0
+
+
+def test_what_is_gone_is_remembered_within_bounds() -> None:
+    containers = Containers()
+    for number in range(registry.MAX_ENDED + 10):
+        cgroup = f"/a/{number}"
+        containers.seen(seen(Container(id=f"c{number}"), cgroup, 10 + number, time=number))
+        containers.removed(10 + number, number)
+    assert containers.newest("c0") is None
+    assert containers.newest("c11") is not None
+    day = registry.ENDED_SECONDS * SECOND
+    containers.seen(seen(Container(id="late"), "/late", 5, time=2 * day))
+    assert containers.newest("c11") is None
+    assert containers.newest("late") is not None
+
+
+def test_what_lives_on_is_bounded_too() -> None:
+    containers = Containers()
+    for number in range(registry.MAX_LIVES + 5):
+        containers.seen(seen(Container(id=f"c{number}"), f"/a/{number}", 10 + number))
+    assert containers.newest("c4") is None
+    assert containers.newest("c5") is not None
+
+
+def test_an_id_is_found_by_a_beginning_that_fits_one() -> None:
+    containers = Containers()
+    for id_ in ("abc1", "abc2", "abc"):
+        containers.seen(seen(Container(id=id_), f"/{id_}", hash(id_)))
+    assert [life.container_id for life in containers.starting_with("abc1")] == ["abc1"]
+    assert [life.container_id for life in containers.starting_with("abc")] == ["abc"]
+    assert len(containers.starting_with("ab")) == 2
+    assert containers.starting_with("x") == []
+
+
+def test_only_what_changed_is_kept_and_it_comes_back() -> None:
+    containers = Containers()
+    containers.seen(seen(WEB, limit=1 << 25))
+    change = containers.take_changes()
+    assert [life.key for life in change.kept] == [(ID, 7)]
+    assert not containers.take_changes()
+    again = Containers(change.kept)
+    assert not again.take_changes()
+    assert name_of(again, PATH, 7) == "web"
+    again.only(frozenset({1, 2}), 9 * SECOND)
+    (gone,) = again.take_changes().kept
+    assert gone.ended_time == 9 * SECOND
+
+
+def test_words_are_joined_field_by_field() -> None:
+    one = Container(id="a", name="web", pod=Pod(name="p"))
+    two = Container(id="b", name="x", image="i", labels={"k": "v"}, pod=Pod(uid="u", name="q"))
+    assert merged([one, two]) == Container(
+        id="a", name="web", image="i", labels={"k": "v"}, pod=Pod(uid="u", name="p")
+    )
