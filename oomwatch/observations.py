@@ -154,6 +154,36 @@ class VictimNamed:
 
 
 @dataclass(frozen=True, slots=True)
+class Resident:
+    """One process of a cgroup, as /proc had it.
+
+    `comm` and `started` (clock ticks since boot) are `None` where it was gone by the time it was
+    looked up; `cmdline` is empty until it was read. `oldest` says whether it began before all
+    others that lived there at that moment, `None` where that could not be seen.
+    """
+
+    pid: int
+    comm: str | None = None
+    started: int | None = None
+    cmdline: tuple[str, ...] = ()
+    oldest: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessesSeen:
+    """Who lived in a cgroup that was at its limit, by its cgroup.procs.
+
+    Seen only from the initial PID namespace: anywhere else a pid is not the one that the kernel
+    prints. `complete` is False where there may have been more.
+    """
+
+    cgroup: Cgroup
+    time: int
+    residents: tuple[Resident, ...]
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
 class EvidenceLost:
     """A witness lost records, `count` of them where that is known, between two times."""
 
@@ -282,6 +312,7 @@ Observation = (
     | AuditReading
     | Surveyed
     | VictimNamed
+    | ProcessesSeen
     | EvidenceLost
     | Recorded
     | ContainerSeen
