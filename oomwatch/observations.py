@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from oomwatch.events import Cgroup, Constraint, Container, Invoker, MemoryUsage, Victim
+from oomwatch.events import Cgroup, Constraint, Container, Invoker, MemoryUsage, Task, Victim
 
 
 class Sight(Enum):
@@ -134,7 +134,8 @@ class VictimNamed:
     where the victim lived: `printed` says that the kernel wrote it there, else /proc still showed
     it, and it is `None` where neither did. `limit_cgroup` and `node_wide` say whose memory had run
     out, where the kernel printed that. `repeated` marks a line that names a victim a second time,
-    as that of a group's first victim does: the kernel counted it twice.
+    as that of a group's first victim does: the kernel counted it twice. `tasks` are the largest of
+    the `task_count` in the table that was printed before the kill.
     """
 
     source: str
@@ -151,6 +152,8 @@ class VictimNamed:
     invoker: Invoker | None = None
     group_kill: bool | None = None
     repeated: bool = False
+    tasks: tuple[Task, ...] = ()
+    task_count: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
