@@ -30,7 +30,7 @@ from oomwatch.events import Container, Entry
 from oomwatch.rpc.channel import Answer, ClientTls, Connection
 from oomwatch.rpc.requests import filter_to_message, start_to_message
 from oomwatch.rpc.resuming import Bookmark, RemoteSubscription
-from oomwatch.rpc.translator import entry_from_message
+from oomwatch.rpc.translator import entry_from_message, write_time
 from oomwatch.rpc.translator_node import (
     container_to_message,
     report_from_message,
@@ -171,6 +171,46 @@ class AsyncClient:
         answer = await self._call_or_none("UnwatchContainer", request, pb.UnwatchContainerResponse)
         return answer is not None
 
+    async def finalize(
+        self,
+        container_id: str,
+        *,
+        cgroup_id: int | None = None,
+        exit_code: int | None = None,
+        signal: int | None = None,
+        exit_time: int | None = None,
+        stop_requested: bool | None = None,
+        stop_signal: int | None = None,
+        runtime_oom_killed: bool | None = None,
+        maximum_wait: float | None = None,
+    ) -> Entry:
+        """Tell the daemon how a container ended, and get the exit with its verdict.
+
+        Call it *before* the cgroup is removed: the last read of its counters is made then. Set
+        what is known; `exit_time` is microseconds since the epoch, now unless given;
+        `cgroup_id` (from `watch_container`) names one life of several, else it is the newest.
+        `maximum_wait` is how many seconds to wait at the most for witnesses that are due, 0.05
+        unless given. Asking again gives the same exit and revision; what is learned later is told
+        as its amendment. Raises RequestRefused: NOT_FOUND for a container that nobody spoke of.
+        """
+        request = pb.FinalizeContainerRequest(
+            container_id=container_id,
+            cgroup_id=cgroup_id,
+            exit_code=exit_code,
+            signal=signal,
+            stop_requested=stop_requested,
+            stop_signal=stop_signal,
+            runtime_oom_killed=runtime_oom_killed,
+        )
+        if exit_time is not None:
+            write_time(exit_time, request.exit_time)
+        if maximum_wait is not None:
+            request.maximum_wait.FromNanoseconds(round(maximum_wait * 1e9))
+        answer = await self._connection.call(
+            "FinalizeContainer", request, pb.FinalizeContainerResponse
+        )
+        return entry_from_message(answer.event)
+
     async def get_container(
         self, cgroup: str | None = None, *, container_id: str | None = None
     ) -> CgroupReport | None:
@@ -297,6 +337,34 @@ class Client:
     def unwatch_container(self, container_id: str) -> bool:
         """Have the daemon forget what `watch_container` told it; False where that was nothing."""
         return self._run(lambda: self._client.unwatch_container(container_id))
+
+    def finalize(
+        self,
+        container_id: str,
+        *,
+        cgroup_id: int | None = None,
+        exit_code: int | None = None,
+        signal: int | None = None,
+        exit_time: int | None = None,
+        stop_requested: bool | None = None,
+        stop_signal: int | None = None,
+        runtime_oom_killed: bool | None = None,
+        maximum_wait: float | None = None,
+    ) -> Entry:
+        """Tell the daemon how a container ended; see `AsyncClient.finalize`."""
+        return self._run(
+            lambda: self._client.finalize(
+                container_id,
+                cgroup_id=cgroup_id,
+                exit_code=exit_code,
+                signal=signal,
+                exit_time=exit_time,
+                stop_requested=stop_requested,
+                stop_signal=stop_signal,
+                runtime_oom_killed=runtime_oom_killed,
+                maximum_wait=maximum_wait,
+            )
+        )
 
     def get_container(
         self, cgroup: str | None = None, *, container_id: str | None = None

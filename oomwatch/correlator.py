@@ -15,10 +15,11 @@ from __future__ import annotations
 
 from oomwatch.containers.registry import Containers
 from oomwatch.events import Cgroup, EvidenceGap
+from oomwatch.exits import Exits
 from oomwatch.kills import SETTLE_SECONDS, OpenKills, Outcome
 from oomwatch.ledger import Ledger
 from oomwatch.logged import LoggedKills
-from oomwatch.names import Name, Names
+from oomwatch.names import Names
 from oomwatch.observations import (
     Audit,
     AuditReading,
@@ -27,10 +28,10 @@ from oomwatch.observations import (
     ContainerSeen,
     CounterReading,
     EvidenceLost,
+    LastLookReading,
     LineageReading,
     Look,
     Observation,
-    ProcessesSeen,
     Question,
     Recorded,
     RuntimeOom,
@@ -40,7 +41,6 @@ from oomwatch.observations import (
     VictimNamed,
 )
 from oomwatch.ownership import Ownership
-from oomwatch.residents import Residents
 from oomwatch.residual_kills import ResidualKills
 from oomwatch.residuals import Residuals
 
@@ -73,7 +73,6 @@ class Correlator:
         self._resumed = resumed
         self._settle_seconds = settle_seconds
         self._names = Names()
-        self._residents = Residents()
         self._kills = OpenKills(self._boot, ledger, self._names, settle_seconds)
         self._root: Cgroup | None = None
         self._unclaimed_due: float | None = None
@@ -82,11 +81,15 @@ class Correlator:
         self._residuals = Residuals(settle_seconds)
         self._residual_kills = ResidualKills(self._boot, ledger, self._names)
         self._revealed: dict[int, CounterReading] = {}
+        self.exits = Exits(
+            self._boot, self.containers, self._kills, self._residuals, counted=counted
+        )
 
     def feed(self, observation: Observation, now: float) -> Outcome:
         """Take in one observation."""
         outcome = Outcome()
         self._take(observation, now, outcome)
+        self.exits.advance(now, outcome)
         outcome.events = self._ownership.name(outcome.events, now)
         return outcome
 
@@ -107,6 +110,7 @@ class Correlator:
             self._strays_due = None
             self._kills.adopt(self._names.unclaimed(None), now)
         outcome.events += self._ownership.expire(now)
+        self.exits.advance(now, outcome)
         outcome.events = self._ownership.name(outcome.events, now)
         return outcome
 
@@ -124,6 +128,7 @@ class Correlator:
             self._unclaimed_due,
             self._strays_due,
             self._ownership.deadline,
+            self.exits.deadline,
             self._logged.deadline if self._logged is not None else None,
         )
         return min((time for time in due if time is not None), default=None)
@@ -150,11 +155,10 @@ class Correlator:
                 self._surveyed(observation, now, outcome)
             case VictimNamed():
                 self._named(observation, now, outcome)
-            case ProcessesSeen():
-                self._lived(observation, now, outcome)
             case Recorded():
                 self._kills.amendments.recorded(observation)
                 self._ownership.recorded(observation)
+                self.exits.recorded(observation, outcome)
             case EvidenceLost():
                 outcome.events.append(self._lost(observation))
             case ContainerSeen():
@@ -162,7 +166,11 @@ class Correlator:
             case RuntimeOom():
                 self._ownership.runtime(observation, now)
             case ContainerEnded():
-                pass
+                self.exits.ended(observation, now, outcome)
+            case LastLookReading():
+                self.exits.looked(observation)
+                if self.exits.wants_sums and self._root is not None:
+                    outcome.questions.append(self._audit(self._root))
 
     # Counters
 
@@ -202,26 +210,9 @@ class Correlator:
 
     def _named(self, record: VictimNamed, now: float, outcome: Outcome) -> None:
         name = self._names.add(record, now)
-        known = self._residents.word_on(name)
-        if known is not None:
-            name.records.append(known)
         if self._logged is not None:
             self._logged.add(name, now)
             return
-        for word in [record, known] if known is not None and name.claimed else [record]:
-            self._join(name, word, now, outcome)
-
-    def _lived(self, look: ProcessesSeen, now: float, outcome: Outcome) -> None:
-        """Take in who lives where, also for a victim that was named a moment before."""
-        self._residents.seen(look)
-        for name in self._names.lately(frozenset(r.pid for r in look.residents)):
-            known = self._residents.word_on(name)
-            if known is not None:
-                name.records.append(known)
-                self._join(name, known, now, outcome)
-
-    def _join(self, name: Name, record: VictimNamed, now: float, outcome: Outcome) -> None:
-        """Bring a name to its kill: one that was told, one that is open, or one to look for."""
         late = self._kills.amendments.late(name, record, now)
         if late or name.claimed or self._kills.named(name, now, outcome):
             return
@@ -249,6 +240,10 @@ class Correlator:
         self._kills.close(cgroup, now, outcome)
         self._kills.forget(cgroup)
         self._residuals.removed(cgroup, observation.time)
+        named = self.containers.named(cgroup, observation.time)
+        if named is not None:
+            # Nobody spoke of it yet; its end may still be asked about.
+            self.containers.seen(named)
         self.containers.removed(cgroup.id, observation.time)
         self._revealed.pop(cgroup.id, None)
         self.ledger.forget(cgroup)
@@ -256,6 +251,8 @@ class Correlator:
             outcome.questions.append(self._audit(cgroup.parent))
 
     def _surveyed(self, observation: Surveyed, now: float, outcome: Outcome) -> None:
+        if self._root is None and not self._resumed:
+            self.exits.began(observation.time, max(observation.cgroup_ids, default=0))
         self._root = observation.root
         self.ledger.forget_all_but(observation.cgroup_ids)
         self.containers.only(observation.cgroup_ids, observation.time)
@@ -290,6 +287,7 @@ class Correlator:
                 below[ancestor.id] = below.get(ancestor.id, 0) + max(own, 0)
         if not self._residuals.deadline:
             self._resumed = False
+        self.exits.audited(reading)
 
     # Counters whose file is another one than before
 

@@ -17,17 +17,18 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import oomwatch
 from oomwatch.cgroup.hierarchy import DEFAULT_ROOT
 from oomwatch.containers.registry import Containers
 from oomwatch.correlator import Correlator
 from oomwatch.errors import CgroupError, NoMemoryController
-from oomwatch.events import Container, Entry, OomKill, SourceState
+from oomwatch.events import Container, ContainerExit, Entry, OomKill, SourceState
+from oomwatch.finalizing import Finalization
 from oomwatch.journal import Journal, Retention
 from oomwatch.ledger import Ledger
-from oomwatch.observations import Recorded
+from oomwatch.observations import ContainerSeen, Recorded
 from oomwatch.pipeline import Pipeline
 from oomwatch.registration import Registration
 from oomwatch.sources import Source
@@ -43,14 +44,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-NICE = -15
-"""The daemon's priority. When many are killed at once on a busy host, whoever comes late finds the
-victims reaped: among eight that raced on two processors, 12 of 40 had a name, and with this 40."""
-
 AUDIT_SECONDS = 30.0
 """How often the node's sum is held against what was told: one file read. Kills that no cgroup's
 counter shows (in the root cgroup, or in one that came and went while inotify overflowed) raise no
 notification at all, so this cannot be awaited."""
+
+RECALLED = 4096
+"""Events of the journal that are looked through at the start, for exits that may be asked for."""
 
 MEMORY_EVENTS = 10_000
 """Events kept in memory at most, where there is no state directory: some 10 MB."""
@@ -112,6 +112,9 @@ class Watcher:
             report=self._report,
             states=lambda: [source.state() for source in self.sources],
         )
+        self.finalization = Finalization(
+            self.correlator.exits, emit=self.pipeline.emit, find=self._find_container
+        )
         self.subscriptions = Subscriptions(self.journal)
         self.on_health: Callable[[bool], None] = lambda _: None
         self._start_time = 0
@@ -126,6 +129,7 @@ class Watcher:
             on_health=self._journal_health,
             on_sync=self.subscriptions.coming,
         )
+        await self._recall()
         for source in self.sources:
             await source.start(self.pipeline.emit)
         self._refuse_blindness()
@@ -232,6 +236,31 @@ class Watcher:
         """Forget a worker's word on a container; False where it gave none."""
         return self.registration.unwatch(container_id)
 
+    async def finalize_container(self, container_id: str, **ended: Any) -> Entry:
+        """Give a container's exit, judged and written down; see `Finalization.finalize`."""
+        revision, event = await self.finalization.finalize(container_id, **ended)
+        return Entry(revision, self.journal.id, event)
+
+    def _find_container(self, container_id: str) -> ContainerSeen | None:
+        """Find a container of which nobody spoke, by the name of its cgroup."""
+        if self.memory_events is None:
+            return None
+        for cgroup in self.memory_events.named_after(container_id):
+            seen = self.correlator.containers.named(cgroup, _now())
+            if seen is not None and seen.container.id == container_id:
+                return seen
+        return None
+
+    async def _recall(self) -> None:
+        """Let exits and kills of this boot that are in the journal stand."""
+        after = max(self.journal.oldest_revision - 1, self.journal.newest_revision - RECALLED)
+        prefix = f"{self.boot_id[:8]}-"
+        while entries := await self.journal.read(after, 500):
+            for entry in entries:
+                if entry.event.episode_id.startswith(prefix):
+                    self.correlator.exits.recall(entry.revision, entry.event)
+            after = entries[-1].revision
+
     async def _report(self, path: str) -> CgroupReport | None:
         if self.memory_events is None:
             return None
@@ -245,7 +274,13 @@ class Watcher:
                 for entry in entries
                 if isinstance(entry.event, OomKill) and entry.event.kill_count is not None
             ]
+            + [
+                Recorded(entry.event.episode_id, None, entry.revision)
+                for entry in entries
+                if isinstance(entry.event, ContainerExit)
+            ]
         )
+        self.finalization.written()
 
     def _journal_health(self, healthy: bool, detail: str) -> None:
         (log.info if healthy else log.error)("%s", detail)
@@ -270,7 +305,6 @@ async def serve(
     `make_server` builds the gRPC server in front of the watcher; `ready` is called once both watch
     and answer.
     """
-    _come_first()
     watcher = Watcher(config)
     try:
         await watcher.start()
@@ -289,12 +323,6 @@ async def serve(
                 await server.stop()
     finally:
         await watcher.stop()
-
-
-def _come_first() -> None:
-    """Raise this process's priority; without the right to (CAP_SYS_NICE) it stays as it is."""
-    with contextlib.suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, 0, min(NICE, os.getpriority(os.PRIO_PROCESS, 0)))
 
 
 def _memory_events(config: Config) -> tuple[MemoryEvents | None, str | None]:

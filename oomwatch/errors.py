@@ -7,9 +7,11 @@
     │   ├── BadCgroupPath       a client's path that can be no cgroup's below the root
     │   ├── NoSuchCgroup        no cgroup is (any more) where a client says, or in what is watched
     │   └── NoSuchProcess       the process that a client names is gone
+    ├── NoSuchContainer         nobody spoke of a container of that id
     ├── JournalError            the journal cannot be opened, read or written
     │   ├── JournalLocked       another daemon holds it
-    │   └── JournalUnusable     corrupt, of a newer version, or its disk refuses
+    │   ├── JournalUnusable     corrupt, of a newer version, or its disk refuses
+    │   └── JournalStalled      what was asked for cannot be written down yet
     ├── CursorError             a subscription cannot start where it was asked to
     │   ├── HistoryCompacted    the events after the cursor were deleted by retention
     │   └── JournalReset        the cursor belongs to another journal
@@ -63,6 +65,10 @@ class LimitReached(OomwatchError):
     """A bound on what clients may hold is reached; the message names it, and the mend."""
 
 
+class NoSuchContainer(OomwatchError):
+    """Nobody spoke of a container of that id, and no cgroup here is named after it."""
+
+
 class JournalError(OomwatchError):
     """The journal cannot be opened, read or written."""
 
@@ -73,6 +79,10 @@ class JournalLocked(JournalError):
 
 class JournalUnusable(JournalError):
     """The database is corrupt, newer than this program, or its disk refuses it."""
+
+
+class JournalStalled(JournalError):
+    """What was asked for is held in memory and cannot be written down yet."""
 
 
 class CursorError(OomwatchError):

@@ -131,6 +131,12 @@ class OpenKills:
         """Kills that are open in a cgroup and below it."""
         return sum(p.count for p in self._pending.values() if survivor in p.cgroup.lineage())
 
+    def below(self, path: str) -> list[Cgroup]:
+        """Return the cgroups at and below a path in which a kill is open."""
+        prefix = path.rstrip("/") + "/"
+        cgroups = [pending.cgroup for pending in self._pending.values()]
+        return [cgroup for cgroup in cgroups if (cgroup.path + "/").startswith(prefix)]
+
     def close(self, cgroup: Cgroup, now: float, outcome: Outcome) -> None:
         """Tell what is open in a cgroup as it is known now: nothing more can be read of it."""
         pending = self._pending.get(cgroup.id)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from oomwatch.events import Cgroup, Constraint, Container, Invoker, MemoryUsage, Task, Victim
+from oomwatch.events import Cgroup, Constraint, Container, Invoker, MemoryUsage, Victim
 
 
 class Sight(Enum):
@@ -134,8 +134,7 @@ class VictimNamed:
     where the victim lived: `printed` says that the kernel wrote it there, else /proc still showed
     it, and it is `None` where neither did. `limit_cgroup` and `node_wide` say whose memory had run
     out, where the kernel printed that. `repeated` marks a line that names a victim a second time,
-    as that of a group's first victim does: the kernel counted it twice. `tasks` are the largest of
-    the `task_count` in the table that was printed before the kill.
+    as that of a group's first victim does: the kernel counted it twice.
     """
 
     source: str
@@ -152,38 +151,6 @@ class VictimNamed:
     invoker: Invoker | None = None
     group_kill: bool | None = None
     repeated: bool = False
-    tasks: tuple[Task, ...] = ()
-    task_count: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Resident:
-    """One process of a cgroup, as /proc had it.
-
-    `comm` and `started` (clock ticks since boot) are `None` where it was gone by the time it was
-    looked up; `cmdline` is empty until it was read. `oldest` says whether it began before all
-    others that lived there at that moment, `None` where that could not be seen.
-    """
-
-    pid: int
-    comm: str | None = None
-    started: int | None = None
-    cmdline: tuple[str, ...] = ()
-    oldest: bool | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ProcessesSeen:
-    """Who lived in a cgroup that was at its limit, by its cgroup.procs.
-
-    Seen only from the initial PID namespace: anywhere else a pid is not the one that the kernel
-    prints. `complete` is False where there may have been more.
-    """
-
-    cgroup: Cgroup
-    time: int
-    residents: tuple[Resident, ...]
-    complete: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +220,8 @@ class ContainerEnded:
     `exit_code` is the status as it was told, 128 + signal in most runtimes; `signal` only where it
     was told apart. `stop_requested` and `stop_signal` say whether somebody asked for the end;
     `oom_killed` is the runtime's own flag. `None` is what nobody said. `cgroup_id` names one life
-    of several, `None` the newest.
+    of several, `None` the newest. `wait_seconds` is how long whoever asks will wait, at the most,
+    for witnesses that are due.
     """
 
     source: str
@@ -266,6 +234,24 @@ class ContainerEnded:
     stop_requested: bool | None = None
     stop_signal: int | None = None
     oom_killed: bool | None = None
+    wait_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LastLookReading:
+    """Answer to `LastLook`; what the counters showed was sent before it.
+
+    `present` says that this life of the cgroup is still there, `kills` is its own `oom_kill`,
+    `None` where it has no counter. `killer_marks` are userspace OOM killers by name, each with the
+    mark that it left on the cgroup.
+    """
+
+    path: str
+    cgroup_id: int | None
+    time: int
+    present: bool
+    kills: int | None = None
+    killer_marks: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,6 +293,17 @@ class Look:
     path: str
 
 
+@dataclass(frozen=True, slots=True)
+class LastLook:
+    """Read the counters of this cgroup and of those in it once more: its container has ended.
+
+    `cgroup_id` is the life that is meant, `None` whichever is there.
+    """
+
+    path: str
+    cgroup_id: int | None
+
+
 Observation = (
     CounterReading
     | CgroupRemoved
@@ -315,11 +312,11 @@ Observation = (
     | AuditReading
     | Surveyed
     | VictimNamed
-    | ProcessesSeen
     | EvidenceLost
     | Recorded
     | ContainerSeen
     | RuntimeOom
     | ContainerEnded
+    | LastLookReading
 )
-Question = Describe | Measure | Audit | Look
+Question = Describe | Measure | Audit | Look | LastLook

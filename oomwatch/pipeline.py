@@ -20,7 +20,7 @@ from oomwatch.correlator import Correlator
 from oomwatch.events import Cgroup, Event
 from oomwatch.kills import Outcome
 from oomwatch.ledger import LedgerChange
-from oomwatch.observations import Audit, Look, Observation, Question
+from oomwatch.observations import Audit, LastLook, Look, Observation, Question
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +107,15 @@ class Pipeline:
 
     def _ask(self, question: Question) -> None:
         """The same question asked twice before it is answered is one question."""
-        key = (type(question), question.path if isinstance(question, Look) else question.cgroup.id)
+        about: int | str
+        match question:
+            case Look():
+                about = question.path
+            case LastLook():
+                about = question.cgroup_id or question.path
+            case _:
+                about = question.cgroup.id
+        key = (type(question), about)
         if isinstance(question, Audit):
             self._questions.pop(key, None)  # at the end: what is asked about may be read meanwhile
         self._questions[key] = question

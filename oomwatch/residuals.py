@@ -149,6 +149,13 @@ class Residuals:
         if not suspects.seen:
             del self._suspects[survivor.id]
 
+    def in_doubt(self, path: str) -> bool:
+        """Is there a residual that may be of this cgroup, and awaits its second look?"""
+        return any(
+            (path + "/").startswith(doubt.cgroup.path.rstrip("/") + "/")
+            for doubt in self._doubts.values()
+        )
+
     @property
     def deadline(self) -> float | None:
         """When the next second look is due; `None` while nothing is in doubt."""

@@ -120,3 +120,28 @@ def read_group(directory: str) -> bool | None:
     """Is memory.oom.group set? `None` where there is no such file."""
     value = read_value(f"{directory}/{OOM_GROUP}")
     return None if value is None else value == 1
+
+
+_KILLER_MARKS = (
+    ("oomd or systemd-oomd", "user.oomd_kill"),
+    ("oomd or systemd-oomd", "user.oomd_ooms"),
+    ("oomd", "trusted.oomd_kill"),
+    ("oomd", "trusted.oomd_ooms"),
+)
+
+
+def read_killer_marks(directory: str) -> tuple[tuple[str, str], ...]:
+    """Return which userspace OOM killers marked this cgroup, each with its mark; the first of each.
+
+    systemd-oomd (oomd_cgroup_kill) and oomd (BaseKillPlugin) count their kills in extended
+    attributes of the cgroup that they chose. Reading `trusted.` ones needs CAP_SYS_ADMIN.
+    """
+    found: dict[str, str] = {}
+    for killer, name in _KILLER_MARKS:
+        try:
+            value = os.getxattr(directory, name)
+        except OSError:  # none there, or none to be had
+            continue
+        if value.isdigit() and len(value) <= _MAX_DIGITS and int(value):
+            found.setdefault(killer, f"{name} is {int(value)} on its cgroup")
+    return tuple(found.items())

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from oomwatch.containers.lives import WORKER, Life, LifeKey, LivesChange, merged
+from oomwatch.containers.lives import PATH, WORKER, Life, LifeKey, LivesChange, merged
 from oomwatch.containers.paths import Identity, identify
-from oomwatch.events import Container
+from oomwatch.events import Cgroup, Container
 from oomwatch.observations import ContainerSeen
 
 MAX_REGISTERED = 10_000
@@ -41,17 +41,15 @@ class Owner:
     life: Life | None = None
 
 
-class _Index(dict[_At, tuple[LifeKey, ...]]):
+class _Index(dict[_At, list[LifeKey]]):
     """Keys of lives by what they share, in the order in which they were heard of."""
 
     def add(self, at: _At, key: LifeKey) -> None:
-        self[at] = (*self.get(at, ()), key)
+        self.setdefault(at, []).append(key)
 
     def discard(self, at: _At, key: LifeKey) -> None:
-        left = tuple(other for other in self[at] if other != key)
-        if left:
-            self[at] = left
-        else:
+        self[at].remove(key)
+        if not self[at]:
             del self[at]
 
 
@@ -158,6 +156,20 @@ class Containers:
     def in_cgroup(self, cgroup_id: int) -> Life | None:
         """The life in just this cgroup, whose own it is; `None` where several share it."""
         return self._one(self._lives[key] for key in self._by_cgroup.get(cgroup_id, ()))
+
+    def named(self, cgroup: Cgroup, time: int) -> ContainerSeen | None:
+        """Who a cgroup is by its path, where it is a container's own and nobody spoke of it."""
+        if self._by_cgroup.get(cgroup.id):
+            return None
+        identity = self._identify(cgroup.path)
+        if identity is None or identity.cgroup != cgroup.path:
+            return None
+        container = identity.container
+        if container.runtime == "systemd":
+            return None
+        return ContainerSeen(
+            source=PATH, time=time, container=container, cgroup=cgroup.path, cgroup_id=cgroup.id
+        )
 
     def owner(self, cgroup: str, cgroup_id: int | None = None, time: int = 0) -> Owner | None:
         """Whose a cgroup is; `None` where neither a source nor its path tells.

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 import grpc
 
-from oomwatch.errors import BadCgroupPath, LimitReached, NoSuchCgroup, NoSuchProcess
-from oomwatch.escaping import quoted
-from oomwatch.events import Container
+from oomwatch.errors import (
+    BadCgroupPath,
+    JournalStalled,
+    LimitReached,
+    NoSuchCgroup,
+    NoSuchContainer,
+    NoSuchProcess,
+)
+from oomwatch.events import Container, Entry
 from oomwatch.rpc import translator_node
 from oomwatch.rpc.paging import page_size, page_token, token_parts
-from oomwatch.rpc.refusals import RefusalError, invalid, not_found, unimplemented
+from oomwatch.rpc.refusals import RefusalError, invalid, not_found
 from oomwatch.rpc.streams import BYTES_A_MESSAGE
+from oomwatch.rpc.translator import entry_to_message, read_time
 from oomwatch.rpc.v1 import oomwatch_pb2 as pb
 from oomwatch.status import CgroupReport
 
@@ -22,9 +30,13 @@ LONGEST_ID = 256
 LONGEST_TEXT = 1024
 LONGEST_LABEL = 4096
 MOST_LABELS = 256
-MOST_LABEL_TEXT = 16 * 1024
-"""Characters of an id, of a name or an image, of a label's key and value; how many labels, and how
-many characters all of them together, one container has."""
+"""Characters of an id, of a name or an image, of a label's key and value; labels of a container."""
+
+DEFAULT_WAIT_SECONDS = 0.05
+LONGEST_WAIT_SECONDS = 60.0
+"""How long FinalizeContainer waits for witnesses that are due: if nothing is said, and at most."""
+
+_ANSWER_SECONDS = 0.02
 
 
 class ContainerBackend(Protocol):
@@ -54,6 +66,21 @@ class ContainerBackend(Protocol):
 
     def unwatch_container(self, container_id: str) -> bool:
         """Forget what was registered; False where nothing was."""
+
+    async def finalize_container(
+        self,
+        container_id: str,
+        *,
+        cgroup_id: int | None,
+        exit_code: int | None,
+        signal: int | None,
+        exit_time: int | None,
+        stop_requested: bool | None,
+        stop_signal: int | None,
+        runtime_oom_killed: bool | None,
+        maximum_wait: float | None,
+    ) -> Entry:
+        """Give the exit of a container, judged and written down, after no longer a wait."""
 
 
 class ContainerCalls:
@@ -92,11 +119,27 @@ class ContainerCalls:
             raise not_found(f"container {message.container_id!r} was not registered, or has ended")
         return pb.UnwatchContainerResponse().SerializeToString()
 
-    async def finalize(self, request: bytes) -> bytes:
-        """Refuse FinalizeContainer."""
-        raise unimplemented(
-            "FinalizeContainer", "subscribe to oom_kill events of the container's cgroup"
-        )
+    async def finalize(self, request: bytes, remaining: float | None) -> bytes:
+        """Answer FinalizeContainer; `remaining` is what is left of the caller's deadline."""
+        message = pb.FinalizeContainerRequest.FromString(request)
+        _check("container_id", message.container_id, LONGEST_ID, needed=True)
+        exit_time = None
+        if message.HasField("exit_time"):
+            # A worker's clock that runs ahead would make every kill look old.
+            exit_time = min(time.time_ns() // 1000, read_time(message.exit_time))
+        with _refusing():
+            entry = await self._backend.finalize_container(
+                message.container_id,
+                cgroup_id=_given(message, "cgroup_id"),
+                exit_code=_within(message, "exit_code", 0, 255),
+                signal=_within(message, "signal", 0, 64),
+                exit_time=exit_time,
+                stop_requested=_given(message, "stop_requested"),
+                stop_signal=_within(message, "stop_signal", 1, 64),
+                runtime_oom_killed=_given(message, "runtime_oom_killed"),
+                maximum_wait=_wait(message, remaining),
+            )
+        return pb.FinalizeContainerResponse(event=entry_to_message(entry)).SerializeToString()
 
     async def list(self, request: bytes) -> bytes:
         """Answer ListContainers: one page of cgroups, by path."""
@@ -129,7 +172,7 @@ class ContainerCalls:
         match message.WhichOneof("selector"):
             case "cgroup":
                 path = _cgroup_path(message.cgroup, "cgroup")
-                report, what = await self._backend.get_cgroup(path), f"cgroup {quoted(path)}"
+                report, what = await self._backend.get_cgroup(path), f"cgroup {path}"
             case "cgroup_id":
                 report = await self._backend.get_cgroup_by_id(message.cgroup_id)
                 what = f"cgroup with inode {message.cgroup_id}"
@@ -150,12 +193,37 @@ class ContainerCalls:
 def _refusing() -> Iterator[None]:
     try:
         yield
-    except (NoSuchProcess, NoSuchCgroup) as error:
+    except (NoSuchProcess, NoSuchCgroup, NoSuchContainer) as error:
         raise not_found(str(error)) from error
     except (BadCgroupPath, LookupError) as error:
         raise invalid(str(error)) from error
     except LimitReached as error:
         raise RefusalError(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error)) from error
+    except JournalStalled as error:
+        raise RefusalError(grpc.StatusCode.UNAVAILABLE, str(error)) from error
+
+
+def _given(message: pb.FinalizeContainerRequest, field: str) -> Any:
+    return getattr(message, field) if message.HasField(cast(Any, field)) else None
+
+
+def _within(message: pb.FinalizeContainerRequest, field: str, low: int, high: int) -> int | None:
+    value: int | None = _given(message, field)
+    if value is not None and not low <= value <= high:
+        raise invalid(f"{field} {value}: must be from {low} to {high}")
+    return value
+
+
+def _wait(message: pb.FinalizeContainerRequest, remaining: float | None) -> float:
+    wait = DEFAULT_WAIT_SECONDS
+    if message.HasField("maximum_wait"):
+        wait = message.maximum_wait.ToNanoseconds() / 1e9
+    if not 0 <= wait <= LONGEST_WAIT_SECONDS:
+        raise invalid(f"maximum_wait {wait} s: must be from 0 to {LONGEST_WAIT_SECONDS:.0f}")
+    if remaining is not None:
+        # The exit is to be written down, and the answer sent, within the deadline too.
+        wait = max(0.0, min(wait, remaining - _ANSWER_SECONDS))
+    return wait
 
 
 def _container(message: pb.Container) -> Container:
@@ -166,9 +234,6 @@ def _container(message: pb.Container) -> Container:
     for field in ("uid", "name", "namespace"):
         _check(f"container.pod.{field}", getattr(message.pod, field), LONGEST_TEXT)
     labels = message.labels.values
-    size = sum(len(key) + len(value) for key, value in labels.items())
-    if size > MOST_LABEL_TEXT:
-        raise invalid(f"labels of {size} characters: at most {MOST_LABEL_TEXT} are taken in all")
     if len(labels) > MOST_LABELS:
         raise invalid(f"{len(labels)} labels: a container has at most {MOST_LABELS}")
     for key, value in labels.items():
@@ -186,5 +251,5 @@ def _check(field: str, text: str, longest: int, *, needed: bool = False) -> None
 
 def _cgroup_path(path: str, field: str) -> str:
     if not path.startswith("/"):
-        raise invalid(f"{field} {quoted(path)}: a cgroup's path begins with '/'")
+        raise invalid(f"{field} {path!r}: a cgroup's path begins with '/'")
     return path.rstrip("/") or "/"

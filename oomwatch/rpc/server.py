@@ -33,7 +33,6 @@ from oomwatch.rpc.refusals import (
     GOING_AWAY,
     Context,
     RefusalError,
-    abort,
     abort_cursor,
     invalid,
 )
@@ -51,6 +50,9 @@ class Backend(HistoryBackend, ContainerBackend, Protocol):
 __all__ = ["Backend", "Limits", "Plaintext", "RpcServer", "TlsFiles", "UnixSocket"]
 
 Unary = Callable[[bytes], Awaitable[bytes]]
+Timed = Callable[[bytes, float | None], Awaitable[bytes]]
+"""A call that bounds its own wait by what is left of the caller's deadline, in seconds."""
+
 Streaming = Callable[[bytes, Context], Awaitable[None]]
 
 _log = logging.getLogger(__name__)
@@ -222,16 +224,16 @@ class RpcServer:
             "ListEvents": service.list_events,
             "GetEvent": service.get_event,
             "WatchContainer": containers.watch,
-            "FinalizeContainer": containers.finalize,
             "UnwatchContainer": containers.unwatch,
             "ListContainers": containers.list,
             "GetContainer": containers.get,
             "GetStatus": service.get_status,
         }
-        ours = {name: self._unary(name, call, door) for name, call in calls.items()}
+        ours = {name: self._unary(name, _untimed(call), door) for name, call in calls.items()}
+        ours["FinalizeContainer"] = self._unary("FinalizeContainer", containers.finalize, door)
         ours["Subscribe"] = self._streaming("Subscribe", service.subscribe, door)
         checks = {
-            "Check": self._unary("Check", self._check, door),
+            "Check": self._unary("Check", _untimed(self._check), door),
             "Watch": self._streaming("Watch", self._health.watch, door),
         }
         return (
@@ -250,7 +252,7 @@ class RpcServer:
             )
         return answer
 
-    def _unary(self, name: str, call: Unary, door: _Door) -> grpc.RpcMethodHandler[bytes, bytes]:
+    def _unary(self, name: str, call: Timed, door: _Door) -> grpc.RpcMethodHandler[bytes, bytes]:
         async def handle(request: bytes, context: Context) -> bytes:
             async with self._guarded(name, context):
                 if name in CHANGING and not door.may_change:
@@ -258,7 +260,7 @@ class RpcServer:
                 # A probe that is refused would have a daemon restarted for what others do.
                 if name != "Check":
                     self._admission.call(door.listener.caller(context.peer()))
-                return await call(request)
+                return await call(request, context.time_remaining())
             raise AssertionError("unreachable")
 
         return grpc.unary_unary_rpc_method_handler(cast(Callable[..., bytes], handle))
@@ -298,27 +300,34 @@ class RpcServer:
                 raise RefusalError(unavailable, GOING_AWAY)
             yield
         except RefusalError as refusal:
-            await abort(context, refusal.code, str(refusal))
+            await context.abort(refusal.code, refusal.sentence)
         except CursorError as error:
             await abort_cursor(context, error)
         except DecodeError:
             malformed = invalid(f"the request is no {name}Request that can be read")
-            await abort(context, malformed.code, str(malformed))
+            await context.abort(malformed.code, malformed.sentence)
         except SubscriptionClosed:
-            await abort(context, unavailable, GOING_AWAY)
+            await context.abort(unavailable, GOING_AWAY)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if not self._streams.closing or task is None:
                 raise  # the client has had enough
             task.uncancel()
-            await abort(context, unavailable, GOING_AWAY)
+            await context.abort(unavailable, GOING_AWAY)
         except grpc.aio.AbortError:
             raise
         except Exception:  # noqa: BLE001 - it is logged, and told to the client
             _log.exception("%s failed", name)
-            await abort(
-                context, grpc.StatusCode.INTERNAL, f"{name} failed in the daemon: see its log"
+            await context.abort(
+                grpc.StatusCode.INTERNAL, f"{name} failed in the daemon: see its log"
             )
+
+
+def _untimed(call: Unary) -> Timed:
+    async def answer(request: bytes, _: float | None) -> bytes:
+        return await call(request)
+
+    return answer
 
 
 def _tcp_address(text: str) -> TcpAddress:

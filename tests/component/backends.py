@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from oomwatch.errors import NoSuchProcess
-from oomwatch.events import Container
+from oomwatch.errors import NoSuchContainer, NoSuchProcess
+from oomwatch.events import Container, Entry
 from oomwatch.status import CgroupReport
 
 
@@ -28,3 +28,18 @@ class NoContainers:
 
     def unwatch_container(self, container_id: str) -> bool:
         return False
+
+    async def finalize_container(
+        self,
+        container_id: str,
+        *,
+        cgroup_id: int | None,
+        exit_code: int | None,
+        signal: int | None,
+        exit_time: int | None,
+        stop_requested: bool | None,
+        stop_signal: int | None,
+        runtime_oom_killed: bool | None,
+        maximum_wait: float | None,
+    ) -> Entry:
+        raise NoSuchContainer(f"no container {container_id!r} is known")

@@ -13,6 +13,8 @@ from oomwatch.observations import (
     AuditReading,
     CounterReading,
     Describe,
+    LastLook,
+    LastLookReading,
     LineageMember,
     LineageReading,
     Measure,
@@ -41,6 +43,32 @@ def at(tree: Tree, path: str) -> Node | None:
     for part in path[len(prefix) :].split("/"):
         if part and node is not None:
             node = node.child(part)
+    return node
+
+
+def last_look(tree: Tree, question: LastLook) -> LastLookReading:
+    """Read a cgroup and all below it once more; what rose is in `tree.take()`.
+
+    A cgroup whose making was not told yet is taken in first: the question may overtake it.
+    """
+    asked = (question.path, question.cgroup_id)
+    node = at(tree, question.path) or _taken_in(tree, question.path)
+    if node is None or question.cgroup_id not in (None, node.cgroup.id):
+        return LastLookReading(*asked, wall_time(), present=False)
+    for below in node.subtree():
+        if below.has_counter:
+            tree.look(below)
+    kills = node.seen.oom_kill if node.has_counter else None
+    marks = files.read_killer_marks(tree.directory(node))
+    present = tree.still_there(node)
+    return LastLookReading(*asked, wall_time(), present, kills, marks)
+
+
+def _taken_in(tree: Tree, path: str) -> Node | None:
+    node: Node | None = tree.root
+    for part in path.removeprefix(tree.hierarchy.prefix).split("/"):
+        if part and node is not None:
+            node = node.child(part) or tree.attach(node, part)
     return node
 
 

@@ -20,11 +20,12 @@ from inotify_simple import Event
 
 from oomwatch.cgroup import files
 from oomwatch.cgroup.hierarchy import Hierarchy, locate
-from oomwatch.events import SourceState
+from oomwatch.events import Cgroup, SourceState
 from oomwatch.observations import (
     Audit,
     AuditReading,
     Describe,
+    LastLook,
     Look,
     Measure,
     Observation,
@@ -33,7 +34,6 @@ from oomwatch.observations import (
 )
 from oomwatch.sources import Emit
 from oomwatch.sources.memory_events import answers, inotify
-from oomwatch.sources.memory_events.census import Census
 from oomwatch.sources.memory_events.node import Node
 from oomwatch.sources.memory_events.polling import Resting, Unwatched
 from oomwatch.sources.memory_events.tree import Tree, wall_time
@@ -66,7 +66,6 @@ class MemoryEvents:
         self._tasks: set[asyncio.Task[None]] = set()
         self._emit: Emit = lambda _: None
         self.tree: Tree
-        self._census: Census
         self._resting: Resting
         self._unwatched: Unwatched
 
@@ -75,8 +74,7 @@ class MemoryEvents:
         self._emit = emit
         self._open_inotify()
         self.tree = Tree(self.hierarchy, self._watcher)
-        self._census = Census(self.tree, emit)
-        self._resting = Resting(self.tree, self._flush, self._census.at_limit)
+        self._resting = Resting(self.tree, self._flush)
         self._unwatched = Unwatched(self.tree, self._poll_seconds, self._flush)
         for _ in self.tree.survey():
             self._flush()
@@ -95,6 +93,9 @@ class MemoryEvents:
                 self._flush([answers.measure(self.tree, question)])
             case Audit():
                 self._run(self._audit_slices(question))
+            case LastLook():
+                reading = answers.last_look(self.tree, question)
+                self._flush([reading])
             case Look():
                 node = answers.at(self.tree, question.path)
                 if node is not None and node.has_counter:
@@ -112,6 +113,11 @@ class MemoryEvents:
         """Return the path of the cgroup with this inode; `None` if it is not followed."""
         nodes = self.tree.root.subtree()
         return next((n.cgroup.path for n in nodes if n.cgroup.id == cgroup_id), None)
+
+    def named_after(self, container_id: str) -> list[Cgroup]:
+        """Return the cgroups whose name holds a container's id."""
+        nodes = self.tree.root.subtree()
+        return [node.cgroup for node in nodes if container_id in node.cgroup.name]
 
     async def report_one(self, path: str) -> CgroupReport | None:
         """Report the cgroup at a path as the kernel writes it; `None` if it is not followed."""
@@ -137,7 +143,6 @@ class MemoryEvents:
             "watches": len(tree.by_watch),
             "polled": polled,
             "resting": resting,
-            "looks_at_processes": self._census.looks,
             "overflows": self._overflows,
             "read_errors": tree.read_errors,
         }
@@ -202,7 +207,6 @@ class MemoryEvents:
                 continue
             node = self.tree.by_watch.get(event.wd)
             if node is None:
-                self._census.peopled(event.wd)
                 continue
             if event.mask & inotify.IGNORED:
                 self._ignored(node, event.wd)
@@ -215,8 +219,6 @@ class MemoryEvents:
         # Counters first: a cgroup whose removal is next in the queue may still be readable.
         for node in changed:
             self._resting.woken(node, rose=self.tree.look(node))
-        for node in changed:
-            self._census.at_limit(node)
         for node, event in structure:
             self._restructure(node, event)
         for node in controls:
@@ -256,9 +258,7 @@ class MemoryEvents:
                 return
             if node is not None:
                 tree.detach(node)
-            node = tree.attach(parent, name)
-            for below in node.subtree() if node is not None else ():
-                self._census.born(below)
+            tree.attach(parent, name)
         elif node is None or tree.still_there(node):
             tree.missed(parent, name)
         else:

@@ -1,0 +1,90 @@
+"""Everything that bears on one exit, gathered for its verdict."""
+
+from __future__ import annotations
+
+from oomwatch.containers.lives import Life
+from oomwatch.containers.registry import Containers
+from oomwatch.events import Container, ContainerExit
+from oomwatch.exit_kills import KillsTold
+from oomwatch.exit_words import Exit
+from oomwatch.verdict import ExitEvidence, LastRead, Sandbox, judge
+
+
+class ExitWitnesses:
+    """Joins what was told of an exit with what is known of its container and of its kills."""
+
+    def __init__(self, containers: Containers, kills: KillsTold) -> None:
+        self._containers = containers
+        self._kills = kills
+        self._blind: tuple[int, int] | None = None
+
+    def began(self, time: int, newest_cgroup_id: int) -> None:
+        """Say that the watching began then: what older cgroups had counted is not known."""
+        self._blind = (time, newest_cgroup_id)
+
+    def event(self, exit_: Exit, time: int) -> ContainerExit:
+        """Judge an exit by what is known now."""
+        evidence = self.evidence(exit_)
+        ruling = judge(evidence)
+        life = exit_.life
+        return ContainerExit(
+            episode_id=exit_.episode_id,
+            detect_time=time,
+            verdict=ruling.verdict,
+            confidence=ruling.confidence,
+            container=life.container if life.said else Container(id=life.container_id),
+            cgroup=life.cgroup,
+            cgroup_id=life.cgroup_id,
+            exit_code=evidence.exit_code,
+            signal=evidence.signal,
+            exit_time=evidence.exit_time,
+            stop_requested=evidence.stop_requested,
+            reasons=ruling.reasons,
+            kills=tuple(kill.revision for kill in ruling.kills if kill.revision is not None),
+            oom_kills=evidence.oom_kills,
+            evidence=exit_.evidence,
+        )
+
+    def evidence(self, exit_: Exit) -> ExitEvidence:
+        """Gather what is known of an exit now."""
+        life = exit_.life = self._containers.life(*exit_.life.key) or exit_.life
+        said = exit_.said
+        times = [word.exit_time or word.time for word in exit_.words.values()]
+        if exit_.gone and life.ended_time is not None:
+            # A runtime's event comes seconds after the cgroup is gone, and may tell its own time.
+            times.append(life.ended_time)
+        return ExitEvidence(
+            exit_time=min(times),
+            exit_code=said.exit_code,
+            signal=said.signal,
+            stop_requested=said.stop_requested,
+            stop_signal=said.stop_signal,
+            runtime_oom_killed=said.oom_killed,
+            last_read=exit_.last_read or LastRead.NONE,
+            kills=tuple(self._kills.of(life, self._sharing(life), {})),
+            killer_marks=exit_.marks,
+            sandbox=self._sandbox(life),
+            unwatched_before=self._blindness(life),
+        )
+
+    def lacks_revisions(self, exit_: Exit) -> bool:
+        """Is there a kill that the verdict may rest on, and that is not written down yet?"""
+        evidence = self.evidence(exit_)
+        return any(k.revision is None for k in (*evidence.near, *evidence.shared_near))
+
+    def _sharing(self, life: Life) -> int:
+        """How many containers live in the life's cgroup; 2 stands for several."""
+        if life.cgroup_id is None:
+            return 1
+        return 1 if self._containers.in_cgroup(life.cgroup_id) is not None else 2
+
+    def _sandbox(self, life: Life) -> Sandbox | None:
+        return None
+
+    def _blindness(self, life: Life) -> int | None:
+        """When a life was first looked at, if it is older than the watching."""
+        if self._blind is None:
+            return None
+        time, newest_cgroup_id = self._blind
+        older = life.cgroup_id is None or life.cgroup_id <= newest_cgroup_id
+        return time if older else None

@@ -1,0 +1,92 @@
+"""What was told of one exit, by whom, and how far the looking for its cause is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from oomwatch.containers.lives import WORKER, Life
+from oomwatch.events import ContainerExit, Evidence
+from oomwatch.observations import ContainerEnded
+from oomwatch.verdict import KillerMark, LastRead
+
+_FACTS = ("exit_code", "signal", "exit_time", "stop_requested", "stop_signal", "oom_killed")
+
+
+@dataclass(slots=True, eq=False)
+class Exit:
+    """One exit: what was told of it, how far the looking is, and what was journaled."""
+
+    life: Life
+    episode_id: str
+    seen_time: int
+    words: dict[str, ContainerEnded] = field(default_factory=dict)
+    held_until: float | None = None
+    due: float | None = None
+    last_read: LastRead | None = None
+    look_detail: Evidence | None = None
+    gone: bool = False
+    summed: bool = False
+    marks: tuple[KillerMark, ...] = ()
+    recalled: bool = False
+    told: ContainerExit | None = None
+    first_revision: int | None = None
+    revision: int | None = None
+
+    @property
+    def said(self) -> ContainerEnded:
+        """All words as one: each fact from the worker where it has it, else from a runtime."""
+        ranked = sorted(self.words.values(), key=lambda word: word.source == WORKER)
+        merged = ranked[0]
+        for word in ranked[1:]:
+            merged = _joined(merged, word)
+        return merged
+
+    def hear(self, word: ContainerEnded) -> None:
+        """Take in a source's word; its older one stands where the newer says nothing."""
+        old = self.words.get(word.source)
+        self.words[word.source] = word if old is None else _joined(old, word)
+
+    @property
+    def evidence(self) -> tuple[Evidence, ...]:
+        """Who said what, and what the last look showed."""
+        said = [
+            Evidence(source=word.source, time=word.time, detail=_told_words(word))
+            for word in self.words.values()
+        ]
+        return (*said, *((self.look_detail,) if self.look_detail is not None else ()))
+
+
+def _joined(old: ContainerEnded, new: ContainerEnded) -> ContainerEnded:
+    """A source's newer word, and its older one where that says nothing."""
+    kept = {name: getattr(old, name) for name in _FACTS if getattr(new, name) is None}
+    return replace(new, time=min(old.time, new.time), **kept)
+
+
+def gist(event: ContainerExit) -> tuple[object, ...]:
+    """What an amendment is worth telling for, if it changes."""
+    return (
+        event.verdict,
+        event.confidence,
+        event.kills,
+        event.oom_kills,
+        event.exit_code,
+        event.signal,
+        event.stop_requested,
+    )
+
+
+def _told_words(word: ContainerEnded) -> str:
+    known = [
+        f"{name} {value}"
+        for name, value in (
+            ("exit code", word.exit_code),
+            ("signal", word.signal),
+            ("stop signal", word.stop_signal),
+        )
+        if value is not None
+    ]
+    if word.stop_requested:
+        known.append("a stop was asked for")
+    if word.oom_killed is not None:
+        known.append(f"OOM flag {'set' if word.oom_killed else 'not set'}")
+    return "ended: " + ", ".join(known) if known else "ended"

@@ -1,0 +1,278 @@
+"""From the word that a container ended to one exit event with its verdict, for each life of it.
+
+Pure, a part of the correlator. An exit is held open until it can be judged:
+
+    a runtime's word on a container that a worker registered ── up to 5 s for the worker's own
+    a last look at the counters ── they have risen before the victim is dead, so one look decides
+    its cgroup is gone ── the sums above it must agree with what was told
+    a kill that is open, unnamed or not written down yet ── a bounded moment
+
+Kills are told first, the exit after them. There is one exit for one life; what is learned later,
+from a source, a late name or another call, amends it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import replace
+
+from oomwatch.containers.lives import WORKER, Life, LifeKey
+from oomwatch.containers.registry import Containers
+from oomwatch.events import ContainerExit, Event, Evidence, OomKill
+from oomwatch.exit_kills import KillsTold, concerns
+from oomwatch.exit_witnesses import ExitWitnesses
+from oomwatch.exit_words import Exit, gist
+from oomwatch.kills import OpenKills, Outcome
+from oomwatch.observations import AuditReading, ContainerEnded, LastLook, LastLookReading, Recorded
+from oomwatch.residuals import Residuals
+from oomwatch.verdict import KillerMark, LastRead
+
+WORKER_SECONDS = 5.0
+"""How long a worker's own word is awaited for a container that it registered."""
+
+RUNTIME_SECONDS = 0.5
+"""How long witnesses that are due are awaited where nobody waits for the answer."""
+
+AMEND_SECONDS = 60.0
+"""How long after an exit was told a kill that is told, or named, may still change it."""
+
+MAX_EXITS = 4096
+"""Exits that can still be asked for again and amended."""
+
+
+class Exits:
+    """The exits that are open, and those of the last while."""
+
+    def __init__(
+        self,
+        boot: str,
+        containers: Containers,
+        open_kills: OpenKills,
+        residuals: Residuals,
+        *,
+        counted: bool = True,
+    ) -> None:
+        """`counted` is False where there are no counters at all."""
+        self._boot = boot
+        self._containers = containers
+        self._open_kills = open_kills
+        self._residuals = residuals
+        self._counted = counted
+        self._kills = KillsTold()
+        self._witnesses = ExitWitnesses(containers, self._kills)
+        self.began = self._witnesses.began
+        self._exits: dict[LifeKey, Exit] = {}
+        self._by_episode: dict[str, Exit] = {}
+        self._recent: deque[tuple[float, Exit]] = deque()
+        self._lacking: list[Exit] = []
+        self._open: dict[LifeKey, Exit] = {}
+
+    # What comes in
+
+    def ended(self, ended: ContainerEnded, now: float, outcome: Outcome) -> None:
+        """Take in that a container ended; nothing follows for one that nobody knows."""
+        life = self.life(ended.container_id, ended.cgroup_id)
+        if life is None:
+            return
+        exit_ = self._exits.get(life.key)
+        if exit_ is None:
+            exit_ = self._put(Exit(life, self._episode(life), ended.time))
+            self._open[life.key] = exit_
+        if exit_.recalled:
+            return
+        exit_.hear(ended)
+        if exit_.told is not None:
+            self._judge_again(exit_, ended.time, outcome)
+        elif ended.source != WORKER and life.registered and WORKER not in exit_.words:
+            exit_.held_until = exit_.held_until or now + WORKER_SECONDS
+        elif exit_.due is None:
+            self._begin(exit_, now, outcome)
+
+    def recorded(self, recorded: Recorded, outcome: Outcome) -> None:
+        """Take in the revision of a kill, or of an exit."""
+        exit_ = self._by_episode.get(recorded.episode_id)
+        if exit_ is not None:
+            exit_.revision = recorded.revision
+            exit_.first_revision = exit_.first_revision or recorded.revision
+            self._judge_again(exit_, exit_.seen_time, outcome)
+            return
+        self._kills.recorded(recorded.episode_id, recorded.victim_cgroup, recorded.revision)
+        for exit_ in list(self._lacking):
+            self._judge_again(exit_, exit_.seen_time, outcome)
+        self._lacking = [x for x in self._lacking if self._witnesses.lacks_revisions(x)]
+
+    def looked(self, reading: LastLookReading) -> None:
+        """Take in the last look at a cgroup."""
+        for exit_ in self._open.values():
+            asked = (exit_.life.cgroup, exit_.life.cgroup_id) == (reading.path, reading.cgroup_id)
+            if not asked or exit_.last_read is not None:
+                continue
+            exit_.marks = tuple(KillerMark(killer=k, mark=m) for k, m in reading.killer_marks)
+            if reading.present:
+                exit_.last_read = LastRead.READ if reading.kills is not None else LastRead.NONE
+                if reading.kills is not None:
+                    detail = f"oom_kill {reading.kills} in {reading.path}, read after the exit"
+                    exit_.look_detail = Evidence(
+                        source="memory_events", time=reading.time, detail=detail
+                    )
+            else:
+                exit_.gone = True
+
+    def audited(self, reading: AuditReading) -> None:
+        """Take in that the sums were read from the top: what is in doubt is known from now on."""
+        if reading.asked.parent is not None:
+            return
+        for exit_ in self._open.values():
+            if exit_.gone and reading.counts:
+                exit_.summed = True
+            elif exit_.gone:
+                exit_.last_read = LastRead.NONE
+
+    # What goes out
+
+    @property
+    def wants_sums(self) -> bool:
+        """Is an exit open whose cgroup is gone, and the sums not read since?"""
+        return any(exit_.gone and not exit_.summed for exit_ in self._open.values())
+
+    @property
+    def deadline(self) -> float | None:
+        """When `advance` must be called next; `None` while no exit is open."""
+        due = (
+            exit_.held_until if exit_.due is None else exit_.due for exit_ in self._open.values()
+        )
+        return min((time for time in due if time is not None), default=None)
+
+    def advance(self, now: float, outcome: Outcome) -> None:
+        """Take in the kills that are told now; judge the exits that can be judged, or must be."""
+        while self._recent and now - self._recent[0][0] > AMEND_SECONDS:
+            self._recent.popleft()
+        self._take(outcome, 0)
+        for exit_ in list(self._open.values()):
+            if exit_.due is None:
+                if exit_.held_until is not None and exit_.held_until <= now:
+                    self._begin(exit_, now, outcome)
+            elif exit_.due <= now or self._nothing_is_due(exit_):
+                self._conclude(exit_, now, outcome)
+
+    def _take(self, outcome: Outcome, first: int) -> None:
+        """Take in kills that are told now; one of them may change an exit that was told before."""
+        for event in outcome.events[first:]:
+            if not isinstance(event, OomKill):
+                continue
+            self._kills.told(event)
+            for _, exit_ in self._recent:
+                if concerns(exit_.life, event):
+                    self._judge_again(exit_, event.detect_time, outcome)
+
+    def answer(self, key: LifeKey) -> tuple[int, ContainerExit] | None:
+        """The exit of a life as it was written down last, with its revision; `None` so far."""
+        exit_ = self._exits.get(key)
+        if exit_ is None or exit_.told is None or exit_.revision is None:
+            return None
+        return exit_.revision, exit_.told
+
+    def life(self, container_id: str, cgroup_id: int | None) -> Life | None:
+        """The life that is meant; `None` where nobody ever spoke of that container."""
+        life = self._containers.life(container_id, cgroup_id)
+        if life is not None:
+            if life.registered or life.cgroup_id is None:
+                return life
+            # A worker may know a runtime's container by an id of its own: one life, one exit.
+            own = self._containers.in_cgroup(life.cgroup_id)
+            return own if own is not None and own.registered else life
+        for key in reversed(self._exits):
+            if key[0] == container_id and cgroup_id in (None, key[1]):
+                return self._exits[key].life
+        return None
+
+    def recall(self, revision: int, event: Event) -> None:
+        """Take in what was journaled before this process began, in this same boot."""
+        if isinstance(event, OomKill):
+            self._kills.told(event)
+            self._kills.recorded(event.episode_id, event.victim_cgroup, revision)
+        elif isinstance(event, ContainerExit) and event.container is not None:
+            container = event.container
+            life = Life(
+                container.id,
+                event.cgroup_id,
+                event.detect_time,
+                cgroup=event.cgroup,
+                said={"journal": container},
+            )
+            exit_ = self._exits.get(life.key) or self._put(
+                Exit(life, event.episode_id, event.detect_time, recalled=True)
+            )
+            exit_.told, exit_.revision = event, revision
+            exit_.first_revision = event.amends or revision
+
+    # Judging
+
+    def _begin(self, exit_: Exit, now: float, outcome: Outcome) -> None:
+        waits = [w.wait_seconds for w in exit_.words.values() if w.wait_seconds is not None]
+        exit_.due = now + min(waits, default=RUNTIME_SECONDS)
+        life = exit_.life = self._containers.life(*exit_.life.key) or exit_.life
+        if self._counted and life.cgroup is not None:
+            outcome.questions.append(LastLook(life.cgroup, life.cgroup_id))
+        else:
+            exit_.last_read = LastRead.NONE
+
+    def _nothing_is_due(self, exit_: Exit) -> bool:
+        life = exit_.life
+        if exit_.last_read is None and not (exit_.gone and exit_.summed):
+            return False
+        if life.cgroup is not None and self._open_kills.below(life.cgroup):
+            return False
+        if exit_.gone and self._in_doubt(exit_):
+            return False
+        if self._witnesses.lacks_revisions(exit_):
+            return False
+        evidence = self._witnesses.evidence(exit_)
+        unnamed = [k for k in evidence.near if k.main_process is None and life.pid is not None]
+        return not (unnamed and self._open_kills.naming)
+
+    def _in_doubt(self, exit_: Exit) -> bool:
+        return exit_.life.cgroup is None or self._residuals.in_doubt(exit_.life.cgroup)
+
+    def _conclude(self, exit_: Exit, now: float, outcome: Outcome) -> None:
+        if exit_.life.cgroup is not None:
+            first = len(outcome.events)
+            for cgroup in self._open_kills.below(exit_.life.cgroup):
+                self._open_kills.close(cgroup, now, outcome)
+            self._take(outcome, first)
+        if exit_.last_read is None:
+            clear = exit_.gone and exit_.summed and not self._in_doubt(exit_)
+            exit_.last_read = LastRead.SUMS if clear else LastRead.NONE
+        exit_.told = self._witnesses.event(exit_, exit_.seen_time)
+        outcome.events.append(exit_.told)
+        self._open = {key: other for key, other in self._open.items() if other is not exit_}
+        self._recent.append((now, exit_))
+        if self._witnesses.lacks_revisions(exit_):
+            self._lacking.append(exit_)
+
+    def _judge_again(self, exit_: Exit, time: int, outcome: Outcome) -> None:
+        """Amend an exit that was told, if what was learned since changes what it says."""
+        told, revision = exit_.told, exit_.revision
+        if told is None or revision is None or exit_.recalled:
+            return
+        event = self._witnesses.event(exit_, time)
+        if gist(event) == gist(told):
+            return
+        exit_.told = replace(event, amends=exit_.first_revision)
+        exit_.revision = None
+        outcome.events.append(exit_.told)
+
+    # Keeping
+
+    def _episode(self, life: Life) -> str:
+        return f"{self._boot}-exit-{life.cgroup_id or 0:x}-{life.container_id}"
+
+    def _put(self, exit_: Exit) -> Exit:
+        self._exits[exit_.life.key] = self._by_episode[exit_.episode_id] = exit_
+        while len(self._exits) > MAX_EXITS:
+            oldest = self._exits.pop(next(iter(self._exits)))
+            self._by_episode.pop(oldest.episode_id, None)
+            self._open.pop(oldest.life.key, None)
+            if oldest in self._lacking:
+                self._lacking.remove(oldest)
+        return exit_

@@ -1,0 +1,104 @@
+"""What a worker tells of a container's end: the exit is awaited until it is written down.
+
+The call FinalizeContainer, but for its protobuf.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+
+from oomwatch.containers.lives import WORKER, LifeKey
+from oomwatch.errors import JournalStalled, NoSuchContainer
+from oomwatch.events import ContainerExit
+from oomwatch.exits import RUNTIME_SECONDS, Exits
+from oomwatch.observations import ContainerEnded, ContainerSeen, Observation
+
+WRITE_SECONDS = 5.0
+"""How long an exit that is judged may wait for the disk before its caller is told to ask again."""
+
+
+class Finalization:
+    """Takes a worker's word on an exit in, and answers with the exit as it was journaled."""
+
+    def __init__(
+        self,
+        exits: Exits,
+        *,
+        emit: Callable[[Sequence[Observation]], None],
+        find: Callable[[str], ContainerSeen | None],
+    ) -> None:
+        """`find` looks for a container of which nobody spoke, among the cgroups that are here."""
+        self._exits = exits
+        self._emit = emit
+        self._find = find
+        self._waiting: list[asyncio.Event] = []
+
+    async def finalize(
+        self,
+        container_id: str,
+        *,
+        cgroup_id: int | None = None,
+        exit_code: int | None = None,
+        signal: int | None = None,
+        exit_time: int | None = None,
+        stop_requested: bool | None = None,
+        stop_signal: int | None = None,
+        runtime_oom_killed: bool | None = None,
+        maximum_wait: float | None = None,
+    ) -> tuple[int, ContainerExit]:
+        """Return the exit and its revision once it is in the journal; asked again, the same.
+
+        Waits for witnesses no longer than `maximum_wait` seconds, then for the disk. Raises
+        `NoSuchContainer` for one that nobody knows, `JournalStalled` where the disk stands still.
+        """
+        key = self._known(container_id, cgroup_id)
+        wait = RUNTIME_SECONDS if maximum_wait is None else maximum_wait
+        ended = ContainerEnded(
+            source=WORKER,
+            time=time.time_ns() // 1000,
+            container_id=key[0],
+            cgroup_id=key[1],
+            exit_code=exit_code,
+            signal=signal,
+            exit_time=exit_time,
+            stop_requested=stop_requested,
+            stop_signal=stop_signal,
+            oom_killed=runtime_oom_killed,
+            wait_seconds=wait,
+        )
+        self._emit([ended])
+        try:
+            async with asyncio.timeout(wait + WRITE_SECONDS):
+                while (answer := self._exits.answer(key)) is None:
+                    written = asyncio.Event()
+                    self._waiting.append(written)
+                    await written.wait()
+        except TimeoutError:
+            raise JournalStalled(
+                f"the exit of {container_id!r} is judged, and the journal cannot be written: ask "
+                "again when its disk has room, the answer will be the same"
+            ) from None
+        return answer
+
+    def written(self) -> None:
+        """Say that events were written down: those who wait look whether theirs was among them."""
+        waiting, self._waiting = self._waiting, []
+        for written in waiting:
+            written.set()
+
+    def _known(self, container_id: str, cgroup_id: int | None) -> LifeKey:
+        life = self._exits.life(container_id, cgroup_id)
+        if life is None and cgroup_id is None:
+            seen = self._find(container_id)
+            if seen is not None:
+                self._emit([seen])
+                life = self._exits.life(container_id, None)
+        if life is None:
+            which = "" if cgroup_id is None else f" with a cgroup of inode {cgroup_id}"
+            raise NoSuchContainer(
+                f"no container {container_id!r}{which} is known: give its id in full, and "
+                "register it with WatchContainer when it starts"
+            )
+        return life.key

@@ -1,0 +1,255 @@
+"""A container's end as a worker tells it, over gRPC, on a tree of plain files."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from oomwatch import finalizing
+from oomwatch.client import AsyncClient, Client
+from oomwatch.daemon import Config, Watcher
+from oomwatch.errors import DaemonUnavailable, RequestRefused
+from oomwatch.events import Confidence, Container, ContainerExit, Entry, OomKill, Verdict
+from oomwatch.rpc.server import RpcServer
+from oomwatch.subscriptions import Earliest
+from oomwatch.testing import FakeCgroupTree
+
+BOUND = 30.0
+JOB = Container(id="job-17", name="job", handler="runc")
+ID = "ee12" * 16
+WAIT = 20.0
+"""An upper bound that no test waits out: it ends as soon as the exit can be judged."""
+
+
+class Place:
+    """A tree, a daemon on it, and a client of that."""
+
+    def __init__(self, tree: FakeCgroupTree, watcher: Watcher, client: AsyncClient) -> None:
+        self.tree, self.watcher, self.client = tree, watcher, client
+
+    async def journaled(self) -> list[Entry]:
+        return [entry async for entry in self.client.list_events(Earliest())]
+
+
+@pytest.fixture(autouse=True)
+def _on_tmpfs(tmp_path: Path) -> Iterator[None]:
+    """Its inodes rise, as those of cgroupfs do; those of a disk's file system come again."""
+    yield
+    shutil.rmtree(_memory(tmp_path), ignore_errors=True)
+
+
+def _memory(tmp_path: Path) -> Path:
+    return Path(f"/dev/shm/oomwatch-{os.getpid()}-{tmp_path.parent.name}-{tmp_path.name}")
+
+
+@asynccontextmanager
+async def served(directory: Path, tree: FakeCgroupTree | None = None) -> AsyncIterator[Place]:
+    tree = tree or FakeCgroupTree(_memory(directory))
+    config = Config(cgroup_root=tree.root, state_dir=directory / "state")
+    socket = directory / "o.sock"
+    async with (
+        Watcher(config) as watcher,
+        RpcServer(watcher, socket=socket),
+        AsyncClient(socket) as client,
+    ):
+        yield Place(tree, watcher, client)
+
+
+def exit_of(entry: Entry) -> ContainerExit:
+    assert isinstance(entry.event, ContainerExit)
+    return entry.event
+
+
+async def test_counters_that_did_not_rise_say_that_the_kernel_did_not_do_it(
+    tmp_path: Path,
+) -> None:
+    async with served(tmp_path) as place:
+        place.tree.make("/a")
+        await place.client.watch_container(JOB, cgroup="/a")
+        entry = await place.client.finalize(
+            "job-17", exit_code=137, stop_requested=True, stop_signal=15, maximum_wait=WAIT
+        )
+        exit_ = exit_of(entry)
+        assert (exit_.verdict, exit_.confidence) == (Verdict.NOT_OOM, Confidence.CONFIRMED)
+        assert (exit_.container, exit_.cgroup, exit_.exit_code) == (JOB, "/a", 137)
+        assert exit_.stop_requested
+        assert "a stop had been asked for, by SIGTERM" in exit_.reasons
+        assert await place.journaled() == [entry]
+
+
+async def test_a_kill_that_nobody_was_told_of_yet_is_read_and_told_first(tmp_path: Path) -> None:
+    async with served(tmp_path) as place:
+        place.tree.make("/a", limit_bytes=32 << 20)
+        await place.client.watch_container(JOB, cgroup="/a")
+        place.tree.kill("/a")
+        entry = await place.client.finalize("job-17", exit_code=137, maximum_wait=WAIT)
+        kill, last = await place.journaled()
+        assert last == entry
+        assert isinstance(kill.event, OomKill)
+        exit_ = exit_of(entry)
+        assert (exit_.verdict, exit_.kills, exit_.oom_kills) == (Verdict.OOM, (kill.revision,), 1)
+        assert any("at its own limit of 32.0 MiB" in reason for reason in exit_.reasons)
+
+
+async def test_a_cgroup_made_and_finalized_at_once_is_read_all_the_same(tmp_path: Path) -> None:
+    async with served(tmp_path) as place:
+        # No await between: the making is not notified yet.
+        place.tree.make(f"/docker-{ID}.scope")
+        place.tree.kill(f"/docker-{ID}.scope")
+        place.watcher.memory_events.tree.attach(  # type: ignore[union-attr]
+            place.watcher.memory_events.tree.root,  # type: ignore[union-attr]
+            f"docker-{ID}.scope",
+        )
+        entry = await place.client.finalize(ID, exit_code=137, maximum_wait=WAIT)
+        assert exit_of(entry).verdict is Verdict.OOM
+
+
+async def test_asked_again_the_same_exit_comes_back_also_after_a_restart(tmp_path: Path) -> None:
+    async with served(tmp_path) as place:
+        tree = place.tree
+        tree.make("/a")
+        await place.client.watch_container(JOB, cgroup="/a")
+        tree.kill("/a")
+        first = await place.client.finalize("job-17", exit_code=137, maximum_wait=WAIT)
+        assert await place.client.finalize("job-17", exit_code=137) == first
+    async with served(tmp_path, tree) as place:
+        assert await place.client.finalize("job-17", exit_code=137) == first
+        assert len(await place.journaled()) == 2
+
+
+async def test_several_who_ask_at_once_get_one_exit(tmp_path: Path) -> None:
+    async with served(tmp_path) as place:
+        place.tree.make("/a")
+        await place.client.watch_container(JOB, cgroup="/a")
+        asked = [place.client.finalize("job-17", exit_code=1, maximum_wait=WAIT) for _ in range(8)]
+        answers = await asyncio.gather(*asked)
+        assert len({entry.revision for entry in answers}) == 1
+        assert len(await place.journaled()) == 1
+
+
+async def test_what_a_later_call_knows_amends(tmp_path: Path) -> None:
+    async with served(tmp_path) as place:
+        place.tree.make("/a")
+        await place.client.watch_container(JOB, cgroup="/a")
+        first = await place.client.finalize("job-17", exit_code=137, maximum_wait=WAIT)
+        second = await place.client.finalize("job-17", stop_requested=True)
+        assert exit_of(second).amends == first.revision
+        assert (exit_of(second).exit_code, exit_of(second).stop_requested) == (137, True)
+
+
+async def test_a_container_that_nobody_registered_is_found_by_its_cgroups_name(
+    tmp_path: Path,
+) -> None:
+    async with served(tmp_path) as place:
+        path = f"/docker-{ID}.scope"
+        place.tree.make(path)
+        async with asyncio.timeout(BOUND):
+            while await place.client.get_container(path) is None:
+                await asyncio.sleep(0.01)
+        entry = await place.client.finalize(ID, exit_code=0, maximum_wait=WAIT)
+        assert (exit_of(entry).cgroup, exit_of(entry).verdict) == (path, Verdict.NOT_OOM)
+
+
+async def test_a_container_whose_cgroup_is_gone_is_judged_by_the_sums(tmp_path: Path) -> None:
+    async with served(tmp_path) as place:
+        path = f"/docker-{ID}.scope"
+        for attempt in ("clean", "killed"):
+            place.tree.make(path)
+            async with asyncio.timeout(BOUND):
+                while (report := await place.client.get_container(path)) is None:
+                    await asyncio.sleep(0.01)
+            if attempt == "clean":
+                place.tree.remove(path)
+            else:
+                place.tree.kill_and_remove(path)
+            async with asyncio.timeout(BOUND):
+                while await place.client.get_container(path) is not None:
+                    await asyncio.sleep(0.01)
+            entry = await place.client.finalize(
+                ID, cgroup_id=report.id, exit_code=137, maximum_wait=WAIT
+            )
+            exit_ = exit_of(entry)
+            if attempt == "clean":
+                assert (exit_.verdict, exit_.confidence) == (Verdict.NOT_OOM, Confidence.CONFIRMED)
+            else:
+                assert (exit_.verdict, exit_.confidence) == (Verdict.OOM, Confidence.HIGH)
+                assert exit_.kills
+
+
+async def test_a_container_that_nobody_knows_is_not_found(tmp_path: Path) -> None:
+    async with served(tmp_path) as place:
+        with pytest.raises(RequestRefused, match="register it with WatchContainer") as raised:
+            await place.client.finalize("none", exit_code=137)
+        assert raised.value.status == "NOT_FOUND"
+        assert await place.journaled() == []
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"exit_code": 256}, "exit_code 256: must be from 0 to 255"),
+        ({"exit_code": -1}, "exit_code -1"),
+        ({"signal": 65}, "signal 65"),
+        ({"stop_signal": 0}, "stop_signal 0"),
+        ({"maximum_wait": -1.0}, "maximum_wait"),
+        ({"maximum_wait": 61.0}, "from 0 to 60"),
+    ],
+)
+async def test_what_cannot_be_meant_is_refused(
+    tmp_path: Path, given: dict[str, int], sentence: str
+) -> None:
+    async with served(tmp_path) as place:
+        place.tree.make("/a")
+        await place.client.watch_container(JOB, cgroup="/a")
+        with pytest.raises(ValueError, match=sentence):
+            await place.client.finalize("job-17", **given)  # type: ignore[arg-type]
+        assert await place.journaled() == []
+
+
+async def test_an_exit_time_in_the_future_makes_no_kill_old(tmp_path: Path) -> None:
+    async with served(tmp_path) as place:
+        place.tree.make("/a")
+        await place.client.watch_container(JOB, cgroup="/a")
+        place.tree.kill("/a")
+        ahead = time.time_ns() // 1000 + 3600 * 1_000_000
+        entry = await place.client.finalize(
+            "job-17", exit_code=137, exit_time=ahead, maximum_wait=WAIT
+        )
+        assert exit_of(entry).verdict is Verdict.OOM
+
+
+async def test_a_disk_that_stands_still_ends_the_call_with_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with served(tmp_path) as place:
+        place.tree.make("/a")
+        await place.client.watch_container(JOB, cgroup="/a")
+        monkeypatch.setattr(finalizing, "WRITE_SECONDS", 0.05)
+        monkeypatch.setattr(place.watcher.finalization, "written", lambda: None)
+        monkeypatch.setattr(place.watcher.correlator.exits, "answer", lambda _: None)
+        with pytest.raises((RequestRefused, DaemonUnavailable), match="ask again"):
+            await place.client.finalize("job-17", exit_code=1, maximum_wait=0.01)
+
+
+async def test_the_plain_client_asks_the_same(tmp_path: Path) -> None:
+    async with served(tmp_path) as place:
+        place.tree.make("/a")
+        await place.client.watch_container(JOB, cgroup="/a")
+        answers: list[Entry] = []
+
+        def ask() -> None:
+            with Client(tmp_path / "o.sock") as client:
+                answers.append(client.finalize("job-17", exit_code=3, maximum_wait=WAIT))
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        await asyncio.to_thread(thread.join)
+        assert answers == await place.journaled()

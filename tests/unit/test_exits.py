@@ -1,0 +1,575 @@
+"""One exit for each life: after its kills, as soon as it can be judged, amended by what is late."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from oomwatch.correlator import Correlator
+from oomwatch.events import (
+    Cgroup,
+    Confidence,
+    Container,
+    ContainerExit,
+    Event,
+    OomKill,
+    Verdict,
+    Victim,
+)
+from oomwatch.exits import AMEND_SECONDS, RUNTIME_SECONDS, WORKER_SECONDS
+from oomwatch.kills import SETTLE_SECONDS, Outcome
+from oomwatch.ledger import Ledger
+from oomwatch.observations import (
+    Audit,
+    AuditReading,
+    CgroupRemoved,
+    ContainerEnded,
+    ContainerSeen,
+    CounterReading,
+    Counters,
+    Describe,
+    LastLook,
+    LastLookReading,
+    LineageMember,
+    LineageReading,
+    Look,
+    Observation,
+    Question,
+    Recorded,
+    SubtreeCount,
+    Surveyed,
+    VictimNamed,
+)
+
+BOOT = "0b9e5a8c-0000-4000-8000-000000000000"
+ID = "ee12" * 16
+START = 1_700_000_000_000_000
+WAIT_SECONDS = 0.05
+CONFIRMED, HIGH = Confidence.CONFIRMED, Confidence.HIGH
+
+
+class Host:
+    """A correlator, the counters that it asks for, and a journal that writes when it is told to."""
+
+    def __init__(self, *, writes: bool = True, counted: bool = True) -> None:
+        self.now = 100.0
+        self.writes = writes
+        self.root = Cgroup(1, "", None)
+        self.kills: dict[Cgroup, int] = {}
+        self.node_kills = 0
+        self.marks: tuple[tuple[str, str], ...] = ()
+        self.journal: list[Event] = []
+        self.written = 0
+        self.ids = 1
+        self.correlator = Correlator(BOOT, Ledger(), counted=counted)
+        self.correlator.expect(frozenset({"kernel_log"}))
+        self.say(CounterReading(self.root, 0, START, Counters(), 0))
+        self.say(Surveyed(frozenset({1}), self.root, START))
+        self.pass_time(10)
+
+    @property
+    def wall(self) -> int:
+        return START + round((self.now - 100) * 1e6)
+
+    def make(self, name: str, parent: Cgroup | None = None) -> Cgroup:
+        self.ids += 1
+        cgroup = Cgroup(self.ids, name, parent or self.root)
+        self.kills[cgroup] = 0
+        return cgroup
+
+    def run(
+        self, name: str = ID, *, source: str = "docker", pid: int | None = 395, **more: Any
+    ) -> Cgroup:
+        cgroup = self.make(name)
+        self.seen(cgroup, name, source=source, pid=pid, **more)
+        return cgroup
+
+    def seen(self, cgroup: Cgroup, name: str, *, source: str = "worker", **more: Any) -> None:
+        container = Container(id=name, handler=more.pop("handler", None))
+        self.say(
+            ContainerSeen(
+                source=source,
+                time=self.wall,
+                container=container,
+                cgroup=cgroup.path,
+                cgroup_id=cgroup.id,
+                **more,
+            )
+        )
+
+    def kill(self, cgroup: Cgroup, pid: int | None = None, *, told: bool = True) -> None:
+        self.kills[cgroup] += 1
+        self.node_kills += 1
+        if told:
+            self.say(self.reading(cgroup))
+        if pid is not None:
+            self.name(cgroup, pid)
+
+    def name(self, cgroup: Cgroup, pid: int) -> None:
+        self.say(
+            VictimNamed(
+                source="kernel_log",
+                sequence=pid,
+                time=self.wall,
+                seen_time=self.wall,
+                victim=Victim(pid=pid, comm="hog"),
+                detail="Killed process",
+                cgroup=cgroup.path,
+                printed=True,
+                limit_cgroup=cgroup.path,
+            )
+        )
+
+    def remove(self, cgroup: Cgroup) -> None:
+        del self.kills[cgroup]
+        self.say(CgroupRemoved(cgroup, self.wall))
+
+    def ended(self, code: int | None = None, *, source: str = "docker", **more: Any) -> None:
+        more.setdefault("container_id", ID)
+        if source == "worker":
+            more.setdefault("wait_seconds", WAIT_SECONDS)
+        self.say(ContainerEnded(source=source, time=self.wall, exit_code=code, **more))
+
+    def reading(self, cgroup: Cgroup) -> CounterReading:
+        counters = Counters(0, self.kills[cgroup], 0)
+        return CounterReading(cgroup, cgroup.id + 1000, self.wall, counters)
+
+    def say(self, *observations: Observation) -> None:
+        queue = list(observations)
+        while queue:
+            self._take(self.correlator.feed(queue.pop(0), self.now), queue)
+            if not queue and self.writes:
+                queue += self._commit()
+
+    def write(self) -> None:
+        self.say(*self._commit())
+
+    def pass_time(self, seconds: float) -> None:
+        end = self.now + seconds
+        while (due := self.correlator.deadline) is not None and due <= end:
+            self.now = max(self.now, due)
+            queue: list[Observation] = []
+            self._take(self.correlator.expire(self.now), queue)
+            self.say(*queue, *(self._commit() if self.writes else ()))
+        self.now = end
+
+    def _commit(self) -> list[Observation]:
+        fresh = list(enumerate(self.journal))[self.written :]
+        self.written = len(self.journal)
+        return [
+            Recorded(event.episode_id, getattr(event, "victim_cgroup", None), number + 1)
+            for number, event in fresh
+            if isinstance(event, ContainerExit) or (isinstance(event, OomKill) and event.kill_count)
+        ]
+
+    def _take(self, outcome: Outcome, queue: list[Observation]) -> None:
+        self.journal += outcome.events
+        for question in outcome.questions:
+            queue += self._answer(question)
+
+    def _answer(self, question: Question) -> list[Observation]:
+        if isinstance(question, LastLook):
+            asked = (question.path, question.cgroup_id)
+            for cgroup in self.kills:
+                if cgroup.path == question.path and question.cgroup_id in (None, cgroup.id):
+                    below = [c for c in self.kills if cgroup in c.lineage()]
+                    kills = self.kills[cgroup]
+                    look = LastLookReading(*asked, self.wall, True, kills, self.marks)
+                    return [*(self.reading(c) for c in below), look]
+            return [LastLookReading(*asked, self.wall, False)]
+        if isinstance(question, Describe):
+            here = question.cgroup in self.kills
+            members = (LineageMember(self.reading(question.cgroup), None),) if here else ()
+            return [LineageReading(question.cgroup, members, here, None)]
+        if isinstance(question, Look):
+            return [self.reading(c) for c in self.kills if c.path == question.path]
+        assert isinstance(question, Audit)
+        if question.cgroup is not self.root:
+            return [AuditReading(question.cgroup, ())]
+        counts = (SubtreeCount(self.root, self.node_kills, self.wall, counts_itself=False),)
+        return [*map(self.reading, self.kills), AuditReading(self.root, counts)]
+
+    @property
+    def exits(self) -> list[ContainerExit]:
+        return [event for event in self.journal if isinstance(event, ContainerExit)]
+
+    @property
+    def exit(self) -> ContainerExit:
+        (only,) = self.exits
+        return only
+
+
+def ruled(event: ContainerExit) -> tuple[str, str]:
+    return event.verdict.value, event.confidence.value
+
+
+def test_an_exit_is_judged_by_a_last_look_at_its_counters() -> None:
+    host = Host()
+    host.run()
+    host.ended(137)
+    assert ruled(host.exit) == ("not_oom", "confirmed")
+    assert host.exit.container is not None
+    assert (host.exit.container.id, host.exit.exit_code, host.exit.oom_kills) == (ID, 137, 0)
+
+
+def test_a_kill_that_only_the_last_look_finds_is_told_before_the_exit() -> None:
+    host = Host()
+    host.kill(host.run(), told=False)
+    host.ended(137)
+    host.pass_time(RUNTIME_SECONDS)
+    kill, exit_ = host.journal
+    assert isinstance(kill, OomKill)
+    assert isinstance(exit_, ContainerExit)
+    assert ruled(exit_) == ("oom", "high")
+    assert (exit_.kills, exit_.oom_kills) == ((1,), 1)
+
+
+def test_the_main_process_is_known_by_its_pid() -> None:
+    host = Host()
+    host.kill(host.run(pid=395), pid=395)
+    host.ended(0)
+    assert ruled(host.exit) == ("oom", "confirmed")
+
+
+def test_a_child_is_known_not_to_be_the_main_process() -> None:
+    host = Host()
+    host.kill(host.run(pid=395), pid=396)
+    host.pass_time(0.2)
+    host.ended(2)
+    assert ruled(host.exit) == ("unknown", "medium")
+    assert "the main process was no victim" in " ".join(host.exit.reasons)
+
+
+def test_a_name_that_comes_after_the_exit_amends_it() -> None:
+    host = Host()
+    cgroup = host.run(pid=395)
+    host.kill(cgroup)
+    host.ended(137)
+    host.pass_time(1)
+    assert ruled(host.exit) == ("oom", "high")
+    host.name(cgroup, 395)
+    host.pass_time(1)
+    first, amended = host.exits
+    assert ruled(amended) == ("oom", "confirmed")
+    assert amended.amends == host.journal.index(first) + 1
+    assert (amended.episode_id, amended.oom_kills) == (first.episode_id, 1)
+
+
+def test_a_name_that_is_due_is_awaited_for_a_moment() -> None:
+    host = Host()
+    cgroup = host.run(pid=395)
+    host.kill(cgroup)
+    host.pass_time(SETTLE_SECONDS)
+    host.ended(137, source="worker")
+    assert not host.exits
+    host.name(cgroup, 395)
+    host.pass_time(WAIT_SECONDS)
+    assert ruled(host.exit) == ("oom", "confirmed")
+
+
+def test_each_life_of_a_container_has_its_own_exit() -> None:
+    host = Host()
+    for life in range(3):
+        cgroup = host.run(pid=395 + life)
+        if life == 1:
+            host.kill(cgroup, pid=396)
+        host.ended(137 if life == 1 else 1, cgroup_id=cgroup.id)
+        host.pass_time(0.1)
+        host.remove(cgroup)
+        host.pass_time(5)
+    assert [ruled(exit_) for exit_ in host.exits] == [
+        ("not_oom", "confirmed"),
+        ("oom", "confirmed"),
+        ("not_oom", "confirmed"),
+    ]
+    assert len({exit_.cgroup_id for exit_ in host.exits}) == 3
+
+
+def test_an_old_kill_is_counted_and_not_blamed() -> None:
+    host = Host()
+    host.kill(host.run(pid=395), pid=400)
+    host.pass_time(90)
+    host.ended(0)
+    assert ruled(host.exit) == ("not_oom", "high")
+    assert (host.exit.kills, host.exit.oom_kills) == ((), 1)
+
+
+def test_more_kills_than_are_kept_in_full_are_counted_all_the_same() -> None:
+    host = Host()
+    cgroup = host.run(pid=395)
+    for pid in range(1000, 1100):
+        host.kill(cgroup, pid=pid)
+        host.pass_time(3)
+    host.ended(0)
+    assert host.exit.oom_kills == 100
+
+
+def test_a_cgroup_that_is_gone_is_judged_by_the_sums_above_it() -> None:
+    host = Host()
+    host.remove(host.run())
+    host.pass_time(3)
+    host.ended(137)
+    host.pass_time(RUNTIME_SECONDS)
+    assert ruled(host.exit) == ("not_oom", "confirmed")
+    assert "its cgroup was gone" in " ".join(host.exit.reasons)
+
+
+def test_a_kill_that_only_the_sum_holds_makes_the_exit_wait_for_its_second_look() -> None:
+    host = Host()
+    cgroup = host.run()
+    host.kill(cgroup, told=False)
+    host.remove(cgroup)
+    host.ended(137)
+    assert not host.exits
+    host.pass_time(RUNTIME_SECONDS)
+    kill, exit_ = host.journal
+    assert isinstance(kill, OomKill)
+    assert kill.victim_cgroup == cgroup.path
+    assert isinstance(exit_, ContainerExit)
+    assert exit_.verdict is Verdict.OOM
+    assert exit_.confidence is kill.confidence
+
+
+def test_a_kill_that_may_be_anothers_is_not_taken_for_certain() -> None:
+    host = Host()
+    mine, other = host.run(pid=None), host.run("b" * 64, pid=None)
+    host.kill(mine, told=False)
+    host.remove(mine)
+    host.remove(other)
+    host.ended(137)
+    host.pass_time(RUNTIME_SECONDS)
+    assert ruled(host.exit) == ("unknown", "medium")
+
+
+def test_a_kill_in_a_nested_cgroup_is_the_containers() -> None:
+    host = Host()
+    cgroup = host.run(pid=395)
+    nested = host.make("system.slice", cgroup)
+    host.kill(nested, pid=400)
+    host.ended(137)
+    assert ruled(host.exit) == ("oom", "high")
+
+
+def test_a_siblings_kill_is_nobody_elses() -> None:
+    host = Host()
+    host.run(pid=395)
+    host.kill(host.run("b" * 64, pid=500), pid=500)
+    host.ended(137)
+    assert ruled(host.exit) == ("not_oom", "confirmed")
+
+
+def test_of_a_shared_cgroup_a_pid_decides_whose_the_kill_is() -> None:
+    host = Host()
+    cgroup = host.make("pod")
+    host.seen(cgroup, ID, pid=395)
+    host.seen(cgroup, "b" * 64, pid=500)
+    host.kill(cgroup, pid=500)
+    host.ended(137, source="worker")
+    host.ended(137, source="worker", container_id="b" * 64)
+    mine, other = host.exits
+    assert ruled(mine) == ("not_oom", "confirmed")
+    assert ruled(other) == ("oom", "confirmed")
+
+
+def test_of_a_shared_cgroup_a_kill_without_a_name_is_one_of_several() -> None:
+    host = Host()
+    cgroup = host.make("pod")
+    host.seen(cgroup, ID, pid=395)
+    host.seen(cgroup, "b" * 64, pid=500)
+    host.kill(cgroup)
+    host.ended(137, source="worker")
+    host.pass_time(WAIT_SECONDS)
+    assert ruled(host.exit) == ("unknown", "medium")
+    assert "one of 2" in " ".join(host.exit.reasons)
+
+
+# Who speaks, and when
+
+
+def test_a_workers_word_is_awaited_for_the_container_that_it_registered() -> None:
+    host = Host()
+    host.run(source="worker")
+    host.ended(137)
+    host.pass_time(WORKER_SECONDS - 0.5)
+    assert not host.exits
+    host.ended(137, source="worker", stop_requested=True)
+    assert ruled(host.exit) == ("not_oom", "confirmed")
+    assert "a stop had been asked for" in " ".join(host.exit.reasons)
+    assert len(host.exit.evidence) == 3
+
+
+def test_a_worker_that_says_nothing_is_not_awaited_for_ever() -> None:
+    host = Host()
+    host.run(source="worker")
+    host.ended(137)
+    host.pass_time(WORKER_SECONDS + 0.1)
+    assert ruled(host.exit) == ("not_oom", "confirmed")
+    host.ended(137, source="worker", stop_requested=True)
+    first, amended = host.exits
+    assert amended.amends == host.journal.index(first) + 1
+    assert amended.stop_requested
+    assert not first.stop_requested
+
+
+def test_a_runtime_and_a_worker_that_use_two_ids_speak_of_one_life() -> None:
+    host = Host()
+    cgroup = host.run(source="docker")
+    host.seen(cgroup, "job-1", source="worker")
+    host.ended(137)
+    host.ended(137, source="worker", container_id="job-1")
+    host.pass_time(WORKER_SECONDS + 1)
+    assert host.exit.container is not None
+    assert host.exit.container.id == "job-1"
+
+
+def test_what_changes_nothing_is_told_once() -> None:
+    host = Host()
+    host.kill(host.run(pid=395), pid=395)
+    for _ in range(3):
+        host.ended(137)
+        host.ended(137, source="worker")
+        host.pass_time(1)
+    assert ruled(host.exit) == ("oom", "confirmed")
+
+
+def test_asked_again_the_answer_is_the_same_one() -> None:
+    host = Host()
+    cgroup = host.run(source="worker")
+    host.ended(1, source="worker")
+    answer = host.correlator.exits.answer((ID, cgroup.id))
+    host.ended(1, source="worker")
+    host.pass_time(1)
+    assert answer == (1, host.exit)
+    assert host.correlator.exits.answer((ID, cgroup.id)) == answer
+
+
+def test_the_exit_waits_for_its_kills_revision_and_names_it() -> None:
+    host = Host(writes=False)
+    host.kill(host.run(pid=395), pid=395)
+    host.ended(137)
+    assert not host.exits
+    host.write()
+    assert host.exit.kills == (1,)
+
+
+def test_a_disk_that_stands_still_holds_no_exit_back_and_its_kills_are_named_later() -> None:
+    host = Host(writes=False)
+    host.kill(host.run(pid=395), pid=395)
+    host.ended(137)
+    host.pass_time(RUNTIME_SECONDS)
+    assert host.exit.kills == ()
+    assert host.correlator.exits.answer((ID, 2)) is None
+    host.write()
+    host.write()
+    first, amended = host.exits
+    assert (first.verdict, amended.kills, amended.amends) == (Verdict.OOM, (1,), 2)
+
+
+def test_a_group_that_is_still_being_killed_is_told_before_the_exit_all_the_same() -> None:
+    host = Host()
+    cgroup = host.run(pid=395)
+    host.kills[cgroup] += 3
+    members = (LineageMember(host.reading(cgroup), True),)
+    host._answer = lambda q: [LineageReading(cgroup, members, True, None)]  # type: ignore[method-assign,assignment]
+    host.node_kills += 3
+    host.say(host.reading(cgroup))
+    del host._answer
+    assert not host.journal
+    host.ended(137, source="worker", wait_seconds=0.001)
+    host.pass_time(0.002)
+    assert [event.kind.value for event in host.journal[:2]] == ["oom_kill", "container_exit"]
+
+
+def test_a_container_that_nobody_knows_has_no_exit() -> None:
+    host = Host()
+    host.ended(137)
+    host.pass_time(10)
+    assert not host.journal
+    assert host.correlator.exits.life(ID, None) is None
+
+
+def test_without_counters_137_is_unknown() -> None:
+    host = Host(counted=False)
+    host.run()
+    host.ended(137)
+    assert ruled(host.exit) == ("unknown", "low")
+
+
+def test_a_container_that_was_there_before_the_watching_is_not_known_from_its_beginning() -> None:
+    host = Host()
+    cgroup = host.run()
+    host.correlator.exits.began(host.wall, cgroup.id)
+    host.ended(137)
+    assert ruled(host.exit) == ("unknown", "low")
+
+
+def test_the_mark_of_a_userspace_killer_is_named() -> None:
+    host = Host()
+    host.run()
+    host.marks = (("oomd or systemd-oomd", "user.oomd_kill is 3 on its cgroup"),)
+    host.ended(137)
+    assert ruled(host.exit) == ("not_oom", "confirmed")
+    assert any("systemd-oomd killed here" in reason for reason in host.exit.reasons)
+
+
+def test_a_runtime_that_speaks_late_does_not_make_a_kill_look_old() -> None:
+    """Docker's `die` was seen 5 s after the cgroup was gone."""
+    host = Host()
+    cgroup = host.run(pid=395)
+    host.kill(cgroup)
+    host.pass_time(0.2)
+    host.remove(cgroup)
+    host.pass_time(5)
+    host.ended(137)
+    host.pass_time(RUNTIME_SECONDS)
+    assert ruled(host.exit) == ("oom", "high")
+
+
+def test_what_was_journaled_before_a_restart_answers_as_it_did() -> None:
+    host = Host()
+    cgroup = host.run(source="worker", pid=395)
+    host.kill(cgroup, pid=395)
+    host.ended(137, source="worker")
+    again = Host()
+    again.kills[cgroup] = 1
+    for number, event in enumerate(host.journal):
+        again.correlator.exits.recall(number + 1, event)
+    again.seen(cgroup, ID, pid=395)
+    again.ended(137, source="worker")
+    again.pass_time(1)
+    assert not again.journal
+    assert again.correlator.exits.answer((ID, cgroup.id)) == (2, host.exit)
+
+
+def test_a_kill_before_a_restart_counts_for_an_exit_after_it() -> None:
+    host = Host()
+    cgroup = host.run(pid=395)
+    host.kill(cgroup, pid=395)
+    again = Host()
+    again.correlator.exits.recall(1, host.journal[0])
+    again.now = host.now
+    again.seen(cgroup, ID, pid=395)
+    again.ended(137, source="worker")
+    again.pass_time(1)
+    assert again.exit.kills == (1,)
+    assert again.exit.verdict is Verdict.OOM
+
+
+def test_long_after_an_exit_nothing_changes_it() -> None:
+    host = Host()
+    host.run()
+    host.ended(137)
+    host.pass_time(AMEND_SECONDS + 1)
+    other = host.run("b" * 64, pid=395)
+    host.kill(other, pid=395)
+    assert len(host.exits) == 1
+
+
+@pytest.mark.parametrize("code", [0, 128, 137, 143])
+def test_confidence_is_that_of_the_kill_it_rests_on(code: int) -> None:
+    host = Host()
+    cgroup = host.run(pid=395)
+    host.kill(cgroup, pid=395)
+    host.ended(code)
+    assert host.exit.confidence is CONFIRMED
