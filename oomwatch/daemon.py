@@ -16,11 +16,15 @@ import socket as socket_module
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import oomwatch
 from oomwatch.cgroup.hierarchy import DEFAULT_ROOT
+from oomwatch.containers.layouts import Layout
+from oomwatch.containers.paths import identify
+from oomwatch.containers.places import Places
 from oomwatch.containers.registry import Containers
 from oomwatch.correlator import Correlator
 from oomwatch.errors import CgroupError, NoMemoryController
@@ -35,6 +39,8 @@ from oomwatch.sources import Source
 from oomwatch.sources.kernel_log import DEFAULT_KERNEL_LOG, KernelLog
 from oomwatch.sources.memory_events import MemoryEvents
 from oomwatch.sources.memory_events.source import POLL_SECONDS
+from oomwatch.sources.runtimes import USUAL_SOCKETS, RuntimeSocket, runtime_sources
+from oomwatch.sources.runtimes.source import RuntimeSource
 from oomwatch.sources.tracepoint import Tracepoint
 from oomwatch.status import CgroupReport, NodeStatus
 from oomwatch.subscriptions import Subscriptions
@@ -61,11 +67,15 @@ class Config:
     """What can be set from outside.
 
     A `state_dir` of `None` keeps the journal in memory, with no more than the last 10,000 events.
+    `runtimes` are asked for names; `None` means those at their usual sockets, where the tree that
+    is watched is a kernel's. `layouts` are patterns for the paths of an operator's own containers.
     """
 
     cgroup_root: Path = DEFAULT_ROOT
     state_dir: Path | None = None
     kernel_log: Path | None = DEFAULT_KERNEL_LOG
+    runtimes: tuple[RuntimeSocket, ...] | None = None
+    layouts: tuple[Layout, ...] = ()
     poll_seconds: float = POLL_SECONDS
     force_polling: bool = False
     retention_events: int = 100_000
@@ -84,10 +94,10 @@ class Watcher:
         self.config = config
         self.memory_events, self._no_counters = _memory_events(config)
         self._naming = _naming(config, self.memory_events)
-        self.sources: tuple[Source, ...] = self._naming
+        self.sources: tuple[Source, ...] = (*self._naming, *_runtimes(config, self.memory_events))
         if self.memory_events is not None:
             # Last: what is killed while the tree is taken in is named already.
-            self.sources = (*self._naming, self.memory_events)
+            self.sources = (*self.sources, self.memory_events)
         self.boot_id = _boot_id()
         self.journal = Journal.open(
             config.state_dir,
@@ -102,7 +112,10 @@ class Watcher:
             Ledger(rows or ()),
             resumed=rows is not None,
             counted=self.memory_events is not None,
-            containers=Containers(self.journal.load_lives(self.boot_id)),
+            containers=Containers(
+                self.journal.load_lives(self.boot_id),
+                identify=partial(identify, layouts=config.layouts),
+            ),
         )
         self.pipeline = Pipeline(self.correlator, self.journal, self.sources)
         self.registration = Registration(
@@ -187,13 +200,21 @@ class Watcher:
             kernel_release=platform.release(),
             cgroup_root=str(self.config.cgroup_root),
             start_time=self._start_time,
-            healthy=journal.healthy and any(state.active for state in states),
+            healthy=journal.healthy and self._sees_kills,
             cgroups=followed.tree.cgroups if followed is not None else 0,
             kills_told=self.correlator.kills_told,
             subscribers=self.subscriptions.count,
             sources=states,
             journal=journal,
         )
+
+    @property
+    def _sees_kills(self) -> bool:
+        """Is anybody there who would see a kill? A runtime's word alone is not enough for one."""
+        witnesses: list[Source] = list(self._naming)
+        if self.memory_events is not None:
+            witnesses.append(self.memory_events)
+        return any(source.state().active for source in witnesses)
 
     async def list_cgroups(
         self, prefix: str = "/", after_path: str = "", limit: int = 500
@@ -353,6 +374,15 @@ def _naming(config: Config, counters: MemoryEvents | None) -> tuple[KernelLog | 
     if counters is not None and not counters.hierarchy.real_root:
         return ()
     return (KernelLog(config.kernel_log), Tracepoint())
+
+
+def _runtimes(config: Config, counters: MemoryEvents | None) -> tuple[RuntimeSource, ...]:
+    """The witnesses that name containers; beside a tree that is no kernel's, those asked for."""
+    hierarchy = counters.hierarchy if counters is not None else None
+    sockets = config.runtimes
+    if sockets is None:
+        sockets = USUAL_SOCKETS if hierarchy is None or hierarchy.kernel else ()
+    return runtime_sources(sockets, Places(hierarchy))
 
 
 def _kept(config: Config) -> int:

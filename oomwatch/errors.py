@@ -19,6 +19,7 @@
     ├── SubscriptionClosed      oomwatch is shutting down (oomwatch.subscriptions)
     ├── LayoutError             a pattern for container paths cannot be understood
     ├── LimitReached            a client asks for more than it is given
+    ├── RuntimeUnreachable      a container runtime does not answer as it should
     ├── AddressError            a socket cannot be listened on or understood
     ├── LogUnreadable           a log file cannot be opened or unpacked (oomwatch.cli)
     ├── DaemonUnavailable       no daemon answers, or it went away and did not come back
@@ -124,6 +125,10 @@ class JournalReset(CursorError):
 
 class LayoutError(OomwatchError):
     """A pattern for the paths of an operator's own containers cannot be understood."""
+
+
+class RuntimeUnreachable(OomwatchError):
+    """A container runtime does not answer, refuses, or answers what it should not."""
 
 
 class AddressError(OomwatchError):

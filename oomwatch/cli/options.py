@@ -17,10 +17,16 @@ Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 
 if TYPE_CHECKING:
+    from oomwatch.containers.layouts import Layout
+    from oomwatch.sources.runtimes import RuntimeSocket
+
     _Seconds = click.ParamType[float]
     _Mode = click.ParamType[int]
+    _Runtime = click.ParamType[RuntimeSocket | None]
+    _Layout = click.ParamType[Layout]
 else:
-    _Seconds = _Mode = click.ParamType  # before click 8.2 it took no parameter
+    # Before click 8.2 it took no parameter.
+    _Seconds = _Mode = _Runtime = _Layout = click.ParamType
 
 
 class Duration(_Seconds):
@@ -55,6 +61,42 @@ class Permissions(_Mode):
         if not text or len(text) > 4 or text.strip("01234567") or int(text, 8) > 0o777:
             self.fail(f"{value!r} is no mode: give it in octal, 0600 to 0777", param, ctx)
         return int(text, 8)
+
+
+class Runtime(_Runtime):
+    """A runtime's kind and socket; `None` for the word off."""
+
+    name = "KIND=PATH|off"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> RuntimeSocket | None:
+        """Return the socket; another kind or a relative path is a usage error."""
+        from oomwatch.errors import AddressError
+        from oomwatch.sources.runtimes import RuntimeSocket
+
+        try:
+            return None if value == "off" else RuntimeSocket.parse(str(value))
+        except AddressError as error:
+            self.fail(str(error), param, ctx)
+
+
+class ContainerPattern(_Layout):
+    """A pattern for the paths of an operator's own containers."""
+
+    name = "PATTERN"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Layout:
+        """Return the layout; a pattern that makes no sense is a usage error."""
+        from oomwatch.containers.layouts import Layout
+        from oomwatch.errors import LayoutError
+
+        try:
+            return Layout.parse(str(value))
+        except LayoutError as error:
+            self.fail(str(error), param, ctx)
 
 
 def output(command: Decorated) -> Decorated:

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 import click
 
 from oomwatch.address import DEFAULT_SOCKET
-from oomwatch.cli.options import CGROUP_ROOT, Duration, Permissions
+from oomwatch.cli.options import CGROUP_ROOT, ContainerPattern, Duration, Permissions, Runtime
 
 if TYPE_CHECKING:
+    from oomwatch.containers.layouts import Layout
     from oomwatch.daemon import Config, Watcher
     from oomwatch.rpc.server import RpcServer
+    from oomwatch.sources.runtimes import RuntimeSocket
 
 _FILE = click.Path(path_type=Path)
 
@@ -105,6 +107,23 @@ Each option can come from the environment: OOMWATCH_ and its name, as in OOMWATC
     help="Where victims are named, the tracepoint beside it; off leaves the counters alone.",
 )
 @click.option(
+    "--runtime",
+    "runtimes",
+    type=Runtime(),
+    metavar="KIND=PATH|off",
+    multiple=True,
+    help="Ask the docker or podman at this socket for the names of containers; may be given "
+    "several times. By default those at the usual sockets, once they are there; off asks none.",
+)
+@click.option(
+    "--container-pattern",
+    "layouts",
+    type=ContainerPattern(),
+    multiple=True,
+    help="Where your own containers are in the cgroup tree: /workers/{pod_name}/{id}, with {id}, "
+    "{name}, {pod_uid}, {pod_name}, {pod_namespace} and *. May be given several times.",
+)
+@click.option(
     "--poll-interval",
     type=Duration(),
     default="500ms",
@@ -148,6 +167,8 @@ def command(
     state_dir: Path | None,
     cgroup_root: Path,
     kernel_log: Path,
+    runtimes: tuple[RuntimeSocket | None, ...],
+    layouts: tuple[Layout, ...],
     poll_interval: float,
     retention_events: int,
     retention_age: float,
@@ -203,6 +224,8 @@ def command(
         cgroup_root=cgroup_root,
         state_dir=state_dir,
         kernel_log=None if str(kernel_log) == "off" else kernel_log,
+        runtimes=tuple(one for one in runtimes if one is not None) if runtimes else None,
+        layouts=layouts,
         poll_seconds=poll_interval,
         retention_events=retention_events,
         retention_age_seconds=retention_age,

@@ -1,0 +1,200 @@
+"""Docker's HTTP API over its Unix socket, by the Docker SDK, with every answer bounded.
+
+The SDK is imported by the first connection, not before: it costs 9 MiB. Of it the transport is
+used (a `requests.Session` over a Unix socket); its calls read answers of any length whole, which a
+lying runtime could use, so bodies are read here, with a limit and a deadline.
+
+Everything here blocks: it is used in a thread. `cancel` alone may be called from another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from oomwatch.containers.claims import Json, at, parse_json
+from oomwatch.errors import RuntimeUnreachable
+
+if TYPE_CHECKING:
+    import requests
+    from docker.types import CancellableStream
+
+ANSWER_SECONDS = 5.0
+"""How long a request may take, from asking to the last byte."""
+
+IDLE_SECONDS = 300.0
+"""An event stream that was silent for so long is opened anew: a runtime that hangs looks just like
+one with nothing to say. Nothing is lost by it, for the new one starts before the old one's end."""
+
+LIST_BYTES = 16 << 20
+INSPECT_BYTES = 1 << 20
+EVENT_BYTES = 1 << 20
+
+_READ_BYTES = 65536
+_VERSION = re.compile(r"\d{1,2}\.\d{1,3}")
+# What the events' filter takes: Podman has names of its own for two of them.
+EVENTS = ("start", "oom", "kill", "die", "died", "rename", "destroy", "remove")
+
+
+class DockerApi:
+    """One runtime's API. `RuntimeUnreachable` wherever it does not answer as it should."""
+
+    def __init__(self, socket: Path) -> None:
+        import docker
+        import requests
+        import urllib3
+
+        # A file that the person has for the Docker command may be broken: DockerException.
+        self._failures = (
+            requests.RequestException,
+            urllib3.exceptions.HTTPError,
+            docker.errors.DockerException,
+            OSError,
+        )
+        try:
+            # The version is what the SDK's own calls would ask for; none of them is used.
+            self._session = docker.APIClient(base_url=f"unix://{socket}", version="1.41")
+        except self._failures as error:
+            raise RuntimeUnreachable(_shown(error)) from error
+        # Neither a proxy nor a .netrc has a say in a Unix socket.
+        self._session.trust_env = False
+        # A small answer must not unpack to a large one.
+        self._session.headers["Accept-Encoding"] = "identity"
+        self._version = ""
+        self._response: requests.Response | None = None
+        self._stream: CancellableStream[bytes] | None = None
+        self._cancelled = False
+
+    def open(self) -> str:
+        """Agree on a version of the API; returns the engine's name ("Podman Engine", …)."""
+        answer = self._get("/version", INSPECT_BYTES)
+        version = at(answer, "ApiVersion")
+        if not isinstance(version, str) or not _VERSION.fullmatch(version):
+            raise RuntimeUnreachable("it names no version of its API")
+        self._version = f"/v{version}"
+        components = at(answer, "Components")
+        first = components[0] if isinstance(components, list) and components else None
+        name = at(first, "Name")
+        return name if isinstance(name, str) else ""
+
+    def running(self) -> list[Json]:
+        """List the running containers, in the short form of GET /containers/json."""
+        answer = self._get("/containers/json", LIST_BYTES)
+        return answer if isinstance(answer, list) else []
+
+    def inspect(self, container_id: str) -> Json:
+        """Describe one container as GET /containers/ID/json does; `None` where it is gone."""
+        return self._get(f"/containers/{container_id}/json", INSPECT_BYTES)
+
+    def events(self, since: float) -> Iterator[Json | None]:
+        """Yield the containers' events from this time on (seconds since the epoch).
+
+        The first item is `None`, once the runtime has agreed. Ends where the stream was silent for
+        long: then it can be opened anew.
+        """
+        from docker.types import CancellableStream
+
+        filters = json.dumps({"type": ["container"], "event": EVENTS})
+        response = self._request(
+            "/events", {"since": f"{since:.9f}", "filters": filters}, IDLE_SECONDS
+        )
+        self._response = response
+        # The wrapper's close() ends a read that is under way in another thread.
+        self._stream = CancellableStream(response.iter_content(_READ_BYTES), response)
+        if self._cancelled:
+            self.cancel()
+        yield None
+        lines = _Lines()
+        heard = time.monotonic()
+        try:
+            for part in self._stream:
+                heard = time.monotonic()
+                yield from lines.feed(part)
+        except (AttributeError, ValueError) as error:
+            # urllib3 lost its socket under its hands: cancel() came from the other thread.
+            raise RuntimeUnreachable("the connection was closed") from error
+        # The SDK's stream ends in the same way whatever ended it.
+        response.close()
+        if time.monotonic() - heard < IDLE_SECONDS - 1:
+            raise RuntimeUnreachable("it closed the connection")
+
+    def cancel(self) -> None:
+        """End the events, from whichever thread."""
+        self._cancelled = True
+        if self._stream is not None:
+            with contextlib.suppress(OSError, AttributeError):
+                self._stream.close()
+
+    def close(self) -> None:
+        """Close every connection, in the thread that uses them."""
+        self.cancel()
+        if self._response is not None:
+            self._response.close()
+        self._session.close()
+
+    def _get(self, path: str, limit: int) -> Json:
+        response = self._request(path, {}, ANSWER_SECONDS)
+        deadline = time.monotonic() + ANSWER_SECONDS
+        body = bytearray()
+        try:
+            if response.status_code == 404:
+                return None
+            for part in response.iter_content(_READ_BYTES):
+                body += part
+                if len(body) > limit:
+                    raise RuntimeUnreachable(f"it answers with more than {limit >> 20} MiB")
+                if time.monotonic() > deadline:
+                    raise RuntimeUnreachable(f"it took more than {ANSWER_SECONDS:g} s to answer")
+        except self._failures as error:
+            raise RuntimeUnreachable(_shown(error)) from error
+        finally:
+            response.close()
+        return parse_json(bytes(body))
+
+    def _request(self, path: str, params: dict[str, str], seconds: float) -> requests.Response:
+        if self._cancelled:
+            raise RuntimeUnreachable("the connection was closed")
+        url = f"{self._session.base_url}{self._version}{path}"
+        try:
+            response = self._session.get(
+                url,
+                params=params,
+                stream=True,
+                allow_redirects=False,
+                timeout=(ANSWER_SECONDS, seconds),
+            )
+        except (*self._failures, ValueError) as error:
+            raise RuntimeUnreachable(_shown(error)) from error
+        if response.status_code not in (200, 404) or "Content-Encoding" in response.headers:
+            response.close()
+            raise RuntimeUnreachable(f"it answers {response.status_code} to {path}")
+        return response
+
+
+class _Lines:
+    """Events, each a line of JSON, out of a stream that is cut anywhere."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, part: bytes) -> Iterator[Json]:
+        *lines, self._rest = (self._rest + part).split(b"\n")
+        for line in lines:
+            yield parse_json(line)
+        if len(self._rest) > EVENT_BYTES:
+            raise RuntimeUnreachable(f"it sends an event of more than {EVENT_BYTES >> 20} MiB")
+
+
+def _shown(error: BaseException) -> str:
+    """The innermost reason, in a line: the SDK's errors wrap one another three deep."""
+    reason = error
+    while reason.__cause__ or reason.__context__:
+        reason = reason.__cause__ or reason.__context__ or reason
+    if isinstance(reason, OSError) and reason.strerror:
+        return reason.strerror
+    return str(reason)[:200] or type(reason).__name__

@@ -1,0 +1,217 @@
+"""Follows one Docker: what it lists, shows and reports becomes observations.
+
+What was seen of Docker 20.10 and in Podman's source, and what follows from it:
+
+- The kernel has killed before Docker says `oom`, and a container's cgroup is gone seconds before
+  `die`. So: names and witnesses only, and nothing waits for them.
+- The events begin after the answer's header was sent. So: they are asked for from a moment before,
+  and what comes twice is told once.
+- Docker keeps its last 256 events, in memory: a restart loses them. So: after a lost connection
+  containers are listed anew, and one that is missing is inspected for how it ended.
+- `docker stop` and `docker kill` are a `kill` event with the signal, before `die`. Podman's carries
+  no signal, and then nothing is said of who asked.
+- With --rm there is nothing left to inspect after `die`: Docker's own OOM flag is then unknown.
+- Podman says `remove` for `destroy`, and has no `oom`.
+
+It blocks, and so lives in a thread.
+"""
+
+from __future__ import annotations
+
+import signal as signals
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from oomwatch.containers.places import Places
+from oomwatch.observations import ContainerEnded, ContainerSeen, Observation, RuntimeOom
+from oomwatch.sources.runtimes.docker_answers import (
+    DockerEvent,
+    Inspected,
+    read_event,
+    read_inspected,
+    read_summary,
+)
+from oomwatch.sources.runtimes.docker_api import DockerApi
+
+_OVERLAP_SECONDS = 2.0
+_EVENTS_REMEMBERED = 4096
+_CONTAINERS_REMEMBERED = 16384
+_STOPPING = frozenset({signals.SIGINT, signals.SIGQUIT, signals.SIGKILL, signals.SIGTERM})
+
+
+@dataclass(slots=True)
+class _Life:
+    """What is remembered of a container that runs, for when it ends.
+
+    `connection` numbers the one under which its start was seen: only while that holds is it known
+    that nobody asked it to stop. `None` where it was there before us.
+    """
+
+    cgroup_id: int | None = None
+    connection: int | None = None
+    image_stop_signal: int | None = None
+    stop_signal: int | None = None
+    unclear: bool = False
+
+
+class DockerFollower:
+    """What is known of one Docker, over all connections to it."""
+
+    def __init__(
+        self, name: str, places: Places, tell: Callable[[Sequence[Observation]], None]
+    ) -> None:
+        self._name = name
+        self._places = places
+        self._tell = tell
+        self._runtime = name
+        self._connection = 0
+        self._since: float | None = None
+        self._lives: OrderedDict[str, _Life] = OrderedDict()
+        self._told: OrderedDict[DockerEvent, None] = OrderedDict()
+
+    def follow(self, api: DockerApi, connected: Callable[[], None]) -> None:
+        """Follow until the connection is lost, which is a `RuntimeUnreachable`."""
+        engine = api.open()
+        self._runtime = "podman" if "podman" in engine.lower() else "docker"
+        self._connection += 1
+        listed = False
+        while True:
+            asked = time.time()
+            for event in api.events((self._since or asked) - _OVERLAP_SECONDS):
+                if self._since is None:
+                    self._since = asked
+                if not listed:
+                    # The events wait in the socket, so nothing falls between them and the list.
+                    listed = True
+                    connected()
+                    self._take_list(api)
+                happened = read_event(event)
+                if happened is not None and self._is_new(happened):
+                    # A time that is yet to come would hide what comes before it.
+                    self._since = max(self._since, min(happened.nanoseconds / 1e9, time.time()))
+                    self._take(happened, api)
+
+    def _take_list(self, api: DockerApi) -> None:
+        """Take in what runs: all names first, for they are cheap, then each one's place."""
+        running = []
+        for summary in api.running():
+            container = read_summary(summary, self._runtime)
+            if container is not None:
+                running.append(container)
+        now = _now()
+        self._tell([ContainerSeen(source=self._name, time=now, container=c) for c in running])
+        for missing in self._lives.keys() - {container.id for container in running}:
+            self._take_missing(missing, api)
+        for container in running:
+            self._inspect(container.id, api)
+
+    def _take_missing(self, container_id: str, api: DockerApi) -> None:
+        """It ran when the connection was lost, and runs no more; nobody saw how it ended."""
+        life = self._lives.pop(container_id)
+        found = read_inspected(api.inspect(container_id), container_id, self._runtime)
+        if found is None or found.running:
+            return
+        self._tell([self._ended(container_id, life, found, None)])
+
+    def _take(self, event: DockerEvent, api: DockerApi) -> None:
+        match event.action:
+            case "start":
+                self._lives[event.container_id] = _Life(connection=self._connection)
+                self._inspect(event.container_id, api)
+            case "rename":
+                self._inspect(event.container_id, api)
+            case "oom":
+                self._tell(
+                    [
+                        RuntimeOom(
+                            source=self._name,
+                            time=event.time,
+                            seen_time=_now(),
+                            container_id=event.container_id,
+                            detail=f"{self._runtime} reports oom",
+                        )
+                    ]
+                )
+            case "kill":
+                self._asked_to_stop(event)
+            case "die" | "died":
+                life = self._lives.pop(event.container_id, _Life())
+                found = read_inspected(
+                    api.inspect(event.container_id), event.container_id, self._runtime
+                )
+                self._tell([self._ended(event.container_id, life, found, event)])
+            case "destroy" | "remove":
+                self._lives.pop(event.container_id, None)
+
+    def _inspect(self, container_id: str, api: DockerApi) -> None:
+        found = read_inspected(api.inspect(container_id), container_id, self._runtime)
+        if found is None:
+            return
+        place = self._places.locate(container_id, found.pid)
+        if found.running:
+            life = self._lives.setdefault(container_id, _Life())
+            life.cgroup_id = place.cgroup_id or life.cgroup_id
+            life.image_stop_signal = found.stop_signal
+            if len(self._lives) > _CONTAINERS_REMEMBERED:
+                self._lives.popitem(last=False)
+        self._tell(
+            [
+                ContainerSeen(
+                    source=self._name,
+                    time=_now(),
+                    container=found.container,
+                    cgroup=place.cgroup,
+                    cgroup_id=place.cgroup_id,
+                    pid=place.pid,
+                    memory_limit_bytes=found.memory_limit_bytes,
+                )
+            ]
+        )
+
+    def _asked_to_stop(self, event: DockerEvent) -> None:
+        life = self._lives.get(event.container_id)
+        if life is None:
+            return
+        if event.signal is None:
+            life.unclear = True
+        elif event.signal in _STOPPING or event.signal == life.image_stop_signal:
+            life.stop_signal = event.signal
+
+    def _ended(
+        self, container_id: str, life: _Life, found: Inspected | None, event: DockerEvent | None
+    ) -> ContainerEnded:
+        asked: bool | None = None
+        if life.stop_signal is not None:
+            asked = True
+        elif event is not None and life.connection == self._connection and not life.unclear:
+            asked = False
+        code = event.exit_code if event is not None else None
+        if code is None and found is not None:
+            code = found.exit_code
+        finished = found.finish_time if found is not None else None
+        return ContainerEnded(
+            source=self._name,
+            time=_now(),
+            container_id=container_id,
+            cgroup_id=life.cgroup_id,
+            exit_code=code,
+            exit_time=event.time if event is not None else finished,
+            stop_requested=asked,
+            stop_signal=life.stop_signal,
+            # Once it runs again, the flag is the new life's.
+            oom_killed=found.oom_killed if found is not None else None,
+        )
+
+    def _is_new(self, event: DockerEvent) -> bool:
+        if event in self._told:
+            return False
+        self._told[event] = None
+        if len(self._told) > _EVENTS_REMEMBERED:
+            self._told.popitem(last=False)
+        return True
+
+
+def _now() -> int:
+    return time.time_ns() // 1000

@@ -1,0 +1,82 @@
+"""Waits for a runtime's socket to be made, by inotify on the nearest directory that exists.
+
+One inotify instance for all of them (max_user_instances is 128), held only while one is awaited.
+Directories above a socket come and go with their runtimes (/run/containerd): where one is missing,
+the nearest that exists above it is watched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+from oomwatch.sources.memory_events.inotify import Refused, Watcher
+
+_UNWATCHED_SECONDS = 10.0
+"""How often a socket is looked for where nothing can be watched: no inotify instance to be had."""
+
+
+def is_there(socket: Path) -> bool:
+    """Is there anything at this path? A dangling link is nothing."""
+    return socket.exists()
+
+
+class SocketDirectories:
+    """Waits for sockets; used on the event loop only."""
+
+    def __init__(self) -> None:
+        self._watcher: Watcher | None = None
+        self._waiting: dict[asyncio.Future[None], Path] = {}
+
+    async def appears(self, socket: Path) -> None:
+        """Return once there is something at this path; at once where there is already."""
+        while not is_there(socket):
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting[future] = socket
+            try:
+                watched = self._watch(socket)
+                if is_there(socket):
+                    return  # it came before the watch did
+                async with asyncio.timeout(None if watched else _UNWATCHED_SECONDS):
+                    await future
+            except TimeoutError:
+                pass
+            finally:
+                del self._waiting[future]
+                if not self._waiting:
+                    self._close()
+
+    def _watch(self, socket: Path) -> bool:
+        """Watch the nearest directory above the socket; say whether that could be had."""
+        if self._watcher is None:
+            try:
+                self._watcher = Watcher()
+            except OSError:
+                return False
+            asyncio.get_running_loop().add_reader(self._watcher.fileno(), self._wake)
+        for directory in socket.parents:
+            watch = self._watcher.watch_directory(os.fspath(directory))
+            if watch is Refused.NO_ROOM:
+                return False
+            if not isinstance(watch, Refused):
+                return True
+        return False
+
+    def _wake(self) -> None:
+        """Something was made or removed: whoever waits looks again, and watches what is nearest."""
+        if self._watcher is None:
+            return
+        awaited = {name for socket in self._waiting.values() for name in socket.parts}
+        for event in self._watcher.read():
+            if event.name in awaited or not event.name:
+                for future in self._waiting:
+                    if not future.done():
+                        future.set_result(None)
+                return
+
+    def _close(self) -> None:
+        if self._watcher is not None:
+            asyncio.get_running_loop().remove_reader(self._watcher.fileno())
+            self._watcher.close()
+            self._watcher = None

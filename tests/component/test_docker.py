@@ -1,0 +1,474 @@
+"""The Docker witness against a server that speaks its API: well, badly, late, or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from oomwatch.containers.places import Places
+from oomwatch.daemon import Config, Watcher
+from oomwatch.events import Container, OomKill, Pod, Scope
+from oomwatch.observations import ContainerEnded, ContainerSeen, Observation, RuntimeOom
+from oomwatch.sources.runtimes import RuntimeSocket, docker_api
+from oomwatch.sources.runtimes import source as runtime_source
+from oomwatch.sources.runtimes.docker import Docker
+from oomwatch.sources.runtimes.sockets import SocketDirectories
+from oomwatch.subscriptions import Earliest, EventFilter
+from oomwatch.testing import FakeCgroupTree
+from tests.component.fake_docker import DB, WEB, FakeDocker, container, listening
+
+Kind = TypeVar("Kind", bound=Observation)
+
+
+class Following:
+    def __init__(self, docker: FakeDocker, source: Docker, socket: Path) -> None:
+        self.docker, self.source, self.socket = docker, source, socket
+        self.observations: list[Observation] = []
+
+    def emit(self, observations: Sequence[Observation]) -> None:
+        self.observations += observations
+
+    def all(self, kind: type[Kind]) -> list[Kind]:
+        return [seen for seen in self.observations if isinstance(seen, kind)]
+
+    async def until(self, seen: Callable[[], bool], seconds: float = 20.0) -> None:
+        async with asyncio.timeout(seconds):
+            while not seen():
+                await asyncio.sleep(0.005)
+
+    async def event(self, action: str, container_id: str, **attributes: str) -> None:
+        """Report an event, once somebody follows."""
+        await self.until(lambda: self.docker.following)
+        self.docker.event(action, container_id, **attributes)
+
+    async def named(self, count: int) -> list[ContainerSeen]:
+        """Wait until so many containers were inspected."""
+        await self.until(lambda: len(self.inspected()) >= count)
+        return self.inspected()
+
+    def inspected(self) -> list[ContainerSeen]:
+        return [s for s in self.all(ContainerSeen) if s.memory_limit_bytes is not None]
+
+    async def ended(self, count: int = 1) -> list[ContainerEnded]:
+        await self.until(lambda: len(self.all(ContainerEnded)) >= count)
+        return self.all(ContainerEnded)
+
+
+@pytest.fixture
+def socket(tmp_path: Path) -> Path:
+    return tmp_path / "run" / "docker.sock"
+
+
+@asynccontextmanager
+async def following(docker: FakeDocker, socket: Path) -> AsyncIterator[Following]:
+    socket.parent.mkdir(exist_ok=True)
+    async with listening(docker, socket), started(docker, socket) as watch:
+        yield watch
+
+
+@asynccontextmanager
+async def started(docker: FakeDocker, socket: Path) -> AsyncIterator[Following]:
+    source = Docker("docker", socket, SocketDirectories(), Places(None))
+    watch = Following(docker, source, socket)
+    await source.start(watch.emit)
+    try:
+        yield watch
+    finally:
+        await source.stop()
+
+
+async def test_what_runs_is_named_and_then_described(socket: Path) -> None:
+    docker = FakeDocker()
+    docker.containers = {WEB: container(WEB, "web"), DB: container(DB, "db", Running=False)}
+    async with following(docker, socket) as watch:
+        (inspected,) = await watch.named(1)
+    first = watch.all(ContainerSeen)[0]
+    expected = Container(
+        id=WEB, name="web", runtime="docker", image="shop:1", labels={"app": "web"}
+    )
+    assert first.container == expected
+    assert inspected.container.handler == "runc"
+    assert inspected.memory_limit_bytes == 32 << 20
+    assert (inspected.pid, inspected.cgroup) == (None, None)
+    assert watch.source.state().figures["connections"] == 1
+
+
+async def test_a_start_an_oom_and_an_end_are_told(socket: Path) -> None:
+    docker = FakeDocker()
+    async with following(docker, socket) as watch:
+        docker.containers[WEB] = container(WEB, "web")
+        await watch.event("start", WEB)
+        await watch.named(1)
+        await watch.event("oom", WEB)
+        docker.containers[WEB] = container(WEB, "web", Running=False, OOMKilled=True)
+        await watch.event("die", WEB, exitCode="137")
+        (ended,) = await watch.ended()
+    (oom,) = watch.all(RuntimeOom)
+    assert oom.container_id == WEB
+    assert abs(oom.time - time.time_ns() // 1000) < 60_000_000
+    assert (ended.exit_code, ended.oom_killed, ended.stop_requested) == (137, True, False)
+    assert ended.signal is None
+
+
+async def test_a_container_that_is_removed_at_once_ends_without_a_flag(socket: Path) -> None:
+    async with following(FakeDocker(), socket) as watch:
+        await watch.event("die", WEB, exitCode="137")
+        (ended,) = await watch.ended()
+    assert (ended.exit_code, ended.oom_killed, ended.stop_requested) == (137, None, None)
+
+
+@pytest.mark.parametrize(
+    ("signals", "requested", "signal"),
+    [
+        (["15", "9"], True, 9),
+        (["1"], False, None),
+        (["28"], True, 28),
+        (["SIGTERM"], True, 15),
+        ([""], None, None),
+        ([], False, None),
+    ],
+    ids=["stop", "hangup", "image's own", "by name", "podman tells none", "nobody"],
+)
+async def test_it_is_told_who_asked_for_the_end(
+    socket: Path, signals: list[str], requested: bool | None, signal: int | None
+) -> None:
+    docker = FakeDocker()
+    docker.containers[WEB] = container(WEB, "web")
+    async with following(docker, socket) as watch:
+        await watch.event("start", WEB)
+        await watch.named(1)
+        for asked in signals:
+            await watch.event("kill", WEB, **({"signal": asked} if asked else {}))
+        await watch.event("die", WEB, exitCode="143")
+        (ended,) = await watch.ended()
+    assert (ended.stop_requested, ended.stop_signal) == (requested, signal)
+
+
+async def test_a_container_that_was_there_before_us_may_have_been_asked_before_us(
+    socket: Path,
+) -> None:
+    docker = FakeDocker()
+    docker.containers[WEB] = container(WEB, "web")
+    async with following(docker, socket) as watch:
+        await watch.named(1)
+        await watch.event("die", WEB, exitCode="143")
+        (ended,) = await watch.ended()
+    assert ended.stop_requested is None
+
+
+async def test_lives_of_one_id_are_told_apart(socket: Path) -> None:
+    docker = FakeDocker()
+    docker.containers[WEB] = container(WEB, "web")
+    async with following(docker, socket) as watch:
+        await watch.event("start", WEB)
+        await watch.event("kill", WEB, signal="15")
+        await watch.event("die", WEB, exitCode="0")
+        await watch.event("start", WEB)
+        await watch.event("die", WEB, exitCode="1")
+        first, second = await watch.ended(2)
+    assert (first.stop_requested, second.stop_requested) == (True, False)
+    # It runs again by the time it is asked: the flag would be the new life's.
+    assert first.oom_killed is None
+
+
+async def test_a_new_name_is_told(socket: Path) -> None:
+    docker = FakeDocker()
+    docker.containers[WEB] = container(WEB, "web")
+    async with following(docker, socket) as watch:
+        await watch.named(1)
+        docker.containers[WEB]["Name"] = "/shop"
+        await watch.event("rename", WEB)
+        seen = await watch.named(2)
+    assert seen[-1].container.name == "shop"
+
+
+async def test_podman_is_known_by_its_engine(socket: Path) -> None:
+    docker = FakeDocker()
+    docker.engine = "Podman Engine"
+    docker.containers[WEB] = container(WEB, "web")
+    docker.containers[WEB]["HostConfig"]["Runtime"] = "oci"
+    async with following(docker, socket) as watch:
+        (seen,) = await watch.named(1)
+    assert (seen.container.runtime, seen.container.handler) == ("podman", None)
+
+
+async def test_a_pods_container_has_its_pod(socket: Path) -> None:
+    docker = FakeDocker()
+    docker.containers[WEB] = container(WEB, "k8s_web")
+    docker.containers[WEB]["Config"]["Labels"] = {
+        "io.kubernetes.pod.name": "api-0",
+        "io.kubernetes.pod.namespace": "prod",
+        "io.kubernetes.pod.uid": "u1",
+    }
+    async with following(docker, socket) as watch:
+        (seen,) = await watch.named(1)
+    assert seen.container.pod == Pod(uid="u1", name="api-0", namespace="prod")
+
+
+async def test_what_happens_between_two_connections_is_told_once(
+    socket: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime_source, "FIRST_RETRY_SECONDS", 0.01)
+    docker = FakeDocker()
+    docker.containers[WEB] = container(WEB, "web")
+    async with following(docker, socket) as watch:
+        await watch.event("oom", WEB)
+        await watch.until(lambda: len(watch.all(RuntimeOom)) == 1)
+        docker.drop()
+        await watch.until(lambda: not docker.following)
+        docker.event("oom", WEB)  # nobody is there
+        await watch.until(lambda: len(watch.all(RuntimeOom)) == 2)
+        await watch.event("oom", WEB)
+        await watch.until(lambda: len(watch.all(RuntimeOom)) == 3)
+        state = watch.source.state()
+    assert state.figures["connections"] == 2
+    assert docker.sinces[1] >= docker.sinces[0]
+
+
+async def test_what_ended_while_the_runtime_was_away_is_found(
+    socket: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime_source, "FIRST_RETRY_SECONDS", 0.01)
+    docker = FakeDocker()
+    docker.containers = {WEB: container(WEB, "web"), DB: container(DB, "db")}
+    async with started(docker, socket) as watch:
+        socket.parent.mkdir()
+        async with listening(docker, socket):
+            await watch.named(2)
+        docker.past.clear()  # a restart forgets
+        docker.containers[WEB] = container(
+            WEB,
+            "web",
+            Running=False,
+            OOMKilled=True,
+            ExitCode=137,
+            FinishedAt="2026-11-22T22:08:29.805177056Z",
+        )
+        async with listening(docker, socket):
+            (ended,) = await watch.ended()
+            assert watch.source.active
+        await watch.until(lambda: not watch.source.active)
+    assert (ended.container_id, ended.exit_code, ended.oom_killed) == (WEB, 137, True)
+    assert ended.exit_time == 1795385309805177
+    assert ended.stop_requested is None
+
+
+async def test_a_runtime_that_comes_later_is_noticed_without_a_look(socket: Path) -> None:
+    docker = FakeDocker()
+    docker.containers[WEB] = container(WEB, "web")
+    async with started(docker, socket) as watch:
+        # Neither the socket nor its directory is there.
+        await watch.until(lambda: "there is no" in watch.source.state().detail)
+        assert not watch.source.state().degraded
+        assert docker.requests == []
+        socket.parent.mkdir()
+        async with listening(docker, socket):
+            await watch.named(1)
+            assert watch.source.active
+
+
+async def test_a_runtime_that_never_answers_costs_only_names(
+    socket: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(docker_api, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(runtime_source, "FIRST_RETRY_SECONDS", 0.01)
+    docker = FakeDocker()
+    docker.containers[WEB] = container(WEB, "web")
+    docker.hangs = {"/version"}
+    async with following(docker, socket) as watch:
+        await watch.until(lambda: "does not answer" in watch.source.state().detail)
+        assert watch.source.state().degraded
+        assert not watch.source.active
+        docker.hangs = set()
+        await watch.named(1)
+
+
+async def test_a_runtime_that_hangs_in_the_middle_is_left(socket: Path) -> None:
+    docker = FakeDocker()
+    docker.containers[WEB] = container(WEB, "web")
+    docker.hangs = {f"/containers/{WEB}/json"}
+    async with following(docker, socket) as watch:
+        await watch.until(lambda: f"/containers/{WEB}/json" in docker.requests)
+        # The name was told all the same; and stopping does not wait for the answer.
+        assert watch.all(ContainerSeen)[0].container.name == "web"
+    assert not watch.source.active
+
+
+def answer(body: bytes, *headers: bytes) -> bytes:
+    lines = [b"HTTP/1.1 200 OK", b"Content-Length: %d" % len(body), *headers]
+    return b"\r\n".join(lines) + b"\r\n\r\n" + body
+
+
+@pytest.mark.parametrize(
+    ("path", "lie"),
+    [
+        ("/version", answer(b"[" * 200_000)),
+        ("/version", answer(b'{"ApiVersion": "1.41/../../secret"}')),
+        ("/version", answer(b"\xff\xfe")),
+        ("/version", answer(b"{}", b"Content-Encoding: gzip")),
+        ("/version", b"HTTP/1.1 302 Found\r\nLocation: http://example.com/\r\n\r\n"),
+        ("/version", b"SSH-2.0-OpenSSH\r\n\r\n"),
+        ("/version", b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 1000 + b"\r\n"),
+        ("/containers/json", answer(b"x" * (docker_api.LIST_BYTES + 1))),
+        ("/containers/json", b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n"),
+    ],
+    ids=["deep", "version", "bytes", "packed", "elsewhere", "ssh", "headers", "large", "broken"],
+)
+async def test_a_runtime_that_lies_is_left_and_tried_again(
+    socket: Path, path: str, lie: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime_source, "FIRST_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(docker_api, "ANSWER_SECONDS", 1.0)
+    docker = FakeDocker()
+    docker.containers[WEB] = container(WEB, "web")
+    docker.raw = {path: lie}
+    async with following(docker, socket) as watch:
+        await watch.until(lambda: "does not answer" in watch.source.state().detail)
+        docker.raw = {}
+        await watch.named(1)
+
+
+async def test_an_event_without_an_end_is_not_waited_for(
+    socket: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(docker_api, "EVENT_BYTES", 100_000)
+    monkeypatch.setattr(runtime_source, "FIRST_RETRY_SECONDS", 0.01)
+    async with following(FakeDocker(), socket) as watch:
+        await watch.until(lambda: watch.docker.following)
+        watch.docker.send(b"x" * 200_000)
+        await watch.until(lambda: watch.source.state().figures["connections"] == 2)
+
+
+async def test_events_that_make_no_sense_are_passed_over(socket: Path) -> None:
+    async with following(FakeDocker(), socket) as watch:
+        await watch.until(lambda: watch.docker.following)
+        for nonsense in (
+            b"\n",
+            b"nonsense\n",
+            b"[]\n",
+            b'{"Action": 7, "Actor": {"ID": "a"}, "timeNano": 1}\n',
+            b'{"Action": "oom", "Actor": {"ID": "../../etc"}, "timeNano": 1}\n',
+            b'{"Action": "oom", "Actor": {"ID": "a"}, "timeNano": "soon"}\n',
+            b'{"Action":"die","Actor":{"ID":"a","Attributes":{"exitCode":"-9"}},"timeNano":1}\n',
+        ):
+            watch.docker.send(nonsense)
+        await watch.event("oom", WEB)
+        await watch.until(lambda: bool(watch.all(RuntimeOom)))
+        (ended,) = watch.all(ContainerEnded)
+    assert [oom.container_id for oom in watch.all(RuntimeOom)] == [WEB]
+    assert ended.exit_code is None
+
+
+async def test_an_event_cut_anywhere_is_whole_again(socket: Path) -> None:
+    async with following(FakeDocker(), socket) as watch:
+        await watch.until(lambda: watch.docker.following)
+        line = watch.docker.event("start", DB)  # DB cannot be inspected
+        line = line.replace(b'"start"', b'"oom"').replace(DB.encode(), WEB.encode())
+        for index in range(len(line)):
+            watch.docker.send(line[index : index + 1])
+        await watch.until(lambda: bool(watch.all(RuntimeOom)))
+
+
+async def test_absurd_descriptions_are_bounded(socket: Path) -> None:
+    docker = FakeDocker()
+    docker.containers[WEB] = container(WEB, "w" * 5000, Pid=-1, ExitCode="no")
+    docker.containers[WEB]["Config"]["Labels"] = {
+        **{f"label-{index}": "x" for index in range(1000)},
+        "long": "y" * 100_000,
+        "number": 7,
+    }
+    docker.containers[WEB]["Config"]["Image"] = ["not", "a", "text"]
+    docker.containers[WEB]["HostConfig"]["Memory"] = 2**63 - 1
+    async with following(docker, socket) as watch:
+        (seen,) = await watch.named(1)
+    assert seen.container.name is not None
+    assert len(seen.container.name) == 1024
+    assert seen.container.labels is not None
+    assert len(seen.container.labels) == 256
+    assert seen.container.image is None
+    assert seen.pid is None
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def test_nothing_is_left_behind(socket: Path) -> None:
+    docker = FakeDocker()
+    docker.containers[WEB] = container(WEB, "web")
+    before = threading.active_count(), descriptors()
+    for _ in range(20):
+        async with following(docker, socket) as watch:
+            await watch.named(1)
+        socket.parent.rmdir()
+        async with started(docker, socket) as watch:
+            await watch.until(lambda: "there is no" in watch.source.state().detail)
+    await asyncio.sleep(0)
+    names = [thread.name for thread in threading.enumerate()]
+    assert not [name for name in names if name.startswith("oomwatch-")]
+    assert threading.active_count() <= before[0]
+    assert descriptors() <= before[1]
+
+
+async def test_a_kill_is_told_with_its_containers_name(socket: Path, tmp_path: Path) -> None:
+    docker = FakeDocker()
+    docker.containers[WEB] = container(WEB, "web")
+    tree = FakeCgroupTree(tmp_path / "cgroup")
+    tree.make(f"/docker/{WEB}")
+    config = Config(cgroup_root=tree.root, runtimes=(RuntimeSocket("docker", socket),))
+    socket.parent.mkdir()
+    async with listening(docker, socket), Watcher(config) as watcher:
+        async with asyncio.timeout(20):
+            while (await watcher.status()).sources[0].figures["seen"] < 2:
+                await asyncio.sleep(0.005)
+        with await watcher.subscriptions.open(Earliest(), EventFilter()) as subscription:
+            tree.kill(f"/docker/{WEB}")
+            async with asyncio.timeout(20):
+                (entry,) = (await subscription.next()).entries
+    kill = entry.event
+    assert isinstance(kill, OomKill)
+    assert kill.container is not None
+    assert (kill.container.name, kill.container.image) == ("web", "shop:1")
+    assert kill.container.labels == {"app": "web"}
+    assert kill.scope is Scope.CONTAINER_LIMIT
+
+
+FOLLOW = """
+import asyncio, sys
+from pathlib import Path
+from oomwatch.containers.places import Places
+from oomwatch.sources.runtimes import RuntimeSocket, runtime_sources
+
+async def follow(path):
+    (source,) = runtime_sources([RuntimeSocket("docker", Path(path))], Places(None))
+    await source.start(lambda _: None)
+    while "there is no" not in source.state().detail and not source.active:
+        await asyncio.sleep(0.005)
+    await source.stop()
+
+asyncio.run(follow(sys.argv[1]))
+print("docker" in sys.modules)
+"""
+
+
+async def test_the_sdk_is_imported_only_where_there_is_a_socket(socket: Path) -> None:
+    async def imported() -> bool:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", FOLLOW, str(socket), stdout=subprocess.PIPE
+        )
+        output, _ = await process.communicate()
+        return output.split() == [b"True"]
+
+    assert not await imported()
+    socket.parent.mkdir()
+    async with listening(FakeDocker(), socket):
+        assert await imported()
