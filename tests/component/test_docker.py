@@ -423,6 +423,7 @@ async def test_a_kill_is_told_with_its_containers_name(socket: Path, tmp_path: P
     docker = FakeDocker()
     docker.containers[WEB] = container(WEB, "web")
     tree = FakeCgroupTree(tmp_path / "cgroup")
+    tree.make("/docker")
     tree.make(f"/docker/{WEB}")
     config = Config(cgroup_root=tree.root, runtimes=(RuntimeSocket("docker", socket),))
     socket.parent.mkdir()
