@@ -13,6 +13,8 @@ events: that transaction is what makes a crash lose nothing and double nothing.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from oomwatch.containers.registry import Containers
 from oomwatch.events import Cgroup, EvidenceGap
 from oomwatch.exits import Exits
@@ -84,6 +86,7 @@ class Correlator:
         self.exits = Exits(
             self._boot, self.containers, self._kills, self._residuals, counted=counted
         )
+        self._baselines: set[int] = set()
 
     def feed(self, observation: Observation, now: float) -> Outcome:
         """Take in one observation."""
@@ -179,7 +182,9 @@ class Correlator:
             self._baseline(reading)
             return
         moved = self.ledger.counter_id(reading.cgroup) not in (0, reading.counter_id)
-        if reading.sight is Sight.REVEALED or moved:
+        if reading.sight is Sight.YOUNG and reading.cgroup.id not in self._baselines:
+            return  # it was no baseline to us, since we went on from earlier: all of it is told
+        if reading.sight in (Sight.REVEALED, Sight.YOUNG) or moved:
             self._reveal(reading, now, outcome)
             return
         self._rise(reading, now, outcome)
@@ -187,11 +192,15 @@ class Correlator:
     def _rise(self, reading: CounterReading, now: float, outcome: Outcome) -> None:
         recovered = self._resumed and reading.sight is Sight.BASELINE
         self._kills.note_oom(reading, now)
+        if (reading.local.oom_kill or 0) > self.ledger.told(reading.cgroup):
+            self._residuals.rose(reading.cgroup, reading.time)
         self._kills.rise(reading, now, outcome, recovered=recovered)
 
     def _baseline(self, reading: CounterReading) -> None:
         """What was counted before our first look is old: told never, but known."""
         local = reading.local
+        if local.oom_kill:
+            self._baselines.add(reading.cgroup.id)
         self.ledger.rebase(
             reading.cgroup,
             counter_id=reading.counter_id,
@@ -246,6 +255,7 @@ class Correlator:
             self.containers.seen(named)
         self.containers.removed(cgroup.id, observation.time)
         self._revealed.pop(cgroup.id, None)
+        self._baselines.discard(cgroup.id)
         self.ledger.forget(cgroup)
         if cgroup.parent is not None:
             outcome.questions.append(self._audit(cgroup.parent))
@@ -253,6 +263,8 @@ class Correlator:
     def _surveyed(self, observation: Surveyed, now: float, outcome: Outcome) -> None:
         if self._root is None and not self._resumed:
             self.exits.began(observation.time, max(observation.cgroup_ids, default=0))
+        # Again means after an overflow.
+        self._residuals.unseen = self._resumed or self._root is not None
         self._root = observation.root
         self.ledger.forget_all_but(observation.cgroup_ids)
         self.containers.only(observation.cgroup_ids, observation.time)
@@ -283,9 +295,12 @@ class Correlator:
                     outcome.events.append(event)
                     self._kills.amendments.told(event, names, now)
                 own -= residual.kills
+            elif untold == 0 and survivor is self._root:
+                self._residuals.unseen &= not self._residuals.proves(survivor, count.time)
             for ancestor in survivor.lineage():
                 below[ancestor.id] = below.get(ancestor.id, 0) + max(own, 0)
-        if not self._residuals.deadline:
+        if reading.asked is self._root and not self._residuals.deadline:
+            # Not before all of the tree was looked at: what was not yet would pass for a baseline.
             self._resumed = False
         self.exits.audited(reading)
 
@@ -307,7 +322,13 @@ class Correlator:
         """Tell of a revealed counter at most what its nearest counted ancestor has untold."""
         cgroup = reading.cgroup
         del self._revealed[cgroup.id]
+        self._baselines.discard(cgroup.id)
         local = reading.local.oom_kill or 0
+        if self.ledger.counter_id(cgroup) == reading.counter_id:
+            # The same counter, and it may have risen since that was read.
+            self._kills.close(cgroup, now, outcome)
+            local = max(local, self.ledger.told(cgroup))
+            reading = replace(reading, local=replace(reading.local, oom_kill=local))
         claim = min(local, self._untold_above(cgroup, audit))
         if not audit.counts:
             outcome.events.append(self._unknowable(reading))

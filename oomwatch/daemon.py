@@ -31,7 +31,7 @@ from oomwatch.errors import CgroupError, NoMemoryController
 from oomwatch.events import Container, ContainerExit, Entry, OomKill, SourceState
 from oomwatch.finalizing import Finalization
 from oomwatch.journal import Journal, Retention
-from oomwatch.ledger import Ledger
+from oomwatch.ledger import Ledger, LedgerChange
 from oomwatch.observations import ContainerSeen, Recorded
 from oomwatch.pipeline import Pipeline
 from oomwatch.registration import Registration
@@ -146,6 +146,10 @@ class Watcher:
         for source in self.sources:
             await source.start(self.pipeline.emit)
         self._refuse_blindness()
+        # Before anybody relies on us: from here on the next start knows what is old, and that is
+        # so also where there was nothing to write down. An unwell disk is told, not waited for.
+        self.journal.append((), LedgerChange())
+        await self.journal.flush()
         self.correlator.expect(frozenset(s.name for s in self._naming if s.active))
         if self.notice is not None:
             log.warning("%s", self.notice)

@@ -21,11 +21,13 @@ class Sight(Enum):
     `FOLLOWED`: it was seen before, or appeared under our eyes (counters start at 0).
     `REVEALED`: the counter's file is another one than before (memory controller switched off and
     on): it may have started from 0, or have lived on hidden.
+    `YOUNG`: what was looked at as a baseline was made only then, under our eyes.
     """
 
     BASELINE = "baseline"
     FOLLOWED = "followed"
     REVEALED = "revealed"
+    YOUNG = "young"
 
 
 @dataclass(frozen=True, slots=True)

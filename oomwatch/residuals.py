@@ -16,6 +16,9 @@ from oomwatch.events import Cgroup
 MAX_LOOKS = 20
 """Where kills go on and on, a residual is told after so many looks: half a second."""
 
+LEAD_MICROSECONDS = 10_000
+"""How long a kill may be in its cgroup's own counter before it is in the sums above: far less."""
+
 MAX_SUSPECTS = 4096
 """Removed cgroups remembered below one survivor; a clean audit forgets them long before."""
 
@@ -42,8 +45,8 @@ class Residual:
     """Kills to be told below a survivor, and the removed cgroups that they may have happened in.
 
     They happened after `since`, when its sum was last in balance (0 if that is not known). Where
-    other kills were told between the looks it is not `settled`: then even a single suspect is no
-    more than that.
+    other kills were told between the looks, or cgroups may have come and gone unseen, it is not
+    `settled`: then even a single suspect is no more than that.
     """
 
     survivor: Cgroup
@@ -76,12 +79,24 @@ class Residuals:
         self._suspects: dict[int, _Suspects] = {}
         self._doubts: dict[int, Doubt] = {}
         self._balanced: dict[int, int] = {}
+        self._rose: dict[int, int] = {}
+        self.unseen = False
+        """May cgroups have come and gone that nobody saw, and the sums not agreed since?
+
+        So it is after a start that goes on from an earlier one, and after inotify overflowed.
+        """
+
+    def rose(self, cgroup: Cgroup, time: int) -> None:
+        """Note that a cgroup's own counter, read at `time`, showed a kill."""
+        for ancestor in cgroup.lineage():
+            self._rose[ancestor.id] = time
 
     def removed(self, cgroup: Cgroup, time: int) -> None:
         """Suspect a removed cgroup, and whatever was suspected below it, at its parent."""
         below = self._suspects.pop(cgroup.id, None)
         self._doubts.pop(cgroup.id, None)
         self._balanced.pop(cgroup.id, None)
+        self._rose.pop(cgroup.id, None)
         if cgroup.parent is None:
             return
         suspects = self._suspects.setdefault(cgroup.parent.id, _Suspects())
@@ -123,7 +138,7 @@ class Residuals:
             self._balanced.get(survivor.id, 0),
             tuple(cgroup for cgroup, _ in suspects.seen.values()),
             suspects.omitted,
-            settled,
+            settled and not self.unseen,
         )
         if residual > kills:
             self._doubt(survivor, residual - kills, accounted + kills, now)
@@ -137,8 +152,18 @@ class Residuals:
         due = now + self._settle_seconds
         self._doubts[survivor.id] = Doubt(survivor, kills, due, accounted, looks)
 
+    def proves(self, survivor: Cgroup, time: int) -> bool:
+        """Does a sum that agrees, read at `time`, prove that all it held is told?
+
+        Not where a kill below was seen since: that may be missing in the sum, and another that
+        nobody saw be there in its place.
+        """
+        return self._rose.get(survivor.id, 0) < time - LEAD_MICROSECONDS
+
     def _in_balance(self, survivor: Cgroup, time: int) -> None:
         """All that the sum held at `time` is told: what was gone by then has no more to say."""
+        if not self.proves(survivor, time):
+            return
         self._balanced[survivor.id] = time
         suspects = self._suspects.get(survivor.id)
         if suspects is None:

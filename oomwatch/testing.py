@@ -105,13 +105,13 @@ class FakeCgroupTree:
         self._write_events(cgroup, "memory.events.local", zeros)
 
     def _count(self, cgroup: str, name: str, rise: int) -> None:
+        # As memcg_memory_event does: the cgroup's own count first, then the sums from it upwards.
         counts = self._counts[cgroup]
         counts[name] += rise
-        # The sums first: a reader that is woken by the cgroup's own file finds them risen.
+        self._write_events(cgroup, "memory.events.local", counts)
         self._below[cgroup][name] += rise
         self._write_events(cgroup, "memory.events", self._below[cgroup])
         self._count_above(cgroup, name, rise)
-        self._write_events(cgroup, "memory.events.local", counts)
 
     def _count_above(self, cgroup: str, name: str, rise: int) -> None:
         while cgroup != "/":

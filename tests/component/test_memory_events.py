@@ -349,3 +349,23 @@ async def test_nothing_is_left_when_cgroups_come_and_go(tree: FakeCgroupTree) ->
         assert figures["cgroups"] == 1
         assert figures["watches"] <= before + 1
         assert watch.pipeline.correlator.ledger.take_changes().rows == ()
+
+
+async def test_a_path_that_is_used_again_is_read_for_nobody_but_its_own(
+    tree: FakeCgroupTree,
+) -> None:
+    """Between a removal and its notification the path may lead to another cgroup's counters."""
+    old = tree.make("/c").stat().st_ino
+    async with watching(tree) as watched:
+        followed = watched.source.tree.root.child("c")
+        assert followed is not None
+        tree.remove("/c")
+        young = tree.make("/c").stat().st_ino
+        tree.kill("/c", 3)
+        # The loop has not heard of any of it.
+        assert not watched.source.tree.look(followed)
+        watched.pipeline.audit(watched.source.tree.root.cgroup)
+        await watched.until(lambda sink: sink.told() == 3)
+        await watched.settled()
+        assert {kill.victim_cgroup_id for kill in watched.sink.kills} == {young}
+        assert young != old

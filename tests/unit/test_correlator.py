@@ -72,6 +72,7 @@ class Kernel:
 
     def __init__(self) -> None:
         self.ids = 1
+        self.time = 7
         self.root = ModelNode(Cgroup(1, "", None), None, group=False)
 
     def make(self, parent: ModelNode, name: str, *, group: bool = False) -> ModelNode:
@@ -95,7 +96,8 @@ class Kernel:
         root = node is self.root
         local = Counters() if root else Counters(node.oom, node.kills, node.groups)
         subtree = node.subtree if sight is Sight.BASELINE else None
-        return CounterReading(node.cgroup, 0 if root else node.counter_id, 7, local, subtree, sight)
+        counter_id = 0 if root else node.counter_id
+        return CounterReading(node.cgroup, counter_id, self.time, local, subtree, sight)
 
     def find(self, cgroup: Cgroup) -> ModelNode | None:
         return next((n for n in self.root.below() if n.cgroup is cgroup), None)
@@ -123,12 +125,12 @@ class Kernel:
         if node is None:
             return [AuditReading(question.cgroup, ())]
         readings: list[Observation] = []
-        counts = [SubtreeCount(node.cgroup, node.subtree, 7, node is not self.root)]
+        counts = [SubtreeCount(node.cgroup, node.subtree, self.time, node is not self.root)]
         for below in node.below():
             if below is not self.root:
                 readings.append(self.reading(below))
             if below is not node:
-                counts.append(SubtreeCount(below.cgroup, below.subtree, 7))
+                counts.append(SubtreeCount(below.cgroup, below.subtree, self.time))
         return [*readings, AuditReading(question.cgroup, tuple(counts))]
 
 
@@ -158,6 +160,7 @@ class Run:
 
     def pass_time(self, seconds: float) -> None:
         end = self.now + seconds
+        self.kernel.time += int(seconds * 1_000_000)
         while (due := self.correlator.deadline) is not None and due <= end:
             self.now = max(self.now, due)
             queue: list[Observation] = []
@@ -438,6 +441,102 @@ def test_a_new_counter_is_told_no_further_than_its_parent_counts(kernel: Kernel)
     run.settle()
     assert run.told == 4
     assert all(kill.victim_cgroup == "/p/c" for kill in run.kills)
+
+
+def test_after_a_restart_the_only_one_seen_to_go_is_not_the_only_suspect(kernel: Kernel) -> None:
+    """What else came and went while nobody watched is not known."""
+    parent = kernel.make(kernel.root, "p")
+    unseen, gone = kernel.make(parent, "unseen"), kernel.make(parent, "gone")
+    run = Run(kernel)
+    kernel.kill(unseen, 3)
+    kernel.remove(unseen)
+    run.start(resumed=True)
+    kernel.remove(gone)
+    run.feed(CgroupRemoved(gone.cgroup, 7))
+    run.pass_time(1)
+    (kill,) = run.kills
+    assert (kill.kill_count, kill.victim_cgroup, kill.candidates) == (3, None, ("/p/gone",))
+    # Once the sums agree again, elimination is good again.
+    run.settle()
+    later = kernel.make(parent, "later")
+    kernel.kill(later)
+    kernel.remove(later)
+    run.feed(CgroupRemoved(later.cgroup, kernel.time))
+    run.pass_time(1)
+    assert run.kills[1].victim_cgroup == "/p/later"
+
+
+def test_a_sum_that_was_read_before_a_kill_clears_nobody(kernel: Kernel) -> None:
+    """It lacks the kill that was read since, and may hold another's in its place."""
+    parent = kernel.make(kernel.root, "p", group=True)
+    gone, other = kernel.make(parent, "gone"), kernel.make(parent, "other")
+    run = Run(kernel)
+    run.pass_time(1)
+    kernel.kill(gone)
+    kernel.remove(gone)
+    run.correlator.feed(CgroupRemoved(gone.cgroup, kernel.time), run.now)
+    stale = SubtreeCount(parent.cgroup, parent.subtree, kernel.time)
+    kernel.kill(other, limit=other)
+    run.feed(kernel.reading(other))
+    run.feed(AuditReading(parent.cgroup, (stale,)))
+    kernel.remove(other)
+    kernel.kill(other)
+    run.feed(CgroupRemoved(other.cgroup, kernel.time))
+    run.pass_time(1)
+    unnamed = [kill for kill in run.kills if kill.victim_cgroup is None]
+    assert [set(kill.candidates) for kill in unnamed] == [{"/p/gone", "/p/other"}]
+
+
+def test_one_made_while_the_tree_was_taken_in_is_told_once(kernel: Kernel) -> None:
+    """It was listed, and then its creation is notified: by then all of it may be told already."""
+    run = Run(kernel)
+    run.correlator = Correlator(BOOT, Ledger(run.rows.values()), resumed=True)
+    young, other = kernel.make(kernel.root, "young"), kernel.make(kernel.root, "other")
+    kernel.kill(young, 2)
+    before = kernel.reading(young, Sight.YOUNG)
+    run.feed(kernel.reading(young, Sight.BASELINE))
+    kernel.kill(young)
+    run.feed(kernel.reading(young))
+    kernel.kill(other, 5)
+    run.feed(before)
+    run.feed(kernel.reading(other))
+    run.settle()
+    told = [(kill.victim_cgroup, kill.kill_count) for kill in run.kills]
+    assert told == [("/young", 2), ("/young", 1), ("/other", 5)]
+
+
+def test_one_that_was_young_at_the_first_start_is_told_to_the_last_kill(kernel: Kernel) -> None:
+    """Its kills are no baseline; what rose since its count was read is told as well."""
+    run = Run(kernel)
+    young = kernel.make(kernel.root, "young")
+    kernel.kill(young, 2)
+    before = kernel.reading(young, Sight.YOUNG)
+    run.feed(kernel.reading(young, Sight.BASELINE))
+    assert run.told == 0
+    kernel.kill(young)
+    run.feed(kernel.reading(young))
+    run.feed(before)
+    run.settle()
+    assert run.told == 3
+    assert run.correlator.ledger.told(young.cgroup) == 3
+
+
+def test_an_audit_while_the_tree_is_taken_in_makes_no_baseline_of_the_rest(kernel: Kernel) -> None:
+    parent, late = kernel.make(kernel.root, "p"), kernel.make(kernel.root, "late")
+    moved = kernel.make(parent, "moved")
+    run = Run(kernel)
+    kernel.kill(moved)
+    run.feed(kernel.reading(moved))
+    kernel.kill(late)
+    moved.counter_id += 1
+    run.correlator = Correlator(BOOT, Ledger(run.rows.values()), resumed=True)
+    run.feed(kernel.reading(moved, Sight.BASELINE))
+    run.feed(kernel.reading(late, Sight.BASELINE))
+    ids = frozenset(node.cgroup.id for node in kernel.root.below())
+    run.feed(Surveyed(ids, kernel.root.cgroup, 7))
+    run.settle()
+    assert run.told == 2
+    assert run.kills[-1].recovered
 
 
 def named(pid: int, cgroup: str | None, source: str = "kernel_log", **more: object) -> VictimNamed:

@@ -126,7 +126,7 @@ def audit(tree: Tree, question: Audit) -> Iterator[AuditReading | None]:
     while top is not None:
         read_time = wall_time()
         kills = tree.subtree_kills(top)
-        if kills is not None:
+        if kills is not None and tree.still_there(top):
             break
         top = top.parent
     if top is None or kills is None:
@@ -145,6 +145,8 @@ def audit(tree: Tree, question: Audit) -> Iterator[AuditReading | None]:
                 read_time = wall_time()
                 below = tree.subtree_kills(child)
                 if below is None or below != question.expected.get(child.cgroup.id, 0):
+                    if not tree.still_there(child):
+                        continue  # its path may be another's by now, and the sum read there
                     stack.append(child)
                     if below is not None:
                         counts.append(SubtreeCount(child.cgroup, below, read_time))

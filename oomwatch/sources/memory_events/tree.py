@@ -253,7 +253,7 @@ class Tree:
         """Read a cgroup's counters; observe what is new. True if its kill count rose."""
         sight = Sight.FOLLOWED
         file = self._read(f"{self.directory(node)}/{files.EVENTS_LOCAL}")
-        if file is None or file.counters.oom_kill is None:
+        if file is None or file.counters.oom_kill is None or self._is_anothers(node, file):
             return False
         if node.counter_id not in (0, file.inode):
             sight = Sight.REVEALED
@@ -266,6 +266,13 @@ class Tree:
         node.looked_at = wall_time()
         return rose
 
+    def _is_anothers(self, node: Node, file: files.EventsFile) -> bool:
+        """Was the path used again, so that what was read is another cgroup's?
+
+        Asked after the read, and only where it showed anything new: it costs a look at the path.
+        """
+        return file.counters != node.seen and not self.still_there(node)
+
     def reading(self, node: Node, directory: str) -> CounterReading | None:
         """Read a cgroup's counters for an answer; `None` where it has none, or is gone."""
         if not node.has_counter:
@@ -274,7 +281,7 @@ class Tree:
         if node.counter_id and seen_time and 0 <= wall_time() - seen_time < FRESH_MICROSECONDS:
             return CounterReading(node.cgroup, node.counter_id, seen_time, node.seen)
         file = self._read(f"{directory}/{files.EVENTS_LOCAL}")
-        if file is None or file.counters.oom_kill is None:
+        if file is None or file.counters.oom_kill is None or self._is_anothers(node, file):
             return None
         sight = Sight.REVEALED if node.counter_id not in (0, file.inode) else Sight.FOLLOWED
         looked_at, node.looked_at = node.looked_at, wall_time()
@@ -287,7 +294,7 @@ class Tree:
         """Tell of a counter again that was taken for older than it is."""
         node.baseline = False
         if node.seen not in (NOTHING, *_ALL_ZERO):
-            self._observe(node, node.seen, sight=Sight.REVEALED)
+            self._observe(node, node.seen, sight=Sight.YOUNG)
 
     def subtree_kills(self, node: Node) -> int | None:
         """Kills of a cgroup and everything below it, ever; `None` where nothing counts that."""
@@ -314,7 +321,7 @@ class Tree:
         if not node.has_counter:
             return
         local = self._read(f"{directory}/{files.EVENTS_LOCAL}")
-        if local is None or local.counters.oom_kill is None:
+        if local is None or local.counters.oom_kill is None or self._is_anothers(node, local):
             return
         node.seen, node.counter_id = local.counters, local.inode
         counted = subtree.counters.oom_kill if subtree and not self.hierarchy.local_events else None

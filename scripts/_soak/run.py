@@ -1,0 +1,62 @@
+"""The command line of scripts/soak."""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import tempfile
+from pathlib import Path
+
+from scripts._soak import crash
+from scripts._soak.kernel_world import ROOT, KernelWorld
+from scripts._soak.worlds import FakeWorld, World
+
+
+def main(arguments: list[str]) -> int:
+    """Run what was asked for; 1 at the first difference."""
+    parser = argparse.ArgumentParser(prog="scripts/soak", description=__doc__)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--crash", action="store_true", help="the daemon dies; every sum must hold")
+    parser.add_argument("--deaths", type=int, metavar="N", help="end after so many deaths")
+    parser.add_argument("--minutes", type=float, metavar="N", help="end after so many minutes")
+    parser.add_argument("--seed", type=int, metavar="N", help="what happens, in which order")
+    parser.add_argument("--kernel", action="store_true", help="on this kernel, not on a fake tree")
+    parser.add_argument("--disk", default=tempfile.gettempdir(), metavar="DIR", help="for journals")
+    asked = parser.parse_args(arguments)
+    if asked.deaths is None and asked.minutes is None:
+        asked.deaths = 1000
+    seed = random.randrange(2**32) if asked.seed is None else asked.seed
+    print(f"seed {seed}", flush=True)
+    seconds = asked.minutes * 60 if asked.minutes is not None else 86400.0
+    with (
+        tempfile.TemporaryDirectory(prefix="oomwatch-soak-", dir=asked.disk) as disk,
+        tempfile.TemporaryDirectory(dir=crash.memory_directory()) as memory,
+    ):
+        rng = random.Random(seed + 1)
+        world: World
+        if asked.kernel:
+            world, pace, tree = KernelWorld(rng), crash.EMULATED, ROOT
+        else:
+            tree = Path(memory) / "tree"
+            world, pace = FakeWorld(tree, rng, idle=300), crash.NATIVE
+        try:
+            crash.run(
+                world,
+                Path(disk),
+                seed,
+                pace,
+                deaths=asked.deaths,
+                seconds=seconds,
+                arguments=("--cgroup-root", str(tree)),
+            )
+        except crash.DifferenceError as difference:
+            print(difference)
+            return 1
+        finally:
+            world.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

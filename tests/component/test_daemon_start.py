@@ -1,0 +1,37 @@
+"""What a start leaves behind, for the start after a crash."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from oomwatch.daemon import Config, Watcher
+from oomwatch.journal import Journal
+from oomwatch.testing import FakeCgroupTree
+
+
+@pytest.fixture
+def tree() -> Iterator[FakeCgroupTree]:
+    root = Path(tempfile.mkdtemp(prefix="oomwatch-test-", dir="/dev/shm"))
+    yield FakeCgroupTree(root / "tree")
+    shutil.rmtree(root)
+
+
+async def test_whoever_was_ready_tells_after_a_crash_what_happened_since(
+    tree: FakeCgroupTree, tmp_path: Path
+) -> None:
+    """Also where nothing was ever counted, so that there was nothing to write down."""
+    tree.make("/c")
+    watcher = Watcher(Config(cgroup_root=tree.root, state_dir=tmp_path / "state"))
+    await watcher.start()
+    # What a crash now would leave: the files as they are.
+    shutil.copytree(tmp_path / "state", tmp_path / "crashed")
+    await watcher.stop()
+    journal = Journal.open(tmp_path / "crashed")
+    rows = journal.load_ledger(watcher.boot_id)
+    await journal.close()
+    assert rows == ()
