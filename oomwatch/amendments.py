@@ -37,6 +37,7 @@ def with_names(
     elif limit is not None:
         own = limit == event.victim_cgroup
         scope, limit_cgroup = Scope.CONTAINER_LIMIT if own else Scope.ANCESTOR_LIMIT, limit
+    table = next((r for name in names for r in name.records if r.task_count is not None), None)
     group_kill = next((n.group_kill for n in names if n.group_kill is not None), None)
     return replace(
         event,
@@ -47,6 +48,8 @@ def with_names(
         constraint=_constraint(names) or (None if node_wide else event.constraint),
         victims=(*event.victims, *(name.victim for name in names)),
         invoker=event.invoker or next((n.invoker for n in names if n.invoker), None),
+        tasks=table.tasks if table is not None else event.tasks,
+        task_count=table.task_count if table is not None else event.task_count,
         evidence=(*event.evidence, *(_evidence(record) for record in records)),
     )
 

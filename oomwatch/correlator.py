@@ -21,7 +21,7 @@ from oomwatch.exits import Exits
 from oomwatch.kills import SETTLE_SECONDS, OpenKills, Outcome
 from oomwatch.ledger import Ledger
 from oomwatch.logged import LoggedKills
-from oomwatch.names import Names
+from oomwatch.names import Name, Names
 from oomwatch.observations import (
     Audit,
     AuditReading,
@@ -34,6 +34,7 @@ from oomwatch.observations import (
     LineageReading,
     Look,
     Observation,
+    ProcessesSeen,
     Question,
     Recorded,
     RuntimeOom,
@@ -43,6 +44,7 @@ from oomwatch.observations import (
     VictimNamed,
 )
 from oomwatch.ownership import Ownership
+from oomwatch.residents import Residents
 from oomwatch.residual_kills import ResidualKills
 from oomwatch.residuals import Residuals
 
@@ -75,6 +77,7 @@ class Correlator:
         self._resumed = resumed
         self._settle_seconds = settle_seconds
         self._names = Names()
+        self._residents = Residents()
         self._kills = OpenKills(self._boot, ledger, self._names, settle_seconds)
         self._root: Cgroup | None = None
         self._unclaimed_due: float | None = None
@@ -158,6 +161,8 @@ class Correlator:
                 self._surveyed(observation, now, outcome)
             case VictimNamed():
                 self._named(observation, now, outcome)
+            case ProcessesSeen():
+                self._lived(observation, now, outcome)
             case Recorded():
                 self._kills.amendments.recorded(observation)
                 self._ownership.recorded(observation)
@@ -219,9 +224,26 @@ class Correlator:
 
     def _named(self, record: VictimNamed, now: float, outcome: Outcome) -> None:
         name = self._names.add(record, now)
+        known = self._residents.word_on(name)
+        if known is not None:
+            name.records.append(known)
         if self._logged is not None:
             self._logged.add(name, now)
             return
+        for word in [record, known] if known is not None and name.claimed else [record]:
+            self._join(name, word, now, outcome)
+
+    def _lived(self, look: ProcessesSeen, now: float, outcome: Outcome) -> None:
+        """Take in who lives where, also for a victim that was named a moment before."""
+        self._residents.seen(look)
+        for name in self._names.lately(frozenset(r.pid for r in look.residents)):
+            known = self._residents.word_on(name)
+            if known is not None:
+                name.records.append(known)
+                self._join(name, known, now, outcome)
+
+    def _join(self, name: Name, record: VictimNamed, now: float, outcome: Outcome) -> None:
+        """Bring a name to its kill: one that was told, one that is open, or one to look for."""
         late = self._kills.amendments.late(name, record, now)
         if late or name.claimed or self._kills.named(name, now, outcome):
             return

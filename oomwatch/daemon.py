@@ -50,6 +50,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+NICE = -15
+"""The daemon's priority. When many are killed at once on a busy host, whoever comes late finds the
+victims reaped: among eight that raced on two processors, 12 of 40 had a name, and with this 40."""
+
 AUDIT_SECONDS = 30.0
 """How often the node's sum is held against what was told: one file read. Kills that no cgroup's
 counter shows (in the root cgroup, or in one that came and went while inotify overflowed) raise no
@@ -330,6 +334,7 @@ async def serve(
     `make_server` builds the gRPC server in front of the watcher; `ready` is called once both watch
     and answer.
     """
+    _come_first()
     watcher = Watcher(config)
     try:
         await watcher.start()
@@ -348,6 +353,12 @@ async def serve(
                 await server.stop()
     finally:
         await watcher.stop()
+
+
+def _come_first() -> None:
+    """Raise this process's priority; without the right to (CAP_SYS_NICE) it stays as it is."""
+    with contextlib.suppress(PermissionError):
+        os.setpriority(os.PRIO_PROCESS, 0, min(NICE, os.getpriority(os.PRIO_PROCESS, 0)))
 
 
 def _memory_events(config: Config) -> tuple[MemoryEvents | None, str | None]:

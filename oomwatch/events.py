@@ -140,7 +140,8 @@ class Container:
 class Victim:
     """One process that the kernel killed. Pids are those of the initial PID namespace.
 
-    The sizes are those that the kernel printed, or that /proc showed before the process was gone.
+    The sizes are those that the kernel printed. `main_process` is True where it was the first
+    process of its cgroup, False where another was.
     """
 
     pid: int
@@ -163,6 +164,25 @@ class Invoker:
     comm: str | None = None
     gfp_mask: str | None = None
     order: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """A row of the table that the kernel printed before a kill: who held how much, then.
+
+    The table lists those that could have been killed. `pid` is a thread's and `tgid` its process's;
+    `rss_bytes` is all resident memory, `swap_bytes` what was swapped out.
+    """
+
+    pid: int
+    tgid: int | None = None
+    uid: int | None = None
+    comm: str | None = None
+    total_vm_bytes: int | None = None
+    rss_bytes: int | None = None
+    swap_bytes: int | None = None
+    pgtables_bytes: int | None = None
+    oom_score_adj: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,6 +217,9 @@ class OomKill:
 
     `occur_time` is when the kernel did it, known from its log or its tracepoint only; `occur_after`
     is the last look that showed less. `recovered` marks what happened while nobody watched.
+
+    `tasks` are the largest of the `task_count` that the kernel listed before it chose its victim,
+    the largest first: known from its log only, and only where it printed its report.
     """
 
     kind: ClassVar[Kind] = Kind.OOM_KILL
@@ -223,6 +246,8 @@ class OomKill:
     victims: tuple[Victim, ...] = ()
     invoker: Invoker | None = None
     memory: MemoryUsage | None = None
+    tasks: tuple[Task, ...] = ()
+    task_count: int | None = None
     evidence: tuple[Evidence, ...] = ()
 
 

@@ -8,6 +8,7 @@ line of the log, of one pid within moments; the first victim of a group has its 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from itertools import takewhile
 
 from oomwatch.events import Constraint, Invoker, Victim
 from oomwatch.observations import VictimNamed
@@ -128,6 +129,17 @@ class Names:
             and name.cgroup
             and name.time > since
             and (name.cgroup + "/").startswith(prefix)
+        ]
+
+    def lately(self, pids: frozenset[int]) -> list[Name]:
+        """Return the names of these pids among those of the last moments, claimed or not."""
+        if not self._names:
+            return []
+        since = self._names[-1].arrived - SAME_KILL_MICROSECONDS / 1e6
+        return [
+            name
+            for name in takewhile(lambda name: name.arrived >= since, reversed(self._names))
+            if name.records[0].victim.pid in pids
         ]
 
     @staticmethod

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from oomwatch.events import Cgroup, Constraint, Container, Invoker, MemoryUsage, Victim
+from oomwatch.events import Cgroup, Constraint, Container, Invoker, MemoryUsage, Task, Victim
 
 
 class Sight(Enum):
@@ -136,7 +136,8 @@ class VictimNamed:
     where the victim lived: `printed` says that the kernel wrote it there, else /proc still showed
     it, and it is `None` where neither did. `limit_cgroup` and `node_wide` say whose memory had run
     out, where the kernel printed that. `repeated` marks a line that names a victim a second time,
-    as that of a group's first victim does: the kernel counted it twice.
+    as that of a group's first victim does: the kernel counted it twice. `tasks` are the largest of
+    the `task_count` in the table that was printed before the kill.
     """
 
     source: str
@@ -153,6 +154,38 @@ class VictimNamed:
     invoker: Invoker | None = None
     group_kill: bool | None = None
     repeated: bool = False
+    tasks: tuple[Task, ...] = ()
+    task_count: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Resident:
+    """One process of a cgroup, as /proc had it.
+
+    `comm` and `started` (clock ticks since boot) are `None` where it was gone by the time it was
+    looked up; `cmdline` is empty until it was read. `oldest` says whether it began before all
+    others that lived there at that moment, `None` where that could not be seen.
+    """
+
+    pid: int
+    comm: str | None = None
+    started: int | None = None
+    cmdline: tuple[str, ...] = ()
+    oldest: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessesSeen:
+    """Who lived in a cgroup that was at its limit, by its cgroup.procs.
+
+    Seen only from the initial PID namespace: anywhere else a pid is not the one that the kernel
+    prints. `complete` is False where there may have been more.
+    """
+
+    cgroup: Cgroup
+    time: int
+    residents: tuple[Resident, ...]
+    complete: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,6 +347,7 @@ Observation = (
     | AuditReading
     | Surveyed
     | VictimNamed
+    | ProcessesSeen
     | EvidenceLost
     | Recorded
     | ContainerSeen

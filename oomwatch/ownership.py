@@ -7,9 +7,11 @@ the same kill: an event is never held back for either, and never rewritten.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 
+from oomwatch.containers.lives import Life
 from oomwatch.containers.registry import Containers, Owner
 from oomwatch.events import Event, Evidence, EvidenceGap, OomKill, Scope
 from oomwatch.observations import ContainerSeen, Recorded, RuntimeOom
@@ -64,9 +66,12 @@ class Ownership:
 
     def seen(self, seen: ContainerSeen, now: float) -> None:
         """Take in who a container is; what was told of it lately is to be amended."""
-        if self._containers.seen(seen) is None:
+        life = self._containers.seen(seen)
+        if life is None:
             return
         for told in self._recent(now):
+            if not _may_be_of(told.event.victim_cgroup, life):
+                continue
             owner = self._owner(told.event)
             if owner is not None and (
                 told.owner is None or owner.container != told.owner.container
@@ -75,7 +80,7 @@ class Ownership:
 
     def runtime(self, oom: RuntimeOom, now: float) -> None:
         """Take in a runtime's word: evidence of the last kill in that container, or of the next."""
-        for told in reversed(self._recent(now, RUNTIME_SECONDS)):
+        for told in self._recent(now, RUNTIME_SECONDS):
             if oom.source not in told.runtimes and self._meant(oom, told.owner):
                 told.runtimes.add(oom.source)
                 told.evidence.append(_evidence(oom))
@@ -138,8 +143,9 @@ class Ownership:
         time = event.occur_time or event.detect_time
         return self._containers.owner(event.victim_cgroup, event.victim_cgroup_id, time)
 
-    def _recent(self, now: float, seconds: float = LATE_SECONDS) -> list[_Told]:
-        return [told for told in self._told if now - told.at < seconds]
+    def _recent(self, now: float, seconds: float = LATE_SECONDS) -> Iterator[_Told]:
+        """The kills told lately, the last one first."""
+        return takewhile(lambda told: now - told.at < seconds, reversed(self._told))
 
     def _amend(self, told: _Told, time: int, now: float) -> None:
         told.learned = max(told.learned, time)
@@ -160,6 +166,15 @@ class Ownership:
             invoker=None,
             evidence=evidence,
         )
+
+
+def _may_be_of(cgroup: str | None, life: Life) -> bool:
+    """Can this cgroup be a container's? A cheap look, since all that was told lately is asked."""
+    if cgroup is None:
+        return False
+    if life.cgroup is None:
+        return life.container_id in cgroup
+    return cgroup.startswith(life.cgroup)
 
 
 def scope_within(event: OomKill, container_cgroup: str) -> Scope:

@@ -1,7 +1,12 @@
-"""What /proc still says of a process that the kernel has killed, until its parent reaps it.
+"""What /proc says of a process, and cgroup.procs of a cgroup's.
 
 Pids of the kernel's log and tracepoint are those of the initial PID namespace: anywhere else they
 name somebody else's process, and nothing is read (man 7 pid_namespaces).
+
+Of a process at its memory limit cgroup.procs and /proc/PID/stat can be read on a loop: they take no
+lock that a process holds while it faults or reclaims. /proc/PID/cmdline reads its memory, and so
+waits for whoever holds mmap_lock: it is read in a thread while the process may live on for long,
+and on the loop only once it has been killed.
 """
 
 from __future__ import annotations
@@ -13,6 +18,7 @@ _INITIAL_PID_NAMESPACE = "pid:[4026531836]"
 """PROC_PID_INIT_INO in include/linux/proc_ns.h: the same number on every host."""
 
 _READ_BYTES = 4096
+_PROCS_BYTES = 16384
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +27,18 @@ class Process:
 
     cgroup: str | None
     cmdline: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """What of /proc/PID/stat tells one life of a pid from another (man 5 proc_pid_stat).
+
+    `started` is in clock ticks since boot.
+    """
+
+    comm: str
+    parent: int
+    started: int
 
 
 def sees_the_hosts_pids(proc: str = "/proc") -> bool:
@@ -37,17 +55,39 @@ def read_process(pid: int, proc: str = "/proc") -> Process:
     for line in _read(f"{proc}/{pid}/cgroup").split(b"\n"):
         if line.startswith(b"0::"):
             cgroup = os.fsdecode(line[3:].removesuffix(b" (deleted)"))
+    return Process(cgroup, read_cmdline(pid, proc))
+
+
+def read_stat(pid: int, proc: str = "/proc") -> Stat | None:
+    """Read what identifies a process; `None` if it is gone. Its name may hold any byte."""
+    text = _read(f"{proc}/{pid}/stat")
+    begin, end = text.find(b"("), text.rfind(b")")
+    fields = text[end + 1 :].split()
+    if begin < 0 or len(fields) < 20:
+        return None
+    return Stat(os.fsdecode(text[begin + 1 : end]), int(fields[1]), int(fields[19]))
+
+
+def read_cmdline(pid: int, proc: str = "/proc") -> tuple[str, ...]:
+    """Read how a process was started, cut at 4 KiB; empty if it is gone. It may wait: see above."""
     words = _read(f"{proc}/{pid}/cmdline").split(b"\0")[:-1]
-    return Process(cgroup, tuple(os.fsdecode(word) for word in words))
+    return tuple(os.fsdecode(word) for word in words)
 
 
-def _read(path: str) -> bytes:
+def read_pids(directory: str, limit: int) -> tuple[list[int], bool]:
+    """Return the first pids of a cgroup, `limit` at most, and whether there are no more."""
+    text = _read(f"{directory}/cgroup.procs", _PROCS_BYTES)
+    pids = [int(line) for line in text.split(b"\n")[:-1] if line.isdigit() and line != b"0"]
+    return pids[:limit], bool(text) and len(text) < _PROCS_BYTES and len(pids) <= limit
+
+
+def _read(path: str, size: int = _READ_BYTES) -> bytes:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return b""
     try:
-        return os.read(fd, _READ_BYTES)
+        return os.read(fd, size)
     except OSError:
         return b""
     finally:

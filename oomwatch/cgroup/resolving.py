@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 from oomwatch.cgroup.hierarchy import Hierarchy
 from oomwatch.errors import BadCgroupPath, NoSuchCgroup
+from oomwatch.escaping import quoted
 
 LONGEST_PATH = 4096
 """Bytes of the longest path that is looked up: the kernel's PATH_MAX, which `/proc/PID/cgroup`
@@ -26,8 +27,6 @@ LONGEST_PATH = 4096
 
 LONGEST_NAME = 255
 """Bytes of the longest name of one directory (NAME_MAX)."""
-
-_SHOWN = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +56,7 @@ def resolve(hierarchy: Hierarchy, path: str) -> Resolved:
                 step = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
             except OSError as error:
                 raise NoSuchCgroup(
-                    f"there is no cgroup {_shown(walked)}: {error.strerror}"
+                    f"there is no cgroup {quoted(walked)}: {error.strerror}"
                 ) from error
             os.close(here)
             here = step
@@ -71,34 +70,34 @@ def resolve(hierarchy: Hierarchy, path: str) -> Resolved:
 def _names(hierarchy: Hierarchy, path: str) -> list[str]:
     if not path.startswith("/"):
         raise BadCgroupPath(
-            f"cgroup path {_shown(path)} is not absolute: give it from the root of the hierarchy, "
+            f"cgroup path {quoted(path)} is not absolute: give it from the root of the hierarchy, "
             "as /proc/PID/cgroup shows it"
         )
     try:
         size = len(os.fsencode(path))
     except UnicodeEncodeError as error:
-        raise BadCgroupPath(f"cgroup path {_shown(path)} holds what is no text") from error
+        raise BadCgroupPath(f"cgroup path {quoted(path)} holds what is no text") from error
     if size > LONGEST_PATH:
         raise BadCgroupPath(
-            f"cgroup path {_shown(path)} is {size} bytes long, and the longest is {LONGEST_PATH}"
+            f"cgroup path {quoted(path)} is {size} bytes long, and the longest is {LONGEST_PATH}"
         )
     if "\0" in path:
-        raise BadCgroupPath(f"cgroup path {_shown(path)} holds a NUL, which no path can")
+        raise BadCgroupPath(f"cgroup path {quoted(path)} holds a NUL, which no path can")
     names = [name for name in path.split("/") if name]
     for name in names:
         if name in (".", ".."):
             raise BadCgroupPath(
-                f"cgroup path {_shown(path)} holds {name!r}: give the cgroup's own path; where "
+                f"cgroup path {quoted(path)} holds {name!r}: give the cgroup's own path; where "
                 "/proc/PID/cgroup shows '/..', its reader is in another cgroup namespace"
             )
         if len(os.fsencode(name)) > LONGEST_NAME:
             raise BadCgroupPath(
-                f"cgroup path {_shown(path)} holds a name longer than {LONGEST_NAME} bytes"
+                f"cgroup path {quoted(path)} holds a name longer than {LONGEST_NAME} bytes"
             )
     above = [name for name in hierarchy.prefix.split("/") if name]
     if names[: len(above)] != above:
         raise BadCgroupPath(
-            f"cgroup path {_shown(path)} is not below {_shown(hierarchy.prefix)}, and that is all "
+            f"cgroup path {quoted(path)} is not below {quoted(hierarchy.prefix)}, and that is all "
             "that is watched here"
         )
     return names[len(above) :]
@@ -106,15 +105,10 @@ def _names(hierarchy: Hierarchy, path: str) -> list[str]:
 
 def _need_cgroup(path: str, status: os.stat_result, device: int) -> None:
     if stat.S_ISLNK(status.st_mode):
-        raise BadCgroupPath(f"{_shown(path)} is a symbolic link: it is not followed")
+        raise BadCgroupPath(f"{quoted(path)} is a symbolic link: it is not followed")
     if not stat.S_ISDIR(status.st_mode):
-        raise NoSuchCgroup(f"{_shown(path)} is a file, not a cgroup")
+        raise NoSuchCgroup(f"{quoted(path)} is a file, not a cgroup")
     if status.st_dev != device:
         raise BadCgroupPath(
-            f"{_shown(path)} is in another file system than the watched root: it is no cgroup of it"
+            f"{quoted(path)} is in another file system than the watched root: it is no cgroup of it"
         )
-
-
-def _shown(path: str) -> str:
-    """A client's path for a sentence: escaped, and no longer than a line."""
-    return repr(path if len(path) <= _SHOWN else f"{path[:_SHOWN]}…")

@@ -20,6 +20,7 @@ from oomwatch.events import (
     MemoryUsage,
     OomKill,
     Scope,
+    Task,
     Verdict,
     Victim,
 )
@@ -128,6 +129,7 @@ def _kill(event: OomKill) -> Iterator[str]:
         yield "Which process died is not known: the counters tell that and how many, not who."
     if event.invoker is not None and event.invoker.comm is not None:
         yield f"The allocation that failed was made by {escape(event.invoker.comm)}."
+    yield from _tasks(event)
 
 
 def _limit(event: OomKill) -> str:
@@ -153,25 +155,43 @@ def _victim(victim: Victim) -> str:
     name = escape(victim.comm) if victim.comm is not None else "a process of unknown name"
     who = f"The kernel killed {name} (pid {victim.pid}"
     who += f", uid {victim.uid})" if victim.uid is not None else ")"
-    if victim.main_process:
-        who += ", the container's main process"
-    sizes = [
-        f"{human_bytes(count)} {kind}"
-        for kind, count in (
-            ("anonymous", victim.anon_rss_bytes),
-            ("of files", victim.file_rss_bytes),
-            ("shared", victim.shmem_rss_bytes),
-            ("of page tables", victim.pgtables_bytes),
-        )
-        if count is not None
-    ]
+    if victim.main_process is not None:
+        who += ", its cgroup's first process" if victim.main_process else ", not its cgroup's first"
+    sizes = _sizes(
+        ("{} anonymous", victim.anon_rss_bytes),
+        ("{} of files", victim.file_rss_bytes),
+        ("{} shared", victim.shmem_rss_bytes),
+        ("{} of page tables", victim.pgtables_bytes),
+    )
     if sizes:
-        who += f", holding {', '.join(sizes)}"
+        who += f", holding {sizes}"
     if victim.oom_score_adj is not None:
         who += f", oom_score_adj {victim.oom_score_adj}"
     if victim.cmdline:
         who += f": {escape(' '.join(victim.cmdline))}"
     return f"{who}."
+
+
+def _tasks(event: OomKill) -> Iterator[str]:
+    if not event.tasks:
+        return
+    all_of_them = event.task_count in (None, len(event.tasks))
+    of = "" if all_of_them else f"the {len(event.tasks)} largest of "
+    count = event.task_count if event.task_count is not None else len(event.tasks)
+    yield f"The kernel could choose from these tasks ({of}{count}):"
+    widths = [max(map(len, column)) for column in zip(*map(_row, event.tasks), strict=True)]
+    for task in event.tasks:
+        cells = zip(_row(task), widths, strict=True)
+        (pid, rss, swap, adj, name) = (cell.rjust(width) for cell, width in cells)
+        yield f"  pid {pid}  {rss} resident  {swap} in swap  oom_score_adj {adj}  {name.strip()}"
+
+
+def _row(task: Task) -> tuple[str, ...]:
+    rss, swap = (
+        "?" if size is None else human_bytes(size) for size in (task.rss_bytes, task.swap_bytes)
+    )
+    adj = "?" if task.oom_score_adj is None else str(task.oom_score_adj)
+    return str(task.pid), rss, swap, adj, "?" if task.comm is None else escape(task.comm)
 
 
 def _exit(event: ContainerExit) -> Iterator[str]:
@@ -210,18 +230,19 @@ def _container(container: Container | None) -> Iterator[str]:
 def _memory(memory: MemoryUsage | None, owner: str) -> Iterator[str]:
     if memory is None:
         return
-    known = [
-        f"{word} {human_bytes(count)}"
-        for word, count in (
-            ("a limit of", memory.limit_bytes),
-            ("a peak of", memory.peak_bytes),
-            ("in use when read", memory.current_bytes),
-            ("in swap", memory.swap_bytes),
-        )
-        if count is not None
-    ]
+    known = _sizes(
+        ("a limit of {}", memory.limit_bytes),
+        ("a peak of {}", memory.peak_bytes),
+        ("in use when read {}", memory.current_bytes),
+        ("in swap {}", memory.swap_bytes),
+    )
     if known:
-        yield f"{owner} had {', '.join(known)}."
+        yield f"{owner} had {known}."
+
+
+def _sizes(*sizes: tuple[str, int | None]) -> str:
+    """Those that are known, each in its words."""
+    return ", ".join(words.format(human_bytes(size)) for words, size in sizes if size is not None)
 
 
 def _when(event: Event) -> str:

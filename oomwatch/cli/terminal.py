@@ -1,9 +1,4 @@
-"""What may reach a terminal: text from outside made harmless, and colours where they are wanted.
-
-A cgroup's name is anything but a newline and a slash, a comm is fifteen arbitrary bytes, a label is
-whatever its author liked. Printed raw they can move the cursor, set the window's title, or turn the
-line around (U+202E). So every text that is not ours goes through `escape`.
-"""
+"""What may reach a terminal: text through `escape`, and colours where they are wanted."""
 
 from __future__ import annotations
 
@@ -12,29 +7,7 @@ import unicodedata
 from collections.abc import Mapping
 from typing import TextIO
 
-
-def escape(text: str) -> str:
-    r"""Return `text` with every character that does not simply print as \xNN, \uNNNN or \UNNNNNNNN.
-
-    What does not print is what `str.isprintable` refuses: control characters, the bidirectional
-    and other invisible format characters, line and paragraph separators, every space but U+0020,
-    surrogates, and what Unicode has not assigned. A byte that was not UTF-8 (a lone surrogate by
-    PEP 383) is shown as that byte. A backslash stays as it is, because systemd's unit names are
-    full of them; where it matters which is which, ask for JSON.
-    """
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else _escaped(ord(char)) for char in text)
-
-
-def _escaped(code: int) -> str:
-    if 0xDC80 <= code <= 0xDCFF:  # PEP 383: the byte 0x80..0xff of a name that is not UTF-8
-        return f"\\x{code - 0xDC00:02x}"
-    if code <= 0xFF:
-        return f"\\x{code:02x}"
-    if code <= 0xFFFF:
-        return f"\\u{code:04x}"
-    return f"\\U{code:08x}"
+from oomwatch.escaping import escape as escape
 
 
 def width(text: str) -> int:

@@ -7,6 +7,7 @@ boot never uses twice.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TypeVar
@@ -68,8 +69,29 @@ class Life:
             cgroup=seen.cgroup or self.cgroup,
             pid=seen.pid or self.pid,
             memory_limit_bytes=self.memory_limit_bytes if limit is None else limit,
-            said={**self.said, seen.source: seen.container},
+            said={**self.said, sys.intern(seen.source): _shared(seen.container)},
         )
+
+
+def _shared(container: Container) -> Container:
+    """The same, its common words held once: thousands have one image, and labels of few values."""
+    pod = container.pod
+    return replace(
+        container,
+        runtime=_interned(container.runtime),
+        handler=_interned(container.handler),
+        image=_interned(container.image),
+        labels=(
+            None
+            if container.labels is None
+            else {sys.intern(key): sys.intern(value) for key, value in container.labels.items()}
+        ),
+        pod=None if pod is None else replace(pod, namespace=_interned(pod.namespace)),
+    )
+
+
+def _interned(text: str | None) -> str | None:
+    return None if text is None else sys.intern(text)
 
 
 def merged(words: Sequence[Container]) -> Container:

@@ -41,15 +41,17 @@ class Owner:
     life: Life | None = None
 
 
-class _Index(dict[_At, list[LifeKey]]):
+class _Index(dict[_At, tuple[LifeKey, ...]]):
     """Keys of lives by what they share, in the order in which they were heard of."""
 
     def add(self, at: _At, key: LifeKey) -> None:
-        self.setdefault(at, []).append(key)
+        self[at] = (*self.get(at, ()), key)
 
     def discard(self, at: _At, key: LifeKey) -> None:
-        self[at].remove(key)
-        if not self[at]:
+        left = tuple(other for other in self[at] if other != key)
+        if left:
+            self[at] = left
+        else:
             del self[at]
 
 

@@ -130,6 +130,8 @@ class Episodes:
             victims=tuple(each.victim for each in dead),
             invoker=kill.invoker,
             memory=first.memory,
+            tasks=kill.tasks,
+            task_count=kill.task_count,
             evidence=tuple(self._evidence(each) for each in dead),
         )
 

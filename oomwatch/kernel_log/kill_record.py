@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from oomwatch.events import Constraint, Invoker, MemoryUsage, Victim
+from oomwatch.events import Constraint, Invoker, MemoryUsage, Task, Victim
 from oomwatch.kernel_log.record import Record
-from oomwatch.kernel_log.tasks import Task
 
 
 class Word(Enum):

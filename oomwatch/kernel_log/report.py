@@ -140,7 +140,7 @@ class Report:
             group=_text(self.group),
             invoker=self.invoker,
             memory=self.memory() if memcg else None,
-            tasks=() if table is None else table.largest(),
+            tasks=() if table is None else table.largest(victim),
             task_count=None if table is None else table.count,
         )
 

@@ -6,46 +6,58 @@
 Columns come and go with the kernel, so the header says which they are; the name is the rest of the
 line after the last number's column. A table can have a row for each process of the node: the
 largest are kept, and how many there were.
+
+Sizes are printed in pages, and the log does not say how large a page is. But the kill's line prints
+the victim's address space in kilobytes, and its row prints the same in pages.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from heapq import heappush, heapreplace
 
+from oomwatch.events import Task, Victim
 from oomwatch.kernel_log.record import to_text
 
 LARGEST = 10
 _MAX_PIDS = 1 << 16
+_PAGES = (4096, 8192, 16384, 32768, 65536)
+"""What a page can be: no architecture has another (arch/*/Kconfig, PAGE_SIZE)."""
 _HEADER = re.compile(rb"\[ *pid *\]((?: +[\w()]+)+) +name\s*\Z")
 _ROW_START = re.compile(rb"\[ *\d{1,10}\] +\d")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
-    """One row. Sizes are in pages, as the kernel printed them; `None` where there is no column."""
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A row as it was printed: a task without its sizes, and its sizes in pages."""
 
-    pid: int
-    tgid: int | None = None
-    uid: int | None = None
-    comm: str
-    total_vm_pages: int | None = None
-    rss_pages: int | None = None
-    swap_entries: int | None = None
-    pgtables_bytes: int | None = None
-    oom_score_adj: int | None = None
+    task: Task
+    total_vm: int | None
+    rss: int | None
+    swap: int | None
+
+    def in_bytes(self, page: int | None) -> Task:
+        return replace(
+            self.task,
+            total_vm_bytes=_times(self.total_vm, page),
+            rss_bytes=_times(self.rss, page),
+            swap_bytes=_times(self.swap, page),
+        )
 
 
 class TaskTable:
-    """The table that is being read: its largest tasks by rss, and every pid in it."""
+    """The table that is being read: its largest tasks by rss, and every pid in it.
+
+    `pids` gives each one's address space in pages.
+    """
 
     def __init__(self, columns: tuple[bytes, ...]) -> None:
         self._columns = columns
         self._row = _row(len(columns))
-        self._largest: list[tuple[int, int, Task]] = []
-        self.pids: set[int] = set()
+        self._largest: list[tuple[int, int, _Row]] = []
+        self.pids: dict[int, int | None] = {}
         self.count = 0
 
     @classmethod
@@ -66,26 +78,35 @@ class TaskTable:
             tgid=said.get(b"tgid"),
             uid=said.get(b"uid"),
             comm=to_text(name),
-            total_vm_pages=said.get(b"total_vm"),
-            rss_pages=said.get(b"rss"),
-            swap_entries=said.get(b"swapents"),
             pgtables_bytes=said.get(b"pgtables_bytes"),
             oom_score_adj=said.get(b"oom_score_adj"),
         )
+        row = _Row(task, said.get(b"total_vm"), said.get(b"rss"), said.get(b"swapents"))
         self.count += 1
         if len(self.pids) < _MAX_PIDS:
-            self.pids.add(task.pid)
+            self.pids[task.pid] = row.total_vm
         # Of equals the one that stands first is kept.
-        entry = (task.rss_pages or 0, -self.count, task)
+        entry = (row.rss or 0, -self.count, row)
         if len(self._largest) < LARGEST:
             heappush(self._largest, entry)
         elif entry > self._largest[0]:
             heapreplace(self._largest, entry)
         return True
 
-    def largest(self) -> tuple[Task, ...]:
-        """The largest tasks, the largest first."""
-        return tuple(task for _, _, task in sorted(self._largest, reverse=True))
+    def largest(self, victim: Victim) -> tuple[Task, ...]:
+        """The largest tasks, the largest first, by a page as large as the victim's line says.
+
+        Where that does not say, their sizes are not known.
+        """
+        page = self._page(victim)
+        return tuple(row.in_bytes(page) for _, _, row in sorted(self._largest, reverse=True))
+
+    def _page(self, victim: Victim) -> int | None:
+        pages = self.pids.get(victim.pid)
+        for page in _PAGES if pages else ():
+            if _times(pages, page) == victim.total_vm_bytes:
+                return page
+        return None
 
 
 def looks_like_row(text: bytes) -> bool:
@@ -98,3 +119,7 @@ def _row(columns: int) -> re.Pattern[bytes]:
     return re.compile(
         rb"\[ *(\d{1,10})\]" + rb" +(-?\d{1,20})" * columns + rb" (.{0,64})", re.DOTALL
     )
+
+
+def _times(pages: int | None, page: int | None) -> int | None:
+    return None if pages is None or page is None else pages * page

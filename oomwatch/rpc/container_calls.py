@@ -17,6 +17,7 @@ from oomwatch.errors import (
     NoSuchContainer,
     NoSuchProcess,
 )
+from oomwatch.escaping import quoted
 from oomwatch.events import Container, Entry
 from oomwatch.rpc import translator_node
 from oomwatch.rpc.paging import page_size, page_token, token_parts
@@ -30,7 +31,9 @@ LONGEST_ID = 256
 LONGEST_TEXT = 1024
 LONGEST_LABEL = 4096
 MOST_LABELS = 256
-"""Characters of an id, of a name or an image, of a label's key and value; labels of a container."""
+MOST_LABEL_TEXT = 16 * 1024
+"""Characters of an id, of a name or an image, of a label's key and value; how many labels, and how
+many characters all of them together, one container has."""
 
 DEFAULT_WAIT_SECONDS = 0.05
 LONGEST_WAIT_SECONDS = 60.0
@@ -172,7 +175,7 @@ class ContainerCalls:
         match message.WhichOneof("selector"):
             case "cgroup":
                 path = _cgroup_path(message.cgroup, "cgroup")
-                report, what = await self._backend.get_cgroup(path), f"cgroup {path}"
+                report, what = await self._backend.get_cgroup(path), f"cgroup {quoted(path)}"
             case "cgroup_id":
                 report = await self._backend.get_cgroup_by_id(message.cgroup_id)
                 what = f"cgroup with inode {message.cgroup_id}"
@@ -234,6 +237,9 @@ def _container(message: pb.Container) -> Container:
     for field in ("uid", "name", "namespace"):
         _check(f"container.pod.{field}", getattr(message.pod, field), LONGEST_TEXT)
     labels = message.labels.values
+    size = sum(len(key) + len(value) for key, value in labels.items())
+    if size > MOST_LABEL_TEXT:
+        raise invalid(f"labels of {size} characters: at most {MOST_LABEL_TEXT} are taken in all")
     if len(labels) > MOST_LABELS:
         raise invalid(f"{len(labels)} labels: a container has at most {MOST_LABELS}")
     for key, value in labels.items():
@@ -251,5 +257,5 @@ def _check(field: str, text: str, longest: int, *, needed: bool = False) -> None
 
 def _cgroup_path(path: str, field: str) -> str:
     if not path.startswith("/"):
-        raise invalid(f"{field} {path!r}: a cgroup's path begins with '/'")
+        raise invalid(f"{field} {quoted(path)}: a cgroup's path begins with '/'")
     return path.rstrip("/") or "/"

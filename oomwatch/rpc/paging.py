@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from typing import Any
 
@@ -11,6 +10,8 @@ from oomwatch.rpc.refusals import invalid
 
 DEFAULT_PAGE = 100
 LARGEST_PAGE = 1000
+LONGEST_TOKEN = 64 * 1024
+"""Characters; a path of 4 KiB takes 33 KiB, where each of its characters is escaped."""
 
 
 def page_size(asked: int) -> int:
@@ -27,7 +28,9 @@ def page_token(parts: list[str | int]) -> str:
 
 def token_parts(token: str) -> Any:
     """Read a token back; `None` where it is none of ours."""
+    if len(token) > LONGEST_TOKEN:
+        return None
     try:
         return json.loads(base64.urlsafe_b64decode(token))
-    except (ValueError, binascii.Error):
+    except (ValueError, RecursionError):  # binascii.Error is a ValueError
         return None

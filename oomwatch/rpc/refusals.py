@@ -11,10 +11,13 @@ from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-unty
 from grpc_status import rpc_status  # type: ignore[import-untyped]
 
 from oomwatch.errors import CursorError, HistoryCompacted, JournalReset
+from oomwatch.escaping import sentence
 
 ERROR_DOMAIN = "oomwatch"
 HISTORY_COMPACTED = "HISTORY_COMPACTED"
 JOURNAL_RESET = "JOURNAL_RESET"
+
+_LONGEST_ID = 256
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 
@@ -24,10 +27,9 @@ GOING_AWAY = "the daemon is shutting down: reconnect, after the last revision se
 class RefusalError(Exception):
     """A call that is answered with a status and a sentence for people."""
 
-    def __init__(self, code: grpc.StatusCode, sentence: str) -> None:
-        super().__init__(sentence)
+    def __init__(self, code: grpc.StatusCode, words: str) -> None:
+        super().__init__(words)
         self.code = code
-        self.sentence = sentence
 
 
 def invalid(error: ValueError | str) -> RefusalError:
@@ -35,9 +37,18 @@ def invalid(error: ValueError | str) -> RefusalError:
     return RefusalError(grpc.StatusCode.INVALID_ARGUMENT, str(error))
 
 
-def not_found(sentence: str) -> RefusalError:
+def not_found(words: str) -> RefusalError:
     """Something that is asked for by name, and is not there."""
-    return RefusalError(grpc.StatusCode.NOT_FOUND, sentence)
+    return RefusalError(grpc.StatusCode.NOT_FOUND, words)
+
+
+async def abort(context: Context, code: grpc.StatusCode, words: str) -> Never:
+    """End a call with a status and a sentence, which may quote what the client sent.
+
+    It travels as a header, of which clients take 8 KiB in all, and ends in somebody's log.
+    """
+    await context.abort(code, sentence(words))
+    raise AssertionError("abort returned")
 
 
 async def abort_cursor(context: Context, error: CursorError) -> Never:
@@ -49,16 +60,17 @@ async def abort_cursor(context: Context, error: CursorError) -> Never:
         info.metadata["oldest_revision"] = str(error.oldest_revision)
     elif isinstance(error, JournalReset):
         info.reason = JOURNAL_RESET
-        info.metadata["requested_journal_id"] = error.requested_journal_id
+        info.metadata["requested_journal_id"] = error.requested_journal_id[:_LONGEST_ID]
         info.metadata["journal_id"] = error.journal_id
         info.metadata["oldest_revision"] = str(error.oldest_revision)
     detail = any_pb2.Any()
     detail.Pack(info)
     code = grpc.StatusCode.OUT_OF_RANGE
+    words = sentence(str(error))
     status = rpc_status.to_status(
-        status_pb2.Status(code=code.value[0], message=str(error), details=[detail])
+        status_pb2.Status(code=code.value[0], message=words, details=[detail])
     )
-    await context.abort(code, str(error), status.trailing_metadata)
+    await context.abort(code, words, status.trailing_metadata)
     raise AssertionError("abort returned")
 
 

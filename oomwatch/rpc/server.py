@@ -33,6 +33,7 @@ from oomwatch.rpc.refusals import (
     GOING_AWAY,
     Context,
     RefusalError,
+    abort,
     abort_cursor,
     invalid,
 )
@@ -300,26 +301,26 @@ class RpcServer:
                 raise RefusalError(unavailable, GOING_AWAY)
             yield
         except RefusalError as refusal:
-            await context.abort(refusal.code, refusal.sentence)
+            await abort(context, refusal.code, str(refusal))
         except CursorError as error:
             await abort_cursor(context, error)
         except DecodeError:
             malformed = invalid(f"the request is no {name}Request that can be read")
-            await context.abort(malformed.code, malformed.sentence)
+            await abort(context, malformed.code, str(malformed))
         except SubscriptionClosed:
-            await context.abort(unavailable, GOING_AWAY)
+            await abort(context, unavailable, GOING_AWAY)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if not self._streams.closing or task is None:
                 raise  # the client has had enough
             task.uncancel()
-            await context.abort(unavailable, GOING_AWAY)
+            await abort(context, unavailable, GOING_AWAY)
         except grpc.aio.AbortError:
             raise
         except Exception:  # noqa: BLE001 - it is logged, and told to the client
             _log.exception("%s failed", name)
-            await context.abort(
-                grpc.StatusCode.INTERNAL, f"{name} failed in the daemon: see its log"
+            await abort(
+                context, grpc.StatusCode.INTERNAL, f"{name} failed in the daemon: see its log"
             )
 
 

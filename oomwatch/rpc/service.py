@@ -109,7 +109,7 @@ class Service:
 
     def _resume(self, token: str) -> int:
         match token_parts(token):
-            case [str(journal_id), int(after)]:
+            case [str(journal_id), int(after)] if 0 <= after < 2**63:
                 if journal_id != self._backend.journal.id:
                     raise self._reset(journal_id)
                 return after

@@ -71,8 +71,19 @@ def write_time(microseconds: int, timestamp: Timestamp) -> None:
     timestamp.nanos = rest * 1000
 
 
+_FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799
+
+
 def read_time(timestamp: Timestamp) -> int:
-    """Give a Timestamp as microseconds since the Unix epoch, cut to whole ones."""
+    """Give a Timestamp as microseconds since the Unix epoch, cut to whole ones.
+
+    Raises ValueError outside of what a Timestamp may be: the years 1 to 9999 (timestamp.proto).
+    """
+    if not (_FIRST_SECOND <= timestamp.seconds <= _LAST_SECOND and 0 <= timestamp.nanos < 10**9):
+        raise ValueError(
+            f"a time of {timestamp.seconds} s and {timestamp.nanos} ns is none: from year 1 to "
+            "9999, and less than a second of nanoseconds"
+        )
     return timestamp.seconds * _SECOND + timestamp.nanos // 1000
 
 

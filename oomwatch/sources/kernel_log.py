@@ -177,6 +177,8 @@ class KernelLog:
             invoker=kill.invoker,
             group_kill=True if kill.group is not None else None,
             repeated=kill.repeated,
+            tasks=kill.tasks,
+            task_count=kill.task_count,
         )
 
     @staticmethod

@@ -22,6 +22,7 @@ from scripts._bench.tree import Script, Tree, kills, thrashing
 
 APART_SECONDS = 0.004
 TARGETS = 1000
+CONTAINERS = 10_000
 THRASHING = 50
 THRASHES_A_SECOND = 100
 SUBSCRIBERS = 500
@@ -92,6 +93,19 @@ class Bench:
             yield Figure("  start beyond imports", now["start"], "s", start)
             memory = {1: 48.0, 10_000: 60.0, 100_000: 150.0}.get(size)
             yield Figure("  resident memory after that", now["memory"], "MiB", memory)
+
+    def containers(self) -> Iterator[Figure]:
+        """What it costs to know 10,000 containers: latency and memory, before and after."""
+        found = medians([self._containers() for _ in range(self._rounds)])
+        at = f"{CONTAINERS:,} cgroups, each a registered container"
+        yield Figure(f"{at}: kill to subscriber, p50", found["p50"], "ms", 1.5)
+        yield Figure("  the same before", found["bare_p50"], "ms")
+        yield Figure("  ratio", found["p50"] / found["bare_p50"], "×", 1.3)
+        yield Figure("  p99", found["p99"], "ms", 5.0)
+        yield Figure("  the same before", found["bare_p99"], "ms")
+        yield Figure("  resident memory", found["memory"], "MiB")
+        yield Figure("  the same before", found["bare_memory"], "MiB", 60.0)
+        yield Figure("  one WatchContainer", found["seconds"] / CONTAINERS * 1000, "ms")
 
     def idle(self) -> Iterator[Figure]:
         """What an idle host costs, with one subscriber connected."""
@@ -187,6 +201,27 @@ class Bench:
             "memory": memory,
             **stages,
         }
+
+    def _containers(self) -> dict[str, float]:
+        tree, count = self._trees[CONTAINERS], self._count
+        found: dict[str, float] = {}
+        with (
+            Daemon(tree.root, self._disk) as daemon,
+            Helper("subscriber", daemon.socket) as subscriber,
+            Helper("registrar", daemon.socket, first=tree.leaves) as registrar,
+        ):
+            _kill_all(tree, subscriber, kills(tree.targets, WARM_UP, APART_SECONDS), WARM_UP)
+            for prefix in ("bare_", ""):
+                if not prefix:
+                    registrar.say("go")
+                    found["seconds"] = registrar.answer()
+                delays = _kill_all(
+                    tree, subscriber, kills(tree.targets, count, APART_SECONDS), count
+                )
+                found[f"{prefix}p50"] = percentile(delays, 50)
+                found[f"{prefix}p99"] = percentile(delays, 99)
+                found[f"{prefix}memory"] = resident_mib(daemon.pid)
+        return found
 
     def _thrash(self) -> dict[str, float]:
         tree = self._trees[1000]

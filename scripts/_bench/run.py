@@ -23,6 +23,7 @@ MEMORY = Path("/dev/shm")
 def main() -> int:
     """Measure what was asked for; 0 however slow it was, since a figure is no test."""
     names = {"sizes": "latency, start and memory by number of cgroups", "idle": "an idle host"}
+    names |= {"containers": "10,000 of them known"}
     names |= {"thrash": "cgroups at their limits", "fanout": "500 subscribers"}
     names |= {"help": "the command line's start", "scan": "a large log, beside grep"}
     parser = argparse.ArgumentParser(
@@ -50,6 +51,7 @@ def main() -> int:
         bench = Bench(trees, options.disk, sizes, quick=options.quick, rounds=rounds)
         measures: dict[str, Callable[[], Iterable[Figure]]] = {
             "sizes": bench.by_size,
+            "containers": bench.containers,
             "idle": bench.idle,
             "thrash": bench.thrash,
             "fanout": bench.fanout,

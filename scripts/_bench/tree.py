@@ -38,7 +38,9 @@ class Tree:
         self.kills: list[tuple[str, int]] = []
         self._fds: dict[str, int] = {}
         self._counts: dict[str, list[int]] = {}
-        paths = [f"/s{leaf // BELOW_ONE}/c{leaf % BELOW_ONE}" for leaf in range(cgroups)]
+        self.leaves = paths = [
+            f"/s{leaf // BELOW_ONE}/c{leaf % BELOW_ONE}" for leaf in range(cgroups)
+        ]
         step = max(1, cgroups // targets)
         self.targets = paths[::step][:targets]
         whole = {"", *self.targets, *(path.rpartition("/")[0] for path in self.targets)}

@@ -151,6 +151,11 @@ async def test_what_is_gone_is_not_found(tmp_path: Path) -> None:
         (Container(id="x" * 257), {"cgroup": "/a"}, "at most 256"),
         (Container(id="x", labels=dict.fromkeys(map(str, range(257)), "")), {}, "257 labels"),
         (Container(id="x", labels={"k": "v" * 4097}), {}, "4097 characters"),
+        (
+            Container(id="x", labels={str(n): "v" * 4000 for n in range(5)}),
+            {},
+            "labels of 20005 characters",
+        ),
     ],
 )
 async def test_what_cannot_be_meant_is_refused_with_a_sentence(

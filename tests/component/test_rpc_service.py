@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import os
 import socket
 import stat
@@ -173,6 +175,7 @@ def revisions(entries: Iterable[Entry]) -> list[int]:
     return [entry.revision for entry in entries]
 
 
+DEEP = base64.urlsafe_b64encode(b"[" * 20_000).decode()
 START = pb.StartPosition
 
 
@@ -382,6 +385,15 @@ async def test_one_event_by_its_revision(node: Node, stub: Stub) -> None:
         ("ListContainers", pb.ListContainersRequest(cgroup_prefix="docker"), "begins with '/'"),
         ("ListContainers", pb.ListContainersRequest(page_token="{"), "leave it empty"),
         ("GetContainer", pb.GetContainerRequest(), "say which one"),
+        # What fuzzing found.
+        (
+            "ListEvents",
+            pb.ListEventsRequest(start=START(since_time={"seconds": 2**63 - 1})),
+            "9999",
+        ),
+        ("ListEvents", pb.ListEventsRequest(start=START(since_time={"nanos": -1})), "9999"),
+        ("ListEvents", pb.ListEventsRequest(page_token=DEEP), "leave it empty"),
+        ("ListContainers", pb.ListContainersRequest(page_token=DEEP), "leave it empty"),
     ],
 )
 async def test_a_request_past_a_bound_is_told_which(
@@ -394,6 +406,31 @@ async def test_a_request_past_a_bound_is_told_which(
         await getattr(stub, method)(request_)
     assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert sentence in (raised.value.details() or "")
+
+
+async def test_a_page_token_past_every_revision_is_none(node: Node, stub: Stub) -> None:
+    token = base64.urlsafe_b64encode(json.dumps([node.journal.id, 2**63]).encode()).decode()
+    with pytest.raises(grpc.aio.AioRpcError, match="leave it empty"):
+        await stub.ListEvents(pb.ListEventsRequest(page_token=token))
+
+
+@pytest.mark.parametrize(
+    ("method", "request_"),
+    [
+        ("GetContainer", pb.GetContainerRequest(cgroup="/\x1b[2J\n" + "x" * 5000)),
+        ("ListContainers", pb.ListContainersRequest(cgroup_prefix="\u202e\n" + "x" * 5000)),
+        ("GetEvent", pb.GetEventRequest(revision=1, journal_id="\x1b]0;" + "x" * 5000)),
+    ],
+)
+async def test_what_is_quoted_in_a_refusal_is_escaped_and_cut(
+    stub: Stub, method: str, request_: Any
+) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await getattr(stub, method)(request_)
+    words = raised.value.details() or ""
+    assert words
+    assert words.isprintable()
+    assert len(words) < 3000
 
 
 async def test_an_unknown_kind_in_a_filter_is_refused(stub: Stub) -> None:
@@ -468,7 +505,7 @@ async def test_cgroups_are_listed_in_pages(node: Node, stub: Stub) -> None:
     answer = await stub.GetContainer(pb.GetContainerRequest(cgroup="/a/007"))
     assert (answer.container.cgroup_id, answer.container.kills) == (7, 0)
     assert not answer.container.HasField("kills_below")
-    with pytest.raises(grpc.aio.AioRpcError, match="no cgroup /b is watched"):
+    with pytest.raises(grpc.aio.AioRpcError, match="no cgroup '/b' is watched"):
         await stub.GetContainer(pb.GetContainerRequest(cgroup="/b"))
 
 

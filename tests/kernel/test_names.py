@@ -12,7 +12,7 @@ import pytest
 
 from oomwatch.events import Constraint, Scope, Victim
 from tests.kernel import workload
-from tests.kernel.watching import Told, run_races, watching
+from tests.kernel.watching import Told, run_races, watching, who_was_killed
 from tests.kernel.workload import LIMIT, Scratch, little_memory, wait_for
 
 HOSTILE = [
@@ -128,8 +128,11 @@ async def test_killed_reaped_and_removed_and_still_named(racers: int) -> None:
     with Scratch("who-race") as scratch:
         scratch.hand_down()
         async with watching() as told:
-            await run_races(scratch.path, [(f"r{n}-", 40 // racers) for n in range(racers)])
+            dead = await run_races(scratch.path, [(f"r{n}-", 40 // racers) for n in range(racers)])
             await told.conserved(scratch)
+        for kill in told.below(scratch.cgroup, amendments=True):
+            for victim in kill.victims:
+                assert kill.victim_cgroup in (None, dead[victim.pid])
         kills = told.below(scratch.cgroup)
         assert sum(kill.kill_count or 0 for kill in kills) == 40
         named = [kill.victim_cgroup for kill in kills if kill.kill_count and kill.victim_cgroup]
@@ -137,6 +140,27 @@ async def test_killed_reaped_and_removed_and_still_named(racers: int) -> None:
         assert not twice, "\n".join(map(str, twice))
         for kill in kills:
             assert kill.victim_cgroup or kill.candidates
+
+
+@pytest.mark.timeout(300)
+async def test_victims_that_left_no_trace_are_known_from_before() -> None:
+    """By the time that anything is read, each is reaped, and all but ten reports were left out."""
+    count = 20
+    with Scratch("who-gone") as scratch:
+        scratch.hand_down()
+        async with watching() as told:
+            crowd = workload.start_crowd(scratch.path, count)
+            await told.until(lambda: told.counters.figures["looks_at_processes"] >= count)
+            output, _ = crowd.communicate()  # the loop stands still meanwhile
+            assert crowd.returncode == 0
+            dead = who_was_killed(output)
+            await told.until(lambda: victims(told, scratch.cgroup).keys() == dead.keys())
+            await told.conserved(scratch)
+        assert told.count(scratch.cgroup) == count
+        for kill in told.below(scratch.cgroup, amendments=True):
+            for victim in kill.victims:
+                assert kill.victim_cgroup == dead[victim.pid]
+                assert victim.main_process is True
 
 
 async def test_a_forged_line_is_nobodys_word() -> None:

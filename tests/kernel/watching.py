@@ -107,16 +107,31 @@ async def watching(state_dir: Path | None = None, **options: object) -> AsyncIte
     await following
 
 
-async def run_races(directory: Path, each: list[tuple[str, int]]) -> None:
-    """Run racers side by side, each in a process of its own."""
+async def run_races(directory: Path, each: list[tuple[str, int]]) -> dict[int, str]:
+    """Run racers side by side, each in a process of its own; return who was killed where."""
 
-    async def racer(prefix: str, count: int) -> None:
+    async def racer(prefix: str, count: int) -> bytes:
         command = (sys.executable, "-I", "-S", workload.__file__, "race")
         process = await asyncio.create_subprocess_exec(
-            *command, str(directory), prefix, str(count), stderr=asyncio.subprocess.PIPE
+            *command,
+            str(directory),
+            prefix,
+            str(count),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
         )
-        _, errors = await process.communicate()
+        output, errors = await process.communicate()
         assert process.returncode == 0, errors.decode()
+        return output
 
-    racers: list[Awaitable[None]] = [racer(prefix, count) for prefix, count in each]
-    await asyncio.gather(*racers)
+    racers: list[Awaitable[bytes]] = [racer(prefix, count) for prefix, count in each]
+    dead: dict[int, str] = {}
+    for output in await asyncio.gather(*racers):
+        dead |= who_was_killed(output)
+    return dead
+
+
+def who_was_killed(output: bytes) -> dict[int, str]:
+    """Read what a workload printed: the cgroup of each pid."""
+    lines = (line.split(" ", 1) for line in output.decode().splitlines())
+    return {int(pid): path.removeprefix(str(workload.ROOT)) for pid, path in lines}

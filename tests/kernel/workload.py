@@ -1,9 +1,11 @@
 """Cgroups to kill in, and processes to be killed: the real thing, small and bounded.
 
 Run as a program it races: it makes a cgroup, has a child killed in it, reaps it and removes the
-cgroup without a pause, as often as it is told.
+cgroup without a pause, as often as it is told; then it prints who was killed where. A crowd is
+first put into its cgroups, and then killed one after the other when standard input ends.
 
     python workload.py race DIRECTORY PREFIX COUNT
+    python workload.py crowd DIRECTORY COUNT
     python workload.py comm DIRECTORY HEX
 """
 
@@ -172,17 +174,55 @@ def little_memory(leave: int = 384 * MEBIBYTE) -> Iterator[None]:
 
 def race(directory: Path, prefix: str, count: int) -> None:
     """Make, kill, reap and remove, without a pause."""
+    dead = []
     for number in range(count):
         path = directory / f"{prefix}{number}"
         make(path, limit=LIMIT)
         pid = os.fork()
         if pid == 0:
             _be_killed(path)
-        _, status = os.waitpid(pid, 0)
-        if not os.WIFSIGNALED(status) or os.WTERMSIG(status) != signal.SIGKILL:
-            raise SystemExit(f"the child in {path} was not killed: status {status}")
-        while not _removed(path):
-            pass
+        _reap_and_remove(pid, path)
+        dead.append(f"{pid} {path}")
+    sys.stdout.write("\n".join(dead))
+
+
+def start_crowd(directory: Path, count: int) -> subprocess.Popen[bytes]:
+    """Start a crowd; it is killed when its standard input is closed."""
+    return subprocess.Popen(
+        (sys.executable, "-I", "-S", __file__, "crowd", directory, str(count)),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+
+
+def crowd(directory: Path, count: int) -> None:
+    """Put a child into each of so many cgroups; then kill, reap and remove each, in order."""
+    waiting = []
+    for number in range(count):
+        path = directory / f"c{number}"
+        make(path, limit=LIMIT)
+        ends, begin = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(begin)
+            (path / "cgroup.procs").write_text("0")
+            os.read(ends, 1)
+            _be_killed(path)
+        waiting.append((pid, path, begin))
+        os.close(ends)
+    sys.stdin.read()
+    for pid, path, begin in waiting:
+        os.write(begin, b"\n")
+        _reap_and_remove(pid, path)
+    sys.stdout.write("\n".join(f"{pid} {path}" for pid, path, _ in waiting))
+
+
+def _reap_and_remove(pid: int, path: Path) -> None:
+    _, status = os.waitpid(pid, 0)
+    if not os.WIFSIGNALED(status) or os.WTERMSIG(status) != signal.SIGKILL:
+        raise SystemExit(f"the child in {path} was not killed: status {status}")
+    while not _removed(path):
+        pass
 
 
 def _be_killed(path: Path) -> None:
@@ -203,5 +243,7 @@ def be_killed_as(path: Path, comm: bytes) -> None:
 if __name__ == "__main__":
     if sys.argv[1] == "race":
         race(Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]))
+    elif sys.argv[1] == "crowd":
+        crowd(Path(sys.argv[2]), int(sys.argv[3]))
     elif sys.argv[1] == "comm":
         be_killed_as(Path(sys.argv[2]), bytes.fromhex(sys.argv[3]))

@@ -26,6 +26,7 @@ from oomwatch.events import (
     Pod,
     PressureLevel,
     Scope,
+    Task,
     Verdict,
     Victim,
 )
@@ -152,6 +153,7 @@ def test_hostile_names_stay_on_their_line(path: str, comm: str, detail: str) -> 
         limit_cgroup="/",
         container=Container(id=comm, name=path, image=detail),
         victims=(Victim(pid=1, comm=comm, cmdline=(path, detail)),),
+        tasks=(Task(pid=1, comm=comm),),
         evidence=(Evidence(source=comm, time=TIME, detail=detail),),
     )
     assert row(event).isprintable()
@@ -165,7 +167,13 @@ def test_show_tells_who_whose_limit_and_by_which_witness() -> None:
             memory=MemoryUsage(limit_bytes=33554432, current_bytes=1048576),
             victims=(
                 Victim(pid=395, comm="tail", uid=0, anon_rss_bytes=33144832, oom_score_adj=0),
+                Victim(pid=396, comm="sh", main_process=True),
             ),
+            tasks=(
+                Task(pid=395, comm="tail", rss_bytes=33144832, swap_bytes=0, oom_score_adj=0),
+                Task(pid=7, comm="sh"),
+            ),
+            task_count=12,
             evidence=(Evidence(source="memory_events", time=TIME, detail="oom_kill 0 -> 1"),),
             group_kill=True,
         )
@@ -176,6 +184,10 @@ def test_show_tells_who_whose_limit_and_by_which_witness() -> None:
         "that cgroup's own",
         "a limit of 32 MiB, in use when read 1 MiB",
         "The kernel killed tail (pid 395, uid 0), holding 31.6 MiB anonymous, oom_score_adj 0.",
+        "The kernel killed sh (pid 396), its cgroup's first process.",
+        "The kernel could choose from these tasks (the 2 largest of 12):",
+        "pid 395  31.6 MiB resident  0 B in swap  oom_score_adj 0  tail",
+        "pid   7         ? resident    ? in swap  oom_score_adj ?  sh",
         "within the 3.2 ms before",
         "memory_events  oom_kill 0 -> 1",
         "memory.oom.group is set",

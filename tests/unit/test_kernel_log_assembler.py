@@ -206,7 +206,12 @@ def test_open_reports_are_bounded_in_number() -> None:
     assert [pids(event) for event in told] == [[n] for n in range(2, 1000)]
 
 
-def test_a_node_out_of_memory_keeps_the_largest_tasks_of_a_long_table() -> None:
+@pytest.mark.parametrize(("kilobytes", "page"), [(20_000, 4096), (320_000, 65536), (5, None)])
+def test_a_node_out_of_memory_keeps_the_largest_tasks_of_a_long_table(
+    kilobytes: int, page: int | None
+) -> None:
+    """Their sizes are printed in pages; how large a page is follows from the victim's own."""
+    line = NEW.replace("total-vm:9kB", f"total-vm:{kilobytes}kB")
     rows = [f"[{n:7}]     0 {n:5} 5000 {n * 7919 % 10007} 0 4096 0 0 t{n}" for n in range(2, 5000)]
     log = "\n".join(
         [
@@ -214,7 +219,7 @@ def test_a_node_out_of_memory_keeps_the_largest_tasks_of_a_long_table() -> None:
             "[  pid  ]   uid  tgid total_vm rss anon pgtables_bytes swapents oom_score_adj name",
             *rows,
             summary(9, "", "/y"),
-            f"Out of memory: Killed process 9 (a) {NEW}",
+            f"Out of memory: Killed process 9 (a) {line}",
             "",
         ]
     )
@@ -222,5 +227,7 @@ def test_a_node_out_of_memory_keeps_the_largest_tasks_of_a_long_table() -> None:
     assert kill.task_count == 4998
     assert len(kill.tasks) == 10
     largest = sorted((n * 7919 % 10007 for n in range(2, 5000)), reverse=True)[:10]
-    assert [task.rss_pages for task in kill.tasks] == largest
+    assert [task.pid * 7919 % 10007 for task in kill.tasks] == largest
+    sizes = [pages * page if page else None for pages in largest]
+    assert [task.rss_bytes for task in kill.tasks] == sizes
     assert (kill.memcg, kill.task_memcg, kill.record.line) == (False, "/y", 400_000 + 5002)

@@ -118,7 +118,10 @@ def test_memory_tasks_and_invoker_are_kept() -> None:
     assert (kill.invoker.gfp_mask, kill.invoker.order) == ("0xcc0(GFP_KERNEL)", 0)
     assert kill.task_count == 1
     assert kill.tasks[0].pid == kill.tasks[0].tgid == kill.victim.pid
-    assert kill.tasks[0].rss_pages is not None
+    assert kill.tasks[0].total_vm_bytes == kill.victim.total_vm_bytes
+    dead = kill.victim
+    parts = (dead.anon_rss_bytes, dead.file_rss_bytes, dead.shmem_rss_bytes)
+    assert kill.tasks[0].rss_bytes == sum(part or 0 for part in parts)
 
 
 @pytest.mark.parametrize("join", ["", " ", "[   12.000001] "])

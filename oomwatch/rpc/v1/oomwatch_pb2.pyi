@@ -245,7 +245,7 @@ class Container(_message.Message):
     def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., runtime: _Optional[str] = ..., handler: _Optional[str] = ..., image: _Optional[str] = ..., labels: _Optional[_Union[Labels, _Mapping]] = ..., pod: _Optional[_Union[Pod, _Mapping]] = ...) -> None: ...
 
 class OomKill(_message.Message):
-    __slots__ = ("victim_cgroup", "victim_cgroup_id", "limit_cgroup", "scope", "kill_count", "group_kill", "constraint", "victims", "invoker", "memory", "occur_time", "occur_after", "kernel_time_seconds", "survivor_cgroup", "candidates", "candidates_omitted")
+    __slots__ = ("victim_cgroup", "victim_cgroup_id", "limit_cgroup", "scope", "kill_count", "group_kill", "constraint", "victims", "invoker", "memory", "occur_time", "occur_after", "kernel_time_seconds", "survivor_cgroup", "candidates", "candidates_omitted", "tasks", "task_count")
     VICTIM_CGROUP_FIELD_NUMBER: _ClassVar[int]
     VICTIM_CGROUP_ID_FIELD_NUMBER: _ClassVar[int]
     LIMIT_CGROUP_FIELD_NUMBER: _ClassVar[int]
@@ -262,6 +262,8 @@ class OomKill(_message.Message):
     SURVIVOR_CGROUP_FIELD_NUMBER: _ClassVar[int]
     CANDIDATES_FIELD_NUMBER: _ClassVar[int]
     CANDIDATES_OMITTED_FIELD_NUMBER: _ClassVar[int]
+    TASKS_FIELD_NUMBER: _ClassVar[int]
+    TASK_COUNT_FIELD_NUMBER: _ClassVar[int]
     victim_cgroup: str
     victim_cgroup_id: int
     limit_cgroup: str
@@ -278,7 +280,9 @@ class OomKill(_message.Message):
     survivor_cgroup: str
     candidates: _containers.RepeatedScalarFieldContainer[str]
     candidates_omitted: int
-    def __init__(self, victim_cgroup: _Optional[str] = ..., victim_cgroup_id: _Optional[int] = ..., limit_cgroup: _Optional[str] = ..., scope: _Optional[_Union[Scope, str]] = ..., kill_count: _Optional[int] = ..., group_kill: _Optional[bool] = ..., constraint: _Optional[_Union[Constraint, str]] = ..., victims: _Optional[_Iterable[_Union[Victim, _Mapping]]] = ..., invoker: _Optional[_Union[Invoker, _Mapping]] = ..., memory: _Optional[_Union[MemoryUsage, _Mapping]] = ..., occur_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., occur_after: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., kernel_time_seconds: _Optional[float] = ..., survivor_cgroup: _Optional[str] = ..., candidates: _Optional[_Iterable[str]] = ..., candidates_omitted: _Optional[int] = ...) -> None: ...
+    tasks: _containers.RepeatedCompositeFieldContainer[Task]
+    task_count: int
+    def __init__(self, victim_cgroup: _Optional[str] = ..., victim_cgroup_id: _Optional[int] = ..., limit_cgroup: _Optional[str] = ..., scope: _Optional[_Union[Scope, str]] = ..., kill_count: _Optional[int] = ..., group_kill: _Optional[bool] = ..., constraint: _Optional[_Union[Constraint, str]] = ..., victims: _Optional[_Iterable[_Union[Victim, _Mapping]]] = ..., invoker: _Optional[_Union[Invoker, _Mapping]] = ..., memory: _Optional[_Union[MemoryUsage, _Mapping]] = ..., occur_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., occur_after: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., kernel_time_seconds: _Optional[float] = ..., survivor_cgroup: _Optional[str] = ..., candidates: _Optional[_Iterable[str]] = ..., candidates_omitted: _Optional[int] = ..., tasks: _Optional[_Iterable[_Union[Task, _Mapping]]] = ..., task_count: _Optional[int] = ...) -> None: ...
 
 class Victim(_message.Message):
     __slots__ = ("pid", "comm", "cmdline", "uid", "total_vm_bytes", "anon_rss_bytes", "file_rss_bytes", "shmem_rss_bytes", "pgtables_bytes", "oom_score_adj", "main_process")
@@ -305,6 +309,28 @@ class Victim(_message.Message):
     oom_score_adj: int
     main_process: bool
     def __init__(self, pid: _Optional[int] = ..., comm: _Optional[str] = ..., cmdline: _Optional[_Iterable[str]] = ..., uid: _Optional[int] = ..., total_vm_bytes: _Optional[int] = ..., anon_rss_bytes: _Optional[int] = ..., file_rss_bytes: _Optional[int] = ..., shmem_rss_bytes: _Optional[int] = ..., pgtables_bytes: _Optional[int] = ..., oom_score_adj: _Optional[int] = ..., main_process: _Optional[bool] = ...) -> None: ...
+
+class Task(_message.Message):
+    __slots__ = ("pid", "tgid", "uid", "comm", "total_vm_bytes", "rss_bytes", "swap_bytes", "pgtables_bytes", "oom_score_adj")
+    PID_FIELD_NUMBER: _ClassVar[int]
+    TGID_FIELD_NUMBER: _ClassVar[int]
+    UID_FIELD_NUMBER: _ClassVar[int]
+    COMM_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_VM_BYTES_FIELD_NUMBER: _ClassVar[int]
+    RSS_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SWAP_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PGTABLES_BYTES_FIELD_NUMBER: _ClassVar[int]
+    OOM_SCORE_ADJ_FIELD_NUMBER: _ClassVar[int]
+    pid: int
+    tgid: int
+    uid: int
+    comm: str
+    total_vm_bytes: int
+    rss_bytes: int
+    swap_bytes: int
+    pgtables_bytes: int
+    oom_score_adj: int
+    def __init__(self, pid: _Optional[int] = ..., tgid: _Optional[int] = ..., uid: _Optional[int] = ..., comm: _Optional[str] = ..., total_vm_bytes: _Optional[int] = ..., rss_bytes: _Optional[int] = ..., swap_bytes: _Optional[int] = ..., pgtables_bytes: _Optional[int] = ..., oom_score_adj: _Optional[int] = ...) -> None: ...
 
 class Invoker(_message.Message):
     __slots__ = ("comm", "gfp_mask", "order")

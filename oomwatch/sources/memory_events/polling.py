@@ -20,11 +20,17 @@ BACK_OFF = 8
 
 
 class Resting:
-    """Cgroups whose watch was taken back because its wakes told of no kill."""
+    """Cgroups whose watch was taken back because its wakes told of no kill.
 
-    def __init__(self, tree: Tree, flush: Callable[[], None]) -> None:
+    `changed` is called with each whose counters moved since the last poll.
+    """
+
+    def __init__(
+        self, tree: Tree, flush: Callable[[], None], changed: Callable[[Node], None]
+    ) -> None:
         self._tree = tree
         self._flush = flush
+        self._changed = changed
         self._wakes: dict[Node, tuple[int, float]] = {}
         self._quiet: dict[Node, tuple[int, bytes]] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -67,6 +73,7 @@ class Resting:
             self._tree.look(node)
             if self._tree.last_text != text:
                 self._quiet[node] = (0, self._tree.last_text)
+                self._changed(node)
             elif quiet + 1 < QUIET_POLLS:
                 self._quiet[node] = (quiet + 1, text)
             else:

@@ -34,6 +34,7 @@ from oomwatch.observations import (
 )
 from oomwatch.sources import Emit
 from oomwatch.sources.memory_events import answers, inotify
+from oomwatch.sources.memory_events.census import Census
 from oomwatch.sources.memory_events.node import Node
 from oomwatch.sources.memory_events.polling import Resting, Unwatched
 from oomwatch.sources.memory_events.tree import Tree, wall_time
@@ -66,6 +67,7 @@ class MemoryEvents:
         self._tasks: set[asyncio.Task[None]] = set()
         self._emit: Emit = lambda _: None
         self.tree: Tree
+        self._census: Census
         self._resting: Resting
         self._unwatched: Unwatched
 
@@ -74,7 +76,8 @@ class MemoryEvents:
         self._emit = emit
         self._open_inotify()
         self.tree = Tree(self.hierarchy, self._watcher)
-        self._resting = Resting(self.tree, self._flush)
+        self._census = Census(self.tree, emit)
+        self._resting = Resting(self.tree, self._flush, self._census.at_limit)
         self._unwatched = Unwatched(self.tree, self._poll_seconds, self._flush)
         for _ in self.tree.survey():
             self._flush()
@@ -143,6 +146,7 @@ class MemoryEvents:
             "watches": len(tree.by_watch),
             "polled": polled,
             "resting": resting,
+            "looks_at_processes": self._census.looks,
             "overflows": self._overflows,
             "read_errors": tree.read_errors,
         }
@@ -207,6 +211,7 @@ class MemoryEvents:
                 continue
             node = self.tree.by_watch.get(event.wd)
             if node is None:
+                self._census.peopled(event.wd)
                 continue
             if event.mask & inotify.IGNORED:
                 self._ignored(node, event.wd)
@@ -219,6 +224,8 @@ class MemoryEvents:
         # Counters first: a cgroup whose removal is next in the queue may still be readable.
         for node in changed:
             self._resting.woken(node, rose=self.tree.look(node))
+        for node in changed:
+            self._census.at_limit(node)
         for node, event in structure:
             self._restructure(node, event)
         for node in controls:
@@ -258,7 +265,9 @@ class MemoryEvents:
                 return
             if node is not None:
                 tree.detach(node)
-            tree.attach(parent, name)
+            node = tree.attach(parent, name)
+            for below in node.subtree() if node is not None else ():
+                self._census.born(below)
         elif node is None or tree.still_there(node):
             tree.missed(parent, name)
         else:
