@@ -71,6 +71,14 @@ def _may_be_of(name: Name, event: OomKill) -> bool:
     return name.cgroup in event.candidates
 
 
+def _may_be_below(name: Name, event: OomKill) -> bool:
+    """Can a name without a cgroup be of this kill? Of a group's, only the group is known."""
+    group, victim = name.group_cgroup, event.victim_cgroup
+    if group is None or victim is None:
+        return True
+    return (victim + "/").startswith(group.rstrip("/") + "/")
+
+
 @dataclass(slots=True)
 class _Told:
     """A kill that was told: how many of its victims have no name yet, and its revision if known.
@@ -122,19 +130,25 @@ class Amendments:
         return False
 
     def adopt(self, strays: list[Name], now: float) -> None:
-        """Take in names without a cgroup, if one kill alone lacks names, and just as many.
+        """Take in names without a cgroup that can be of one kill alone, and are all that it lacks.
 
         Every other kill of the last moments has its names by then, and every other name its kill.
         """
         nameless = [told for told in self._told if told.missing > 0]
-        if len(nameless) != 1 or sum(n.kills for n in strays) != nameless[0].missing:
-            return
-        for name in strays:
+        for told in nameless:
+            mine = [name for name in strays if not name.claimed and _may_be_below(name, told.event)]
+            others = [other.event for other in nameless if other is not told]
+            unsure = any(_may_be_below(name, other) for name in mine for other in others)
+            if mine and not unsure and sum(name.kills for name in mine) == told.missing:
+                self._adopt(told, mine, now)
+
+    def _adopt(self, told: _Told, names: list[Name], now: float) -> None:
+        told.missing = 0
+        for name in names:
             name.claimed = True
-            nameless[0].names.append(name)
+            told.names.append(name)
             for record in name.records:
-                self._note(nameless[0], name, record, now)
-        nameless[0].missing = 0
+                self._note(told, name, record, now)
 
     @property
     def deadline(self) -> float | None:

@@ -224,6 +224,8 @@ class Correlator:
 
     def _named(self, record: VictimNamed, now: float, outcome: Outcome) -> None:
         name = self._names.add(record, now)
+        if name is None:
+            return
         known = self._residents.word_on(name)
         if known is not None:
             name.records.append(known)

@@ -75,6 +75,11 @@ class Name:
         return next((r.group_kill for r in self.records if r.group_kill is not None), None)
 
     @property
+    def group_cgroup(self) -> str | None:
+        """The cgroup that was killed as one, if the kernel printed it: the victim lived below."""
+        return next((r.group_cgroup for r in self.records if r.group_cgroup is not None), None)
+
+    @property
     def time(self) -> int:
         """When the kernel did it: the earliest that a witness says."""
         return min(record.time for record in self.records)
@@ -82,14 +87,38 @@ class Name:
     @property
     def kills(self) -> int:
         """How often the kernel counted it: once for each of its lines, and once at least."""
-        return max(1, sum(1 for record in self.records if record.source == "kernel_log"))
+        return max(1, len({_line(r) for r in self.records if r.source == "kernel_log"}))
 
     def named_by(self, source: str) -> bool:
         """Has this witness named it?"""
         return any(record.source == source for record in self.records)
 
+    def add(self, record: VictimNamed) -> bool:
+        """Take in one more record; False if it is one of these, and tells nothing more."""
+        known = any(_line(each) == _line(record) for each in self.records)
+        before = self._said() if known else None
+        self.records.append(record)
+        return self._said() != before
+
+    def _said(self) -> tuple[object, ...]:
+        return (
+            self.victim,
+            self.cgroup,
+            self.limit_cgroup,
+            self.node_wide,
+            self.constraint,
+            self.invoker,
+            self.group_kill,
+            self.group_cgroup,
+        )
+
     def _by_weight(self) -> list[VictimNamed]:
         return sorted(self.records, key=lambda record: not record.printed)
+
+
+def _line(record: VictimNamed) -> tuple[str, int, bool]:
+    """Which line of a log it is; of one line, later ones may tell more."""
+    return record.source, record.sequence, record.repeated
 
 
 class Names:
@@ -98,16 +127,18 @@ class Names:
     def __init__(self) -> None:
         self._names: list[Name] = []
 
-    def add(self, record: VictimNamed, now: float) -> Name:
-        """Take in a record: a new name, or another witness of one that is known."""
+    def add(self, record: VictimNamed, now: float) -> Name | None:
+        """Take in a record: a new name, or another witness of one that is known.
+
+        `None` where it tells nothing that was not known.
+        """
         self._forget(now)
         for name in reversed(self._names):
             if name.records[0].victim.pid != record.victim.pid:
                 continue
             if abs(name.time - record.time) > SAME_KILL_MICROSECONDS:
                 break
-            name.records.append(record)
-            return name
+            return name if name.add(record) else None
         name = Name([record], now)
         self._names.append(name)
         return name

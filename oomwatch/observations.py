@@ -135,9 +135,11 @@ class VictimNamed:
     the source's clock brought to wall time; `seen_time` when it was read. `cgroup` is the path
     where the victim lived: `printed` says that the kernel wrote it there, else /proc still showed
     it, and it is `None` where neither did. `limit_cgroup` and `node_wide` say whose memory had run
-    out, where the kernel printed that. `repeated` marks a line that names a victim a second time,
-    as that of a group's first victim does: the kernel counted it twice. `tasks` are the largest of
-    the `task_count` in the table that was printed before the kill.
+    out, where the kernel printed that. `group_cgroup` is the cgroup that was killed as one: the
+    victim lived there or below. `repeated` marks a line that names a victim a second time, as that
+    of a group's first victim does: the kernel counted it twice. A record whose `sequence` was given
+    before is the same one, of which a later line told more; `detail` is then that line. `tasks` are
+    the largest of the `task_count` in the table that was printed before the kill.
     """
 
     source: str
@@ -153,6 +155,7 @@ class VictimNamed:
     constraint: Constraint | None = None
     invoker: Invoker | None = None
     group_kill: bool | None = None
+    group_cgroup: str | None = None
     repeated: bool = False
     tasks: tuple[Task, ...] = ()
     task_count: int | None = None

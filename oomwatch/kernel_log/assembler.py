@@ -272,7 +272,12 @@ class Assembler:
         if report is None:
             _, report = self._begin(key, record)
         report.group = path
-        return self._touch(report, record)
+        self._touch(report, record)
+        if last is None:
+            return []
+        # The first of the group, of which no more may be printed.
+        report.last_kill = replace(last, group=to_text(path), repeated=True)
+        return [report.last_kill]
 
     def _reaped(self, message: Reaped, record: Record) -> list[KillRecord]:
         """Tell a kill whose report was printed and whose line was not, by its reaping.

@@ -27,7 +27,7 @@ from oomwatch.events import SourceState, Victim
 from oomwatch.kernel_log.assembler import Assembler
 from oomwatch.kernel_log.kill_record import KillRecord, Word
 from oomwatch.kernel_log.kmsg import parse_kmsg
-from oomwatch.kernel_log.record import to_text
+from oomwatch.kernel_log.record import Record, to_text
 from oomwatch.observations import EvidenceLost, Observation, Question, VictimNamed
 from oomwatch.sources import Emit
 
@@ -142,12 +142,7 @@ class KernelLog:
             self._foreign += 1
             return lost
         kills = self._assembler.feed(record)
-        # A kill that is given again, since a later line tells more of it, is of an earlier record.
-        named = [
-            self._named(kill, wall)
-            for kill in kills
-            if kill.word is Word.KILLED and kill.record.sequence == record.sequence
-        ]
+        named = [self._named(kill, record, wall) for kill in kills if kill.word is Word.KILLED]
         return [*lost, *named]
 
     def _lost_before(self, sequence: int, wall: int) -> list[Observation]:
@@ -159,16 +154,19 @@ class KernelLog:
         reason = "the kernel log was overwritten before it could be read"
         return [EvidenceLost(self.name, reason, wall, self._last_time or None, count)]
 
-    def _named(self, kill: KillRecord, wall: int) -> VictimNamed:
-        self._kills += 1
-        process = read_process(kill.victim.pid) if self._own_pids else None
+    def _named(self, kill: KillRecord, record: Record, wall: int) -> VictimNamed:
+        # A kill that is given again, since this line tells more of it, is of an earlier record.
+        again = kill.record.sequence != record.sequence
+        self._kills += not again
+        process = read_process(kill.victim.pid) if self._own_pids and not again else None
+        seconds = (record.kernel_time_seconds or 0) - (kill.record.kernel_time_seconds or 0)
         return VictimNamed(
             source=self.name,
             sequence=kill.record.sequence or 0,
-            time=self._last_time,
+            time=self._last_time - round(seconds * 1_000_000),
             seen_time=wall,
             victim=self._with_cmdline(kill.victim, process.cmdline if process else ()),
-            detail=to_text(kill.record.text),
+            detail=to_text(record.text),
             cgroup=kill.task_memcg or (process.cgroup if process is not None else None),
             printed=kill.task_memcg is not None,
             limit_cgroup=kill.oom_memcg,
@@ -176,7 +174,8 @@ class KernelLog:
             constraint=kill.constraint,
             invoker=kill.invoker,
             group_kill=True if kill.group is not None else None,
-            repeated=kill.repeated,
+            group_cgroup=kill.group,
+            repeated=kill.repeated and not again,
             tasks=kill.tasks,
             task_count=kill.task_count,
         )

@@ -658,6 +658,46 @@ def test_a_group_with_its_first_victim_counted_twice(kernel: Kernel) -> None:
     assert [victim.pid for victim in kill.victims] == [7, 8]
 
 
+def test_a_line_of_which_more_is_told_later_is_the_same_line(kernel: Kernel) -> None:
+    """`Tasks in X are going to be killed` comes after the first victim's line."""
+    child = kernel.make(kernel.root, "c")
+    run = expecting(kernel)
+    kernel.kill(child, limit=child)
+    run.feed(named(7, "/c"), kernel.reading(child))
+    (kill,) = run.kills
+    run.feed(Recorded(kill.episode_id, "/c", 41))
+    run.feed(named(7, "/c"))
+    run.pass_time(1)
+    assert len(run.kills) == 1  # nothing new
+    run.feed(named(7, "/c", group_kill=True, group_cgroup="/c"))
+    run.pass_time(1)
+    amendment = run.kills[1]
+    assert (amendment.amends, amendment.group_kill) == (41, True)
+    run.settle()
+    assert run.told == 1
+
+
+def test_a_stray_of_a_group_is_of_no_kill_elsewhere(kernel: Kernel) -> None:
+    """Where a group's member lived is not printed, but that it was the group's is."""
+    inside = kernel.make(kernel.make(kernel.root, "g"), "c1")
+    elsewhere = kernel.make(kernel.root, "other")
+    run = expecting(kernel)
+    for node in (inside, elsewhere):
+        kernel.kill(node, limit=node)
+        run.feed(kernel.reading(node))
+    run.pass_time(1)
+    for number, kill in enumerate(run.kills):
+        run.feed(Recorded(kill.episode_id, kill.victim_cgroup, 41 + number))
+    run.feed(named(7, None, group_cgroup="/g"), named(8, None))
+    run.pass_time(5)
+    assert len(run.kills) == 2  # 8 may be of either
+    run.feed(named(8, "/other"))
+    run.feed(named(9, None, group_cgroup="/nowhere"))
+    run.pass_time(5)
+    told = {kill.amends: [v.pid for v in kill.victims] for kill in run.kills[2:]}
+    assert told == {42: [8], 41: [7]}
+
+
 def test_a_stray_name_goes_to_the_only_kill_that_lacks_one(kernel: Kernel) -> None:
     child = kernel.make(kernel.root, "c")
     run = expecting(kernel)

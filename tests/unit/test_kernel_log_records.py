@@ -105,7 +105,10 @@ def test_a_group_kill_is_one_episode_with_distinct_victims(kernel: str) -> None:
     assert first.group_kill
     assert (first.scope, others.scope) == (Scope.ANCESTOR_LIMIT, Scope.UNKNOWN)
     kills = live(log)
-    assert [kill.repeated for kill in kills] == [False, True, False, False]
+    # The first is given again by the line that names the group, and has its own line twice.
+    assert [kill.repeated for kill in kills] == [False, True, True, False, False]
+    assert len({kill.record.sequence for kill in kills}) == 4
+    assert [kill.group for kill in kills] == [None, *["/grouped"] * 4]
     assert kills[1].group == "/grouped"
 
 
