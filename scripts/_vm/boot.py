@@ -20,7 +20,8 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from scripts._vm import initramfs, kernels
+from scripts._vm import initramfs, kernels, runtimes
+from scripts._vm.cache import CannotHave, cache_dir, say
 
 ROOT = Path(__file__).resolve().parents[2]
 _GUEST = Path(__file__).with_name("guest.sh").resolve()
@@ -38,6 +39,8 @@ class _Machine:
     cpus: int = 2
     writable: bool = False
     kvm: bool = False
+    #: Laid over the host's files.
+    over: Path | None = None
 
 
 def main() -> int:
@@ -53,27 +56,28 @@ def main() -> int:
         signal.signal(received, _interrupted)
     try:
         kernel = kernels.get(options.kernel, update=options.update)
+        over = runtimes.get(update=options.update) if options.runtimes else None
         if options.fetch:
             return 0
         kvm = _kvm_works(kernel)
-        machine = _Machine(options.memory, options.cpus, options.rw, kvm)
+        machine = _Machine(options.memory, options.cpus, options.rw, kvm, over)
         how = "under KVM" if kvm else "emulated, for want of a usable KVM"
-        _say(f"booting Linux {kernel.release} with {machine.memory}, {machine.cpus} CPUs, {how}")
+        say(f"booting Linux {kernel.release} with {machine.memory}, {machine.cpus} CPUs, {how}")
         with _shared_folder() as share:
             status = _boot(kernel, machine, options.command, share, timeout_s=options.timeout)
             if options.results is not None:
                 shutil.copytree(share / "results", options.results, dirs_exist_ok=True)
             if status != 0:
-                log = kernels.cache_dir() / f"{kernel.release}.log"
+                log = cache_dir() / f"{kernel.release}.log"
                 parts = (share / "console.log", share / "dmesg")
                 log.write_bytes(b"".join(part.read_bytes() for part in parts if part.exists()))
-                _say(f"the kernel's log: {log}")
+                say(f"the kernel's log: {log}")
         return status
-    except kernels.KernelError as error:
-        _say(str(error))
+    except CannotHave as error:
+        say(str(error))
         return _BROKE
     except KeyboardInterrupt:
-        _say("interrupted")
+        say("interrupted")
         return 130
 
 
@@ -96,6 +100,11 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--cpus", type=int, default=2, help="default 2")
     parser.add_argument("--rw", action="store_true", help="let the command change the host's files")
     parser.add_argument(
+        "--runtimes",
+        action="store_true",
+        help="with dockerd, containerd, runc, crun, runsc and podman, unpacked and not installed",
+    )
+    parser.add_argument(
         "--results",
         "--rwdir",
         type=Path,
@@ -112,6 +121,8 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
         del options.command[0]
     if not options.command and not (options.list or options.fetch):
         parser.error("no command; for example: scripts/vm -- uname -a")
+    if options.rw and options.runtimes:
+        parser.error("--rw and --runtimes exclude each other: what is laid over cannot be changed")
     return options
 
 
@@ -147,24 +158,31 @@ def _boot(
         for pump in pumps:
             pump.join()
     except subprocess.TimeoutExpired:
-        _say(f"ended the machine after {timeout_s:g} s: the command took too long")
+        say(f"ended the machine after {timeout_s:g} s: the command took too long")
         return _TIMED_OUT
     finally:
         qemu.kill()
         qemu.wait()
     if not (share / "status").exists():
-        _say("the machine ended before the command did")
+        say("the machine ended before the command did")
         return _BROKE
     took, booted = time.monotonic() - began, (share / "booted").read_text().strip()
     status = int((share / "status").read_text())
-    _say(f"exit status {status} after {took:.0f} s (command began {booted} s into the boot)")
+    say(f"exit status {status} after {took:.0f} s (command began {booted} s into the boot)")
     return status
 
 
 def _start(kernel: kernels.Kernel, machine: _Machine, share: Path) -> subprocess.Popen[bytes]:
     first_root = share / "initramfs"
     with first_root.open("wb") as out:
-        initramfs.write(out, kernel, guest=_GUEST, root=ROOT, writable=machine.writable)
+        initramfs.write(
+            out,
+            kernel,
+            guest=_GUEST,
+            root=ROOT,
+            writable=machine.writable,
+            overlaid=machine.over is not None,
+        )
     words = [
         "qemu-system-x86_64",
         *("-machine", "q35", "-cpu", "max", "-accel", "kvm" if machine.kvm else "tcg"),
@@ -177,6 +195,7 @@ def _start(kernel: kernels.Kernel, machine: _Machine, share: Path) -> subprocess
         *("-serial", f"file:{share / 'console.log'}"),
         *_files("root", Path("/"), writable=machine.writable),
         *_files("share", share, writable=True),
+        *(_files("over", machine.over, writable=False) if machine.over else ()),
         *("-device", "virtio-serial-pci"),
         # Our pipes. QEMU opens these paths anew, which would truncate a file.
         *("-chardev", "file,id=out,path=/proc/self/fd/1"),
@@ -225,9 +244,9 @@ def _kvm_works(kernel: kernels.Kernel) -> bool:
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return False
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    told = kernels.cache_dir() / f"kvm-{boot}"
+    told = cache_dir() / f"kvm-{boot}"
     if not told.exists():
-        _say("trying KVM")
+        say("trying KVM")
         with _shared_folder() as share:
             (share / "command").write_text("exit\n")
             qemu = _start(kernel, _Machine(kvm=True), share)
@@ -245,10 +264,6 @@ def _kvm_works(kernel: kernels.Kernel) -> bool:
 
 def _interrupted(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
-
-
-def _say(text: str) -> None:
-    print(f"vm: {text}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ import shutil
 from pathlib import Path
 from typing import IO
 
-from scripts._vm.kernels import Kernel, KernelError
+from scripts._vm.cache import CannotHave
+from scripts._vm.kernels import Kernel
 
 # What is needed before the root can be read; modprobe finds the rest there.
 _MODULES = ("virtio_pci", "9pnet_virtio", "9p", "virtio_console", "overlay")
@@ -24,29 +25,42 @@ bb=/bin/busybox
 $bb mount -t devtmpfs devtmpfs /dev
 exec </dev/null >/dev/ttyS0 2>&1
 for module in /modules/*; do $bb insmod "$module"; done
-$bb mount -t 9p -o {access},version=9p2000.L,trans=virtio,access=any,msize=512000 root /root ||
-    $bb poweroff -f
+how=version=9p2000.L,trans=virtio,access=any,msize=512000
+files() {{ $bb mount -t 9p -o "$1,$how" "$2" "$3"; }}
+{root_of_files} || $bb poweroff -f
 $bb mount --move /dev /root/dev
 exec $bb switch_root /root /bin/bash {arguments}
 """
 
+# Read-only: nothing may be written to the host's files, nor seem to be.
+_OVERLAID = (
+    "files {access} root /host && files ro,cache=loose over /over && "
+    "$bb mount -t overlay -o ro,lowerdir=/over:/host overlay /root"
+)
 
-def write(out: IO[bytes], kernel: Kernel, *, guest: Path, root: Path, writable: bool) -> None:
-    """Write the archive. ``guest`` is run in the new root as ``bash GUEST ROOT MODULES``."""
+
+def write(
+    out: IO[bytes], kernel: Kernel, *, guest: Path, root: Path, writable: bool, overlaid: bool
+) -> None:
+    """Write the archive. ``guest`` is run in the new root as ``bash GUEST ROOT MODULES``.
+
+    ``overlaid`` lays the files with the tag "over" on the host's.
+    """
     busybox = shutil.which("busybox")
     if busybox is None:
-        raise KernelError("no busybox: install busybox-static")
+        raise CannotHave("no busybox: install busybox-static")
     # The host's files may change while it runs only where the guest may change them too;
     # else what was read once is kept, which makes imports several times faster.
     access = "rw" if writable else "ro,cache=loose"
     words = [str(guest), str(root), str(kernel.modules)]
-    for folder in ("bin", "dev", "modules", "root"):
+    for folder in ("bin", "dev", "host", "modules", "over", "root"):
         _member(out, folder, 0o040755)
     _member(out, "bin/busybox", 0o100755, Path(busybox).read_bytes())
     for number, module in enumerate(_modules(kernel)):
         name = module.name.removesuffix(".xz")
         _member(out, f"modules/{number:02}-{name}", 0o100644, _unpacked(module))
-    script = _INIT.format(access=access, arguments=shlex.join(words))
+    files = (_OVERLAID if overlaid else "files {access} root /root").format(access=access)
+    script = _INIT.format(root_of_files=files, arguments=shlex.join(words))
     _member(out, "init", 0o100755, script.encode())
     _member(out, "TRAILER!!!", 0)
 

@@ -7,28 +7,22 @@ host's own apt state stays as it is.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import platform
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from scripts._vm.cache import CannotHave, cache_dir, lacking, locked, run, say, with_sbin
 
 #: Which Debian release ships which series. "newest" is whatever sid has today.
 RELEASES = {"5.10": "bullseye", "6.1": "bookworm", "6.12": "trixie", "newest": "sid"}
 _CODENAMES = {"bullseye", "bookworm", "trixie", "forky", "sid", "stable", "testing", "unstable"}
 # Not -cloud-amd64 (it has no 9p, which the root file system comes over) and not -rt-amd64.
 _PACKAGE = re.compile(r"linux-(?P<part>image|binary)-(?P<version>\d[\w.+]*(?:-\d+)?)-amd64")
-
-
-class KernelError(Exception):
-    """A kernel could not be had. The message says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +40,6 @@ class Kernel:
         return self.tree / "lib" / "modules" / self.release
 
 
-def cache_dir() -> Path:
-    """Where downloads are kept: OOMWATCH_CACHE, else oomwatch in the user's cache folder."""
-    if own := os.environ.get("OOMWATCH_CACHE"):
-        return Path(own).absolute()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "oomwatch"
-
-
 def cached(series: str) -> Kernel | None:
     """The kernel of this series that was unpacked before, if any."""
     current = _kernels_dir() / series
@@ -64,47 +51,30 @@ def cached(series: str) -> Kernel | None:
 def get(series: str, *, update: bool = False) -> Kernel:
     """The newest kernel of a series ("6.1", "newest"): from the cache, else downloaded.
 
-    ``update`` asks Debian again although one is cached. Raises KernelError.
+    ``update`` asks Debian again although one is cached. Raises CannotHave.
     """
     if not update and (kernel := cached(series)):
         return kernel
     if platform.machine() != "x86_64":
-        raise KernelError(f"the VM's kernels are for x86_64; this machine is {platform.machine()}")
-    for tool in ("apt-get", "apt-cache", "dpkg", "depmod"):
-        if shutil.which(tool, path=with_sbin()["PATH"]) is None:
-            raise KernelError(
-                f"no kernel {series} in {_kernels_dir()} and no {tool} to get one with. On a "
-                "machine with apt and kmod, run `scripts/vm --fetch` and copy that folder here."
-            )
-    with _locked():
+        raise CannotHave(f"the VM's kernels are for x86_64; this machine is {platform.machine()}")
+    if missing := lacking("apt-get", "apt-cache", "dpkg", "depmod"):
+        raise CannotHave(
+            f"no kernel {series} in {_kernels_dir()} and no {missing[0]} to get one with. On a "
+            "machine with apt and kmod, run `scripts/vm --fetch` and copy that folder here."
+        )
+    with locked(_kernels_dir()):
         if not update and (kernel := cached(series)):
             return kernel
         return _download(series)
-
-
-def with_sbin() -> dict[str, str]:
-    """The environment, with depmod and its like on PATH, which a plain user's leaves out."""
-    return os.environ | {
-        "PATH": f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin",
-        "LC_ALL": "C",
-    }
 
 
 def _kernels_dir() -> Path:
     return cache_dir() / "kernels"
 
 
-@contextmanager
-def _locked() -> Iterator[None]:
-    _kernels_dir().mkdir(parents=True, exist_ok=True)
-    with (_kernels_dir() / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
 def _download(series: str) -> Kernel:
     release = RELEASES.get(series, RELEASES["newest"])
-    _say(f"looking for kernel {series} in Debian {release}")
+    say(f"looking for kernel {series} in Debian {release}")
     apt = _Apt(_kernels_dir() / ".apt" / release, release)
     apt.update()
     wanted = "" if series == "newest" else series
@@ -114,7 +84,7 @@ def _download(series: str) -> Kernel:
         if (match := _PACKAGE.fullmatch(name)) and _series_of(match["version"], wanted)
     ]
     if not found:
-        raise KernelError(
+        raise CannotHave(
             f"Debian {release} has no kernel {series} now. Known are {', '.join(RELEASES)}; "
             f"cached are {', '.join(sorted(list_cached())) or 'none'}.\n{apt.complaints}".rstrip()
         )
@@ -127,12 +97,12 @@ def _download(series: str) -> Kernel:
 
     home = _kernels_dir() / f"{version}-amd64"
     if not home.is_dir():
-        _say(f"downloading {' and '.join(packages)} (once)")
+        say(f"downloading {' and '.join(packages)} (once)")
         with tempfile.TemporaryDirectory(dir=_kernels_dir(), prefix=".unpack-") as folder:
             tree = Path(folder) / "tree"
             tree.mkdir()
             for package in apt.download(packages, Path(folder)):
-                _run("dpkg", "--extract", str(package), str(tree))
+                run("dpkg", "--extract", str(package), str(tree))
             if not (tree / "lib").exists():
                 (tree / "lib").symlink_to("usr/lib")
             for name in ("usr/share", "usr/lib/linux-image*", "usr/lib/debug"):
@@ -140,8 +110,8 @@ def _download(series: str) -> Kernel:
                     shutil.rmtree(path, ignore_errors=True)
             unpacked = _kernel_in(tree)
             if unpacked is None:
-                raise KernelError(f"{' and '.join(packages)} hold no kernel image that we know")
-            _run("depmod", "-b", str(tree), unpacked.release)
+                raise CannotHave(f"{' and '.join(packages)} hold no kernel image that we know")
+            run("depmod", "-b", str(tree), unpacked.release)
             tree.chmod(0o755)
             tree.rename(home)
     link = _kernels_dir() / f".{series}.new"
@@ -150,7 +120,7 @@ def _download(series: str) -> Kernel:
     link.rename(_kernels_dir() / series)
     kernel = cached(series)
     if kernel is None:
-        raise KernelError(f"{home} is damaged; remove it and run this again")
+        raise CannotHave(f"{home} is damaged; remove it and run this again")
     return kernel
 
 
@@ -216,10 +186,10 @@ class _Apt:
         self.complaints = done.stderr
 
     def package_names(self) -> list[str]:
-        return _run("apt-cache", *self._options, "pkgnames", "linux-").split()
+        return run("apt-cache", *self._options, "pkgnames", "linux-").split()
 
     def download(self, packages: list[str], folder: Path) -> list[Path]:
-        _run("apt-get", *self._options, "-q", "download", *packages, cwd=folder)
+        run("apt-get", *self._options, "-q", "download", *packages, cwd=folder)
         return sorted(folder.glob("*.deb"))
 
 
@@ -227,7 +197,7 @@ def _sources(release: str) -> list[str]:
     """sources.list lines for a release, on the mirrors that this machine's own apt names."""
     keyring = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
     if not keyring.exists():
-        raise KernelError(
+        raise CannotHave(
             f"apt cannot verify Debian's packages: {keyring} is missing. "
             "Run `apt-get install debian-archive-keyring` and this again."
         )
@@ -241,30 +211,15 @@ def _sources(release: str) -> list[str]:
 def _mirrors() -> tuple[str, str | None]:
     main = os.environ.get("OOMWATCH_DEBIAN_MIRROR")
     security = None
-    named = _run("apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE)").split("\n")
+    named = run("apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE)").split("\n")
     for uri, release in (line.split() for line in named if line.count(" ") == 1):
         if release in _CODENAMES:
             main = main or uri
         elif release.removesuffix("-security") in _CODENAMES:
             security = security or uri
     if main is None:
-        raise KernelError(
+        raise CannotHave(
             "this machine's apt sources name no Debian mirror to take kernels from. Set "
             "OOMWATCH_DEBIAN_MIRROR to one's address."
         )
     return main, security
-
-
-def _run(*command: str, cwd: Path | None = None) -> str:
-    done = subprocess.run(
-        command, cwd=cwd, capture_output=True, text=True, check=False, env=with_sbin()
-    )
-    if done.returncode:
-        raise KernelError(
-            f"{command[0]} failed ({done.returncode}):\n{(done.stderr or done.stdout).strip()}"
-        )
-    return done.stdout
-
-
-def _say(text: str) -> None:
-    print(f"vm: {text}", file=sys.stderr, flush=True)
