@@ -7,7 +7,9 @@ node-7:9090, 10.0.0.7:9090, [fd00::7]:9090    TCP
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import socket
 from dataclasses import dataclass
 
 from oomwatch.errors import AddressError
@@ -71,6 +73,16 @@ def parse_address(text: str | os.PathLike[str]) -> Address:
             "or HOST:PORT"
         )
     return TcpAddress(host, int(port))
+
+
+def is_loopback(host: str) -> bool:
+    """Do all the addresses that a host stands for lead back to this machine? It may ask the DNS."""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError:
+        return False
+    hosts = {str(address[0]).partition("%")[0] for *_, address in found}
+    return all(ipaddress.ip_address(each).is_loopback for each in hosts)
 
 
 def _unix(path: str, text: str) -> UnixAddress:

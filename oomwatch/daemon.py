@@ -46,6 +46,7 @@ from oomwatch.status import CgroupReport, NodeStatus
 from oomwatch.subscriptions import Subscriptions
 
 if TYPE_CHECKING:
+    from oomwatch.metrics_server import MetricsServer
     from oomwatch.rpc.server import RpcServer
 
 log = logging.getLogger(__name__)
@@ -134,6 +135,7 @@ class Watcher:
         )
         self.subscriptions = Subscriptions(self.journal)
         self.on_health: Callable[[bool], None] = lambda _: None
+        self.on_told: Callable[[tuple[Entry, ...]], None] = lambda _: None
         self._start_time = 0
         self._audit_timer: asyncio.TimerHandle | None = None
 
@@ -297,6 +299,7 @@ class Watcher:
 
     def _committed(self, entries: tuple[Entry, ...]) -> None:
         self.subscriptions.published(entries)
+        self.on_told(entries)
         self.pipeline.emit(
             [
                 Recorded(entry.event.episode_id, entry.event.victim_cgroup, entry.revision)
@@ -328,16 +331,22 @@ async def serve(
     config: Config,
     make_server: Callable[[Watcher], RpcServer],
     ready: Callable[[], None] = lambda: None,
+    make_metrics: Callable[[Watcher], MetricsServer] | None = None,
 ) -> None:
     """Run the daemon until this task is cancelled, then end every stream and commit.
 
-    `make_server` builds the gRPC server in front of the watcher; `ready` is called once both watch
-    and answer.
+    `make_server` builds the gRPC server in front of the watcher, `make_metrics` what counts all
+    that it tells; `ready` is called once they watch and answer.
     """
     _come_first()
     watcher = Watcher(config)
+    metrics: MetricsServer | None = None
     try:
+        if make_metrics is not None:
+            metrics = make_metrics(watcher)
         await watcher.start()
+        if metrics is not None:
+            await metrics.start()
         server = make_server(watcher)
         watcher.on_health = server.set_serving
         await server.start()
@@ -352,6 +361,8 @@ async def serve(
             with contextlib.suppress(asyncio.CancelledError):
                 await server.stop()
     finally:
+        if metrics is not None:
+            await metrics.stop()
         await watcher.stop()
 
 

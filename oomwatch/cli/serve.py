@@ -15,6 +15,7 @@ from oomwatch.cli.options import CGROUP_ROOT, ContainerPattern, Duration, Permis
 if TYPE_CHECKING:
     from oomwatch.containers.layouts import Layout
     from oomwatch.daemon import Config, Watcher
+    from oomwatch.metrics_server import MetricsServer
     from oomwatch.rpc.server import RpcServer
     from oomwatch.sources.runtimes import RuntimeSocket
 
@@ -80,9 +81,14 @@ Each option can come from the environment: OOMWATCH_ and its name, as in OOMWATC
     help="Ask clients for a certificate that one of these signed, PEM.",
 )
 @click.option(
+    "--metrics",
+    metavar="HOST:PORT",
+    help="Serve figures for Prometheus at http://HOST:PORT/metrics, on the loopback.",
+)
+@click.option(
     "--insecure",
     count=True,
-    help="Let --listen be without TLS, on the loopback; said twice, anywhere.",
+    help="Let --listen be without TLS, on the loopback; said twice, it and --metrics anywhere.",
 )
 @click.option(
     "--state-dir",
@@ -163,6 +169,7 @@ def command(
     tls_cert: Path | None,
     tls_key: Path | None,
     tls_client_ca: Path | None,
+    metrics: str | None,
     insecure: int,
     state_dir: Path | None,
     cgroup_root: Path,
@@ -190,8 +197,10 @@ def command(
         )
     if read_only_socket is None and read_only_socket_group is not None:
         raise click.UsageError("--read-only-socket-group needs --read-only-socket PATH")
-    if listen is None and (tls_cert is not None or insecure):
-        raise click.UsageError("TLS and --insecure are about --listen HOST:PORT: give that too")
+    if listen is None and tls_cert is not None:
+        raise click.UsageError("TLS is about --listen HOST:PORT: give that too")
+    if listen is None and metrics is None and insecure:
+        raise click.UsageError("--insecure is about --listen and --metrics: give one of them too")
     if poll_interval <= 0:
         raise click.BadParameter("must be more than 0", param_hint="--poll-interval")
 
@@ -230,12 +239,25 @@ def command(
         retention_events=retention_events,
         retention_age_seconds=retention_age,
     )
-    code = run_until_signal(_serve(config, make_server))
+
+    def make_metrics(watcher: Watcher) -> MetricsServer:
+        from oomwatch.metrics import Metrics
+        from oomwatch.metrics_server import MetricsServer
+
+        counted = Metrics()
+        watcher.on_told = counted.told
+        return MetricsServer(metrics or "", counted, watcher.status, anywhere=insecure > 1)
+
+    code = run_until_signal(_serve(config, make_server, make_metrics if metrics else None))
     # Told to end and ended in good order: what systemd and Kubernetes count as success.
     return 0 if code == 143 else code
 
 
-async def _serve(config: Config, make_server: Callable[[Watcher], RpcServer]) -> None:
+async def _serve(
+    config: Config,
+    make_server: Callable[[Watcher], RpcServer],
+    make_metrics: Callable[[Watcher], MetricsServer] | None,
+) -> None:
     import asyncio
     import signal
 
@@ -255,7 +277,9 @@ async def _serve(config: Config, make_server: Callable[[Watcher], RpcServer]) ->
     # From the first moment on: its default action would end the daemon.
     loop.add_signal_handler(signal.SIGHUP, reload)
     try:
-        await serve(config, make, ready=lambda: notify_service_manager("READY=1"))
+        await serve(
+            config, make, lambda: notify_service_manager("READY=1"), make_metrics=make_metrics
+        )
     finally:
         loop.remove_signal_handler(signal.SIGHUP)
         notify_service_manager("STOPPING=1")

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
-import socket
 from enum import IntEnum
 
 import grpc.aio
 
-from oomwatch.address import TcpAddress
+from oomwatch.address import TcpAddress, is_loopback
 from oomwatch.errors import AddressError
 from oomwatch.rpc.limits import Caller
 from oomwatch.rpc.tls import Certificates
@@ -75,18 +73,8 @@ def _need_leave(address: TcpAddress, plaintext: Plaintext) -> None:
             f"{address} would be open to the network: give a TLS certificate and key, or say "
             "--insecure"
         )
-    if plaintext is Plaintext.LOOPBACK and not _is_loopback(address.host):
+    if plaintext is Plaintext.LOOPBACK and not is_loopback(address.host):
         raise AddressError(
             f"{address} is not the loopback: without TLS everyone on the way can read what is sent "
             "there; give a TLS certificate and key, or say --insecure twice"
         )
-
-
-def _is_loopback(host: str) -> bool:
-    """Do all the addresses that a host stands for lead back to this machine?"""
-    try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except OSError:
-        return False
-    hosts = {str(address[0]).partition("%")[0] for *_, address in found}
-    return all(ipaddress.ip_address(each).is_loopback for each in hosts)

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,15 +32,15 @@ class Served:
         self.state = directory / "state"
         self.process: subprocess.Popen[str] | None = None
 
-    def start(self) -> subprocess.Popen[str]:
-        """Serve, set up by the environment alone; return once it says READY as to systemd."""
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        """Serve, set up by the environment; return once it says READY as to systemd."""
         notified = self.socket.with_name("notify.sock")
         notified.unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
             manager.bind(str(notified))
             manager.settimeout(BOUND)
             self.process = subprocess.Popen(
-                [*OOMWATCH, "serve"],
+                [*OOMWATCH, "serve", *words],
                 stdin=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -179,6 +180,46 @@ def test_sighup_ends_nothing(served: Served) -> None:
     _, words = process.communicate(timeout=BOUND)
     assert process.returncode == 0
     assert "no TLS files to read again" in words
+
+
+def test_figures_are_served_where_asked_for(served: Served) -> None:
+    process = served.process
+    assert process is not None
+    process.terminate()
+    process.communicate(timeout=BOUND)
+    process = served.start("--metrics", "127.0.0.1:0")
+    assert process.stderr is not None
+    line = ""
+    while "serving metrics at " not in line:
+        line = process.stderr.readline()
+    served.killed(4)
+    url = line.split("serving metrics at ")[1].strip()
+    with urllib.request.urlopen(url, timeout=BOUND) as answer:
+        assert b'oomwatch_kills_total{scope="container_limit"} 4.0' in answer.read()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--metrics", "0.0.0.0:0"), "say --insecure twice"),
+        (("--listen", "127.0.0.1:0"), "say --insecure"),
+        (("--listen", "0.0.0.0:0", "--insecure"), "say --insecure twice"),
+        (("--insecure",), "about --listen and --metrics"),
+        (("--socket-mode", "0o888"), "is no mode"),
+        (("--read-only-socket-group", "users"), "needs --read-only-socket"),
+    ],
+)
+def test_what_would_let_others_in_is_refused_in_words(
+    tmp_path: Path, words: tuple[str, ...], said: str
+) -> None:
+    tree = FakeCgroupTree(tmp_path / "cgroup")
+    where = ("--socket", str(tmp_path / "s"), "--cgroup-root", str(tree.root))
+    refused = subprocess.run(
+        [*OOMWATCH, "serve", *where, *words], capture_output=True, text=True, timeout=BOUND
+    )
+    assert refused.returncode in (1, 2)
+    assert said in refused.stderr
+    assert "Traceback" not in refused.stderr
 
 
 def test_ctrl_c_is_an_interruption(served: Served) -> None:
