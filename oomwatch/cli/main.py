@@ -18,7 +18,7 @@ from oomwatch.errors import DaemonUnavailable, HistoryCompacted, JournalReset, O
 
 FAILED, NO_DAEMON, COMPACTED, INTERRUPTED, CLOSED_PIPE = 1, 3, 4, 130, 141
 
-_COMMANDS = ("serve", "tail", "list", "show", "scan", "doctor", "selftest", "completion")
+_COMMANDS = ("serve", "tail", "list", "show", "verdict", "scan", "doctor", "selftest", "completion")
 
 
 class LazyGroup(click.Group):

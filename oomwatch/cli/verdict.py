@@ -1,0 +1,185 @@
+"""`oomwatch verdict`: was it OOM?"""
+
+from __future__ import annotations
+
+import signal as signals
+from typing import TYPE_CHECKING
+
+import click
+
+from oomwatch.cli import options
+from oomwatch.cli.times import parse_duration
+
+if TYPE_CHECKING:
+    from oomwatch.cli.reach import Daemon
+    from oomwatch.events import Entry
+
+
+def _signal(_: click.Context, __: click.Parameter, text: str | None) -> int | None:
+    """Read a signal as people type it: 9, KILL, SIGKILL."""
+    if text is None:
+        return None
+    try:
+        if text.isdecimal():
+            return int(signals.Signals(int(text)))
+        return int(signals.Signals["SIG" + text.upper().removeprefix("SIG")])
+    except (ValueError, KeyError):
+        raise click.BadParameter(f"{text!r} is no signal: give 9, KILL or SIGKILL") from None
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  oomwatch verdict --exit-code 137                          what a status alone can tell
+  oomwatch verdict --container ee129607aff3                 the verdict that was told
+  oomwatch verdict --container ee129607aff3 --exit-code 137 --stopped
+                                                            tell of an end, and have it judged
+
+Without --container no daemon is asked, and the status alone is judged: never more than low. With a
+status the daemon is told that the container ended, as by FinalizeContainer: do that before its
+cgroup is removed, and only once it has ended."""
+)
+@click.option(
+    "--container", metavar="ID", help="The container; a beginning of its id, while it is here."
+)
+@click.option(
+    "--exit-code", type=click.IntRange(0, 255), metavar="N", help="The status that it exited with."
+)
+@click.option("--signal", callback=_signal, metavar="SIGNAL", help="The signal that ended it.")
+@click.option("--stopped/--not-stopped", default=None, help="Whether somebody asked for the stop.")
+@click.option(
+    "--stop-signal", callback=_signal, metavar="SIGNAL", help="The signal the stop was asked with."
+)
+@click.option(
+    "--oom-flag/--no-oom-flag", default=None, help="The runtime's own word: Docker's OOMKilled."
+)
+@click.option(
+    "--wait",
+    type=options.Duration(),
+    default="50ms",
+    show_default=True,
+    metavar="DURATION",
+    help="How long to wait, at the most, for witnesses that are due.",
+)
+@options.output
+@options.connection
+def command(
+    container: str | None,
+    exit_code: int | None,
+    signal: int | None,
+    stopped: bool | None,
+    stop_signal: int | None,
+    oom_flag: bool | None,
+    wait: float,
+    output: str,
+    connection: options.Connection,
+) -> int:
+    """Say whether a container's end was out of memory, how sure that is, and why."""
+    from oomwatch.cli.output import put
+    from oomwatch.cli.reach import find_daemon
+    from oomwatch.errors import DaemonUnavailable
+
+    told = any(fact is not None for fact in (exit_code, signal, stopped, stop_signal, oom_flag))
+    if wait > parse_duration("60s"):
+        raise click.UsageError("--wait is 60s at the most")
+    if container is None:
+        if not told:
+            raise click.UsageError("say what ended: --container, or --exit-code or --signal")
+        lines = _status_alone(exit_code, signal, stopped, stop_signal, oom_flag, output)
+        for line in lines:
+            put(line)
+        return 0
+
+    from oomwatch.address import DEFAULT_SOCKET
+    from oomwatch.cli.explain import explain
+    from oomwatch.cli.interrupts import run_until_signal
+    from oomwatch.event_json import dumps
+
+    asked = find_daemon(connection)
+    if asked is None:
+        raise DaemonUnavailable(
+            f"no daemon answers at {DEFAULT_SOCKET}: it is the one that saw the container; leave "
+            "--container out to judge the status alone"
+        )
+    found: list[Entry] = []
+
+    async def fetch() -> None:
+        if not told:
+            found.append(await _told_exit(asked, container))
+            return
+        async with asked.client() as client:
+            report = await client.get_container(container_id=container)
+            known = report.container if report is not None else None
+            entry = await client.finalize(
+                known.id if known is not None else container,
+                exit_code=exit_code,
+                signal=signal,
+                stop_requested=stopped,
+                stop_signal=stop_signal,
+                runtime_oom_killed=oom_flag,
+                maximum_wait=wait,
+            )
+            found.append(entry)
+
+    code = run_until_signal(fetch())
+    for entry in found:
+        for line in [dumps(entry)] if output == "json" else explain(entry):
+            put(line)
+    return code
+
+
+async def _told_exit(asked: Daemon, container: str) -> Entry:
+    """Find the newest exit of a container in the daemon's journal."""
+    from oomwatch.errors import OomwatchError
+    from oomwatch.events import Kind
+    from oomwatch.subscriptions import Earliest, EventFilter
+
+    wanted = EventFilter(container_ids=(container,), kinds=(Kind.CONTAINER_EXIT,))
+    newest: Entry | None = None
+    async with asked.client() as client:
+        async for entry in client.list_events(Earliest(), wanted):
+            newest = entry
+    if newest is None:
+        raise OomwatchError(
+            f"the daemon at {asked.address} was told of no end of container {container!r}: tell it "
+            "with --exit-code or --signal, before the container's cgroup is removed"
+        )
+    return newest
+
+
+def _status_alone(
+    exit_code: int | None,
+    signal: int | None,
+    stopped: bool | None,
+    stop_signal: int | None,
+    oom_flag: bool | None,
+    output: str,
+) -> list[str]:
+    """Judge what was typed, without any witness."""
+    import json
+
+    from oomwatch.verdict import ExitEvidence, judge
+
+    ruling = judge(
+        ExitEvidence(
+            exit_time=0,
+            exit_code=exit_code,
+            signal=signal,
+            stop_requested=stopped,
+            stop_signal=stop_signal,
+            runtime_oom_killed=oom_flag,
+        )
+    )
+    if output == "json":
+        answer = {
+            "verdict": ruling.verdict.value,
+            "confidence": ruling.confidence.value,
+            "reasons": list(ruling.reasons),
+        }
+        return [json.dumps(answer)]
+    words = {"oom": "out of memory", "not_oom": "not out of memory", "unknown": "it cannot be told"}
+    return [
+        f"By the status alone: {words[ruling.verdict.value]}.",
+        *(f"  {reason}." for reason in ruling.reasons),
+        f"  Confidence: {ruling.confidence.value}.",
+    ]

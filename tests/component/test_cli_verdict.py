@@ -1,0 +1,103 @@
+"""`oomwatch verdict`: by a status alone, and of a daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from oomwatch.cli.main import run
+from oomwatch.client import AsyncClient
+from oomwatch.daemon import Config, Watcher
+from oomwatch.events import Container
+from oomwatch.rpc.server import RpcServer
+from oomwatch.testing import FakeCgroupTree
+
+BOUND = 60.0
+
+
+async def oomwatch(*words: str) -> tuple[int, str, str]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "oomwatch.cli.main",
+        *words,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(BOUND):
+        out, err = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+@pytest.mark.parametrize(
+    ("words", "verdict", "confidence"),
+    [
+        (["--exit-code", "137"], "unknown", "low"),
+        (["--signal", "KILL"], "unknown", "low"),
+        (["--signal", "9"], "unknown", "low"),
+        (["--exit-code", "143"], "not_oom", "low"),
+        (["--exit-code", "0"], "not_oom", "low"),
+        (["--exit-code", "137", "--stopped"], "not_oom", "medium"),
+        (["--exit-code", "137", "--oom-flag"], "oom", "medium"),
+    ],
+)
+def test_a_status_alone_is_judged_without_a_daemon(
+    words: list[str], verdict: str, confidence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["verdict", *words, "-o", "json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["verdict"], answer["confidence"]) == (verdict, confidence)
+    assert answer["reasons"]
+    assert run(["verdict", *words]) == 0
+    assert f"Confidence: {confidence}." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ([], "say what ended"),
+        (["--signal", "FOO"], "is no signal"),
+        (["--exit-code", "256"], "256"),
+        (["--exit-code", "1", "--wait", "2m"], "60s at the most"),
+    ],
+)
+def test_what_cannot_be_meant_is_wrong_usage(
+    words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["verdict", *words]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+async def test_an_end_is_told_to_the_daemon_and_its_verdict_shown_again(tmp_path: Path) -> None:
+    tree = FakeCgroupTree(tmp_path / "cgroup")
+    socket = tmp_path / "o.sock"
+    async with (
+        Watcher(Config(cgroup_root=tree.root)) as watcher,
+        RpcServer(watcher, socket=socket),
+        AsyncClient(socket) as client,
+    ):
+        tree.make("/a", limit_bytes=32 << 20)
+        await client.watch_container(Container(id="job-17"), cgroup="/a")
+        asking = ("verdict", "--container", "job", "--socket", str(socket))
+        code, _, err = await oomwatch(*asking)
+        assert code == 1
+        assert "was told of no end" in err
+        tree.kill("/a")
+        code, out, err = await oomwatch(*asking, "--exit-code", "137", "--wait", "20s")
+        assert (code, err) == (0, "")
+        assert "a container ended, and it was out of memory" in out
+        assert "at its own limit of 32.0 MiB" in out
+        code, out, _ = await oomwatch(*asking, "-o", "json")
+        assert code == 0
+        shown = json.loads(out)
+        assert (shown["kind"], shown["verdict"], shown["kills"]) == ("container_exit", "oom", [1])
+        code, _, err = await oomwatch(
+            "verdict", "--container", "none", "--exit-code", "1", "--socket", str(socket)
+        )
+        assert code == 1
+        assert "no container 'none' is known" in err
