@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from oomwatch.events import Constraint, Evidence, OomKill, Scope
-from oomwatch.names import KEEP_SECONDS, Name
+from oomwatch.names import KEEP_SECONDS, SAME_KILL_MICROSECONDS, Name
 from oomwatch.observations import Recorded, VictimNamed
+from oomwatch.recall import Recalled
 
 MAX_TOLD = 4096
 """Kills that can still be amended."""
@@ -62,15 +63,6 @@ def _constraint(names: Sequence[Name]) -> Constraint | None:
     return next((name.constraint for name in names if name.constraint is not None), None)
 
 
-def _may_be_of(name: Name, event: OomKill) -> bool:
-    """Does a name's cgroup fit a kill that was told?"""
-    if name.cgroup is None:
-        return False
-    if event.victim_cgroup is not None:
-        return name.cgroup == event.victim_cgroup
-    return name.cgroup in event.candidates
-
-
 def _may_be_below(name: Name, event: OomKill) -> bool:
     """Can a name without a cgroup be of this kill? Of a group's, only the group is known."""
     group, victim = name.group_cgroup, event.victim_cgroup
@@ -84,7 +76,8 @@ class _Told:
     """A kill that was told: how many of its victims have no name yet, and its revision if known.
 
     `fresh` are the records that came since, which its next amendment will hold; it is `due` a
-    moment after the first of them, so that what comes together is told together.
+    moment after the first of them, so that what comes together is told together. Names of kills
+    after `until` are another's: after a restart the log is read of the time before and since.
     """
 
     event: OomKill
@@ -94,6 +87,15 @@ class _Told:
     revision: int | None = None
     fresh: list[tuple[Name, VictimNamed]] = field(default_factory=list)
     due: float | None = None
+    until: int | None = None
+
+    def may_have(self, name: Name) -> bool:
+        """Does a name's cgroup fit, and its time?"""
+        if name.cgroup is None or (self.until is not None and name.time > self.until):
+            return False
+        if self.event.victim_cgroup is not None:
+            return name.cgroup == self.event.victim_cgroup
+        return name.cgroup in self.event.candidates
 
 
 class Amendments:
@@ -110,6 +112,18 @@ class Amendments:
         missing = (event.kill_count or 0) - sum(name.kills for name in names)
         self._told.append(_Told(event, missing, now, list(names)))
 
+    def recall(self, recalled: Recalled, now: float) -> None:
+        """Remember a kill that was told before a restart."""
+        event, names = recalled.event, list(recalled.names)
+        until = event.detect_time + SAME_KILL_MICROSECONDS
+        self._told.append(
+            _Told(event, recalled.missing, now, names, recalled.revision, until=until)
+        )
+
+    def waiting(self) -> list[VictimNamed]:
+        """Return the records that are to amend a kill, and have not."""
+        return [record for told in self._told for _, record in told.fresh]
+
     def late(self, name: Name, record: VictimNamed, now: float) -> bool:
         """Take in a record that came after its kill was told; False if it is of no such kill."""
         if name.claimed:
@@ -120,7 +134,7 @@ class Amendments:
                     return True
             return False
         for told in self._told:
-            if told.missing > 0 and _may_be_of(name, told.event):
+            if told.missing > 0 and told.may_have(name):
                 name.claimed = True
                 told.missing -= name.kills
                 told.names.append(name)

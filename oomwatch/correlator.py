@@ -5,7 +5,7 @@ Pure: observations and the time in, events and questions out; no clock, no I/O, 
     feed(observation, now) ──▶ Outcome(events, questions)
     expire(now)            ──▶ Outcome(events, questions)
 
-Telling a kill books it in the ledger, and the caller commits `ledger.take_changes()` with the
+Telling a kill books it in the ledger, and the caller commits `take_changes()` with the
 events: that transaction is what makes a crash lose nothing and double nothing.
 
 `now` is monotonic, in seconds; times inside observations are microseconds of wall time.
@@ -13,13 +13,15 @@ events: that transaction is what makes a crash lose nothing and double nothing.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from oomwatch.containers.registry import Containers
-from oomwatch.events import Cgroup, EvidenceGap
+from oomwatch.events import Cgroup, Entry, EvidenceGap
 from oomwatch.exits import Exits
 from oomwatch.kills import SETTLE_SECONDS, OpenKills, Outcome
-from oomwatch.ledger import Ledger
+from oomwatch.ledger import Ledger, LedgerChange
+from oomwatch.log_progress import LogProgress
 from oomwatch.logged import LoggedKills
 from oomwatch.names import Name, Names
 from oomwatch.observations import (
@@ -32,6 +34,7 @@ from oomwatch.observations import (
     EvidenceLost,
     LastLookReading,
     LineageReading,
+    LogRead,
     Look,
     Observation,
     ProcessesSeen,
@@ -44,6 +47,7 @@ from oomwatch.observations import (
     VictimNamed,
 )
 from oomwatch.ownership import Ownership
+from oomwatch.recall import recall
 from oomwatch.residents import Residents
 from oomwatch.residual_kills import ResidualKills
 from oomwatch.residuals import Residuals
@@ -79,6 +83,7 @@ class Correlator:
         self._names = Names()
         self._residents = Residents()
         self._kills = OpenKills(self._boot, ledger, self._names, settle_seconds)
+        self._log = LogProgress()
         self._root: Cgroup | None = None
         self._unclaimed_due: float | None = None
         self._strays_due: float | None = None
@@ -124,6 +129,27 @@ class Correlator:
         """Say which witnesses will name every victim: a kill waits for them a moment."""
         self._kills.naming = witnesses
 
+    def recall(self, entries: Iterable[Entry], now: float) -> None:
+        """Take in what was told lately before a restart: what is read again amends it."""
+        for recalled in recall(entries, self._boot, now):
+            self._names.recall(recalled.names)
+            self._kills.amendments.recall(recalled, now)
+
+    def take_changes(self, now: float, *, told: bool) -> LedgerChange:
+        """Return what is to be committed with the events, of which there are some if `told`.
+
+        Before the first look at the tree is over, no place in the log is: to have one means that
+        the boot is known, and what a counter shows beyond the ledger new.
+        """
+        change = self.ledger.take_changes()
+        if self._logged is None and self._root is None:
+            return change
+        waiting = self._names.waiting(now) + self._kills.amendments.waiting()
+        if self._logged is not None:
+            waiting += self._logged.waiting()
+        place = self._log.take((r.span for r in waiting), committing=told or bool(change))
+        return replace(change, log=place) if place is not None else change
+
     @property
     def deadline(self) -> float | None:
         """When `expire` must be called next, monotonic seconds; `None` while nothing is open."""
@@ -163,6 +189,8 @@ class Correlator:
                 self._named(observation, now, outcome)
             case ProcessesSeen():
                 self._lived(observation, now, outcome)
+            case LogRead():
+                self._log.read(observation)
             case Recorded():
                 self._kills.amendments.recorded(observation)
                 self._ownership.recorded(observation)
@@ -250,7 +278,8 @@ class Correlator:
         if late or name.claimed or self._kills.named(name, now, outcome):
             return
         if name.cgroup is not None:
-            outcome.questions.append(Look(name.cgroup))
+            if self._root is not None:  # else every counter is about to be read
+                outcome.questions.append(Look(name.cgroup))
         else:
             self._strays_due = now + STRAY_SECONDS
         if self._unclaimed_due is None:

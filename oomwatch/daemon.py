@@ -31,7 +31,8 @@ from oomwatch.errors import CgroupError, NoMemoryController
 from oomwatch.events import Container, ContainerExit, Entry, OomKill, SourceState
 from oomwatch.finalizing import Finalization
 from oomwatch.journal import Journal, Retention
-from oomwatch.ledger import Ledger, LedgerChange
+from oomwatch.ledger import Ledger, LedgerChange, LogPlace
+from oomwatch.names import KEEP_SECONDS
 from oomwatch.observations import ContainerSeen, Recorded
 from oomwatch.pipeline import Pipeline
 from oomwatch.registration import Registration
@@ -98,11 +99,6 @@ class Watcher:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.memory_events, self._no_counters = _memory_events(config)
-        self._naming = _naming(config, self.memory_events)
-        self.sources: tuple[Source, ...] = (*self._naming, *_runtimes(config, self.memory_events))
-        if self.memory_events is not None:
-            # Last: what is killed while the tree is taken in is named already.
-            self.sources = (*self.sources, self.memory_events)
         self.boot_id = _boot_id()
         self.journal = Journal.open(
             config.state_dir,
@@ -112,6 +108,11 @@ class Watcher:
             ),
         )
         rows = self.journal.load_ledger(self.boot_id)
+        self._log_place = self.journal.load_log_place(self.boot_id)
+        self._naming = _naming(config, self.memory_events, self._log_place)
+        self.sources: tuple[Source, ...] = (*self._naming, *_runtimes(config, self.memory_events))
+        if self.memory_events is not None:
+            self.sources = (*self.sources, self.memory_events)
         self.correlator = Correlator(
             self.boot_id,
             Ledger(rows or ()),
@@ -150,13 +151,17 @@ class Watcher:
         )
         await self._recall()
         for source in self.sources:
-            await source.start(self.pipeline.emit)
+            if source is not self.memory_events:
+                await source.start(self.pipeline.emit)
         self._refuse_blindness()
+        self.correlator.expect(frozenset(s.name for s in self._naming if s.active))
+        if self.memory_events is not None:
+            # Last: what is killed while the tree is taken in is named already.
+            await self.memory_events.start(self.pipeline.emit)
         # Before anybody relies on us: from here on the next start knows what is old, and that is
         # so also where there was nothing to write down. An unwell disk is told, not waited for.
         self.journal.append((), LedgerChange())
         await self.journal.flush()
-        self.correlator.expect(frozenset(s.name for s in self._naming if s.active))
         if self.notice is not None:
             log.warning("%s", self.notice)
         if self.memory_events is not None:
@@ -283,14 +288,24 @@ class Watcher:
         return None
 
     async def _recall(self) -> None:
-        """Let exits and kills of this boot that are in the journal stand."""
+        """Let exits and kills of this boot that are in the journal stand.
+
+        Lines of the log that were not told may still add to the kills of the minute before.
+        """
+        place = self._log_place
+        lately = int(KEEP_SECONDS * 1_000_000)
+        since = None if place is None or place.wall_time is None else place.wall_time - lately
+        told: list[Entry] = []
         after = max(self.journal.oldest_revision - 1, self.journal.newest_revision - RECALLED)
         prefix = f"{self.boot_id[:8]}-"
         while entries := await self.journal.read(after, 500):
             for entry in entries:
                 if entry.event.episode_id.startswith(prefix):
                     self.correlator.exits.recall(entry.revision, entry.event)
+                    if since is not None and entry.event.detect_time >= since:
+                        told.append(entry)
             after = entries[-1].revision
+        self.correlator.recall(told, asyncio.get_running_loop().time())
 
     async def _report(self, path: str) -> CgroupReport | None:
         if self.memory_events is None:
@@ -389,7 +404,9 @@ def _memory_events(config: Config) -> tuple[MemoryEvents | None, str | None]:
         return None, str(error)
 
 
-def _naming(config: Config, counters: MemoryEvents | None) -> tuple[KernelLog | Tracepoint, ...]:
+def _naming(
+    config: Config, counters: MemoryEvents | None, place: LogPlace | None
+) -> tuple[KernelLog | Tracepoint, ...]:
     """The witnesses that name victims.
 
     The paths and pids that the kernel prints are the host's: in a part of the tree, or in one that
@@ -399,7 +416,7 @@ def _naming(config: Config, counters: MemoryEvents | None) -> tuple[KernelLog | 
         return ()
     if counters is not None and not counters.hierarchy.real_root:
         return ()
-    return (KernelLog(config.kernel_log), Tracepoint())
+    return (KernelLog(config.kernel_log, place), Tracepoint())
 
 
 def _runtimes(config: Config, counters: MemoryEvents | None) -> tuple[RuntimeSource, ...]:

@@ -38,14 +38,40 @@ class LedgerRow:
 
 
 @dataclass(frozen=True, slots=True)
+class LogPlace:
+    """Up to where a log's kills were told: what a restart reads again, and what of it is new.
+
+    Places are numbers that rise along the log: the kernel's sequence in /dev/kmsg, the offset in a
+    text file, the kernel's stamp in systemd's journal. `log` says of which they are, so that those
+    of another one, or of a file that was rotated away, are not taken for its own. Everything before
+    `next` was read; of that, the kill lines at `untold` alone are in no event yet. `begin` is where
+    reading must begin, so that their reports are read whole, and that of a kill that was underway.
+    `stamp` and `wall_time` are the last record's, by the kernel's clock and by ours, in
+    microseconds; `None` while none was read, or the log has no stamps.
+    """
+
+    log: str
+    begin: int
+    next: int
+    untold: tuple[int, ...] = ()
+    stamp: int | None = None
+    wall_time: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class LedgerChange:
-    """Rows to write and cgroup ids to forget, committed with the events they belong to."""
+    """Rows to write and cgroup ids to forget, committed with the events they belong to.
+
+    `log` is the place up to which the kernel log was told with these events, `None` where it is
+    the one that was committed before.
+    """
 
     rows: tuple[LedgerRow, ...] = ()
     removed: tuple[int, ...] = ()
+    log: LogPlace | None = None
 
     def __bool__(self) -> bool:
-        return bool(self.rows or self.removed)
+        return bool(self.rows or self.removed or self.log)
 
 
 class Ledger:

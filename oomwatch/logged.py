@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from oomwatch.amendments import with_names
 from oomwatch.events import Confidence, OomKill, Scope
 from oomwatch.names import Name
+from oomwatch.observations import VictimNamed
 
 
 @dataclass(slots=True)
@@ -42,6 +43,10 @@ class LoggedKills:
         kill = self._open.setdefault(name.cgroup, _Open([], now + self._settle_seconds))
         kill.names.append(name)
 
+    def waiting(self) -> list[VictimNamed]:
+        """Return the records of the kills that are not told yet."""
+        return [r for kill in self._open.values() for name in kill.names for r in name.records]
+
     def expire(self, now: float) -> list[OomKill]:
         """Return the kills that have settled."""
         due = [cgroup for cgroup, kill in self._open.items() if kill.due <= now]
@@ -55,6 +60,7 @@ class LoggedKills:
             detect_time=first.seen_time,
             scope=Scope.UNKNOWN,
             confidence=Confidence.CONFIRMED,
+            recovered=any(r.recovered for name in names for r in name.records),
             kill_count=len(names),
             victim_cgroup=cgroup,
         )

@@ -143,6 +143,19 @@ class Names:
         self._names.append(name)
         return name
 
+    def recall(self, names: list[Name]) -> None:
+        """Take in names that were told before a restart: another witness of one is no new one."""
+        self._names += names
+
+    def waiting(self, now: float) -> list[VictimNamed]:
+        """Return the records of the names that may still find their kill."""
+        return [
+            record
+            for name in self._names
+            if not name.claimed and now - name.arrived < KEEP_SECONDS
+            for record in name.records
+        ]
+
     def unclaimed(self, cgroup: str | None) -> list[Name]:
         """Return the names that no kill has claimed, of a cgroup or (`None`) of an unknown one."""
         return [name for name in self._names if not name.claimed and name.cgroup == cgroup]

@@ -127,6 +127,15 @@ class AuditReading:
     counts: tuple[SubtreeCount, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class LogSpan:
+    """Where in a log a kill's report begins, and where the line that names the victim is."""
+
+    log: str
+    begin: int
+    line: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VictimNamed:
     """A witness named one process that the kernel killed: a line of its log, a hit of a tracepoint.
@@ -139,7 +148,9 @@ class VictimNamed:
     victim lived there or below. `repeated` marks a line that names a victim a second time, as that
     of a group's first victim does: the kernel counted it twice. A record whose `sequence` was given
     before is the same one, of which a later line told more; `detail` is then that line. `tasks` are
-    the largest of the `task_count` in the table that was printed before the kill.
+    the largest of the `task_count` in the table that was printed before the kill. `span` is where
+    the record is in a log that can be read again, and `recovered` says that it was: it was written
+    while nobody watched.
     """
 
     source: str
@@ -159,6 +170,8 @@ class VictimNamed:
     repeated: bool = False
     tasks: tuple[Task, ...] = ()
     task_count: int | None = None
+    span: LogSpan | None = None
+    recovered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +202,23 @@ class ProcessesSeen:
     time: int
     residents: tuple[Resident, ...]
     complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LogRead:
+    """A log was read up to `next`; all that its lines told of was sent before this.
+
+    `begin` is where the oldest report begins that is not over. Places and `log` are those of
+    `ledger.LogPlace`; `stamp` and `wall_time` are the last record's. `keep` says that so much was
+    read without a kill that the place is to be committed by itself.
+    """
+
+    log: str
+    begin: int
+    next: int
+    stamp: int | None = None
+    wall_time: int | None = None
+    keep: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,6 +381,7 @@ Observation = (
     | Surveyed
     | VictimNamed
     | ProcessesSeen
+    | LogRead
     | EvidenceLost
     | Recorded
     | ContainerSeen

@@ -94,7 +94,7 @@ class Pipeline:
         finally:
             self._draining = False
             events, self._events = self._events, []
-            change = self.correlator.ledger.take_changes()
+            change = self.correlator.take_changes(now(), told=bool(events))
             lives = self.correlator.containers.take_changes()
             if events or change or lives:
                 self._sink.append(events, change, lives)

@@ -107,10 +107,12 @@ Each option can come from the environment: OOMWATCH_ and its name, as in OOMWATC
 @click.option(
     "--kernel-log",
     type=_FILE,
-    metavar="PATH|off",
+    metavar="PATH|journal|off",
     default="/dev/kmsg",
     show_default=True,
-    help="Where victims are named, the tracepoint beside it; off leaves the counters alone.",
+    help="Where victims are named, the tracepoint beside it: the device, a file that a syslog "
+    "daemon writes (/var/log/kern.log, followed across rotation), or journal for systemd's, by "
+    "journalctl; off leaves the counters alone.",
 )
 @click.option(
     "--runtime",

@@ -21,7 +21,7 @@ from oomwatch.events import Entry, Event
 from oomwatch.journal.files import StateDirectory, unusable
 from oomwatch.journal.store import Store
 from oomwatch.journal.writer import Append, Commit, Reports, Retention, Writer
-from oomwatch.ledger import LedgerChange, LedgerRow
+from oomwatch.ledger import LedgerChange, LedgerRow, LogPlace
 from oomwatch.status import JournalStatus
 
 __all__ = ["Journal", "Retention"]
@@ -109,6 +109,13 @@ class Journal:
         Raises JournalUnusable where they cannot be read.
         """
         return self._store.load_lives(boot_id)
+
+    def load_log_place(self, boot_id: str) -> LogPlace | None:
+        """How far the kernel log was told in this boot; None where nothing of it ever was. Blocks.
+
+        Raises JournalUnusable where it cannot be read.
+        """
+        return self._store.load_log_place(boot_id)
 
     def start(
         self,

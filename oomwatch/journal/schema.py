@@ -5,6 +5,7 @@ events   revision (AUTOINCREMENT: never reused, also when the table is empty), t
 boots    the boot that the ledger is of, if it ever committed
 ledger   what was told, by (boot, cgroup)
 lives    who cgroups are and were, by (boot, container, cgroup): see `lives`
+log      the place in the kernel log up to which it was told, by boot: see `log_places`
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import sqlite3
 import uuid
 
 from oomwatch.errors import JournalUnusable
-from oomwatch.journal import lives
+from oomwatch.journal import lives, log_places
 from oomwatch.journal.files import damaged
 
 _APPLICATION_ID = 0x6F6F6D77  # "oomw": file(1) and `PRAGMA application_id` tell whose file it is
@@ -93,7 +94,7 @@ def _check_schema(connection: sqlite3.Connection, name: str) -> None:
 
 def _create(connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
-    for statement in (*_SCHEMA.split(";\n"), lives.SCHEMA):
+    for statement in (*_SCHEMA.split(";\n"), lives.SCHEMA, log_places.SCHEMA):
         connection.execute(statement)
     connection.execute("INSERT INTO meta VALUES ('journal_id', ?)", (uuid.uuid4().hex,))
     connection.execute("INSERT INTO meta VALUES ('compacted_through', 0)")

@@ -25,8 +25,9 @@ from oomwatch.event_json import event_loads
 from oomwatch.events import Entry
 from oomwatch.journal.files import StateDirectory, damaged, is_full, unusable
 from oomwatch.journal.lives import read_lives, write_lives
+from oomwatch.journal.log_places import read_place, write_place
 from oomwatch.journal.schema import connect, prepare, read_meta, read_sequence
-from oomwatch.ledger import LedgerChange, LedgerRow
+from oomwatch.ledger import LedgerChange, LedgerRow, LogPlace
 
 _CHECKPOINT_PAGES = 800
 _FRAMES_PER_COMMIT = 5
@@ -108,8 +109,9 @@ class Store:
         """
         first = self.newest + 1
         rows, removed = _coalesced(changes)
+        place = next((change.log for change in reversed(changes) if change.log), None)
         mark = self._marked_boot != boot_id
-        if not (events or rows or removed or mark or any(lives)):
+        if not (events or rows or removed or place or mark or any(lives)):
             return first
         self._check_in_place()
         with self._transaction() as connection:
@@ -117,6 +119,7 @@ class Store:
                 connection.execute("DELETE FROM ledger WHERE boot_id != ?", (boot_id,))
                 connection.execute("DELETE FROM boots WHERE boot_id != ?", (boot_id,))
                 connection.execute("DELETE FROM lives WHERE boot_id != ?", (boot_id,))
+                connection.execute("DELETE FROM log WHERE boot_id != ?", (boot_id,))
                 connection.execute("INSERT OR IGNORE INTO boots VALUES (?)", (boot_id,))
             if events:
                 connection.executemany(
@@ -137,6 +140,7 @@ class Store:
                     [(boot_id, _signed(cgroup_id)) for cgroup_id in removed],
                 )
             write_lives(connection, boot_id, lives)
+            write_place(connection, boot_id, place)
             syncing()
         self._marked_boot = boot_id
         self.newest = first + len(events) - 1
@@ -226,6 +230,11 @@ class Store:
         """The lives of containers in this boot, those that ended lately included."""
         with self._reading() as connection:
             return read_lives(connection, boot_id)
+
+    def load_log_place(self, boot_id: str) -> LogPlace | None:
+        """How far the kernel log was told in this boot; None where nothing of it ever was."""
+        with self._reading() as connection:
+            return read_place(connection, boot_id)
 
     def read(self, after: int, through: int, limit: int) -> list[Entry]:
         """Entries after a revision, up to and including another, oldest first.

@@ -102,6 +102,11 @@ class Assembler:
         self.wants_piece = any(report.is_in_pieces() for report in reports)
         return kills
 
+    def oldest_line(self, record: Record) -> int:
+        """Return the line where the oldest report begins that may still go on after `record`."""
+        begun = [r.first.line for r in self._reports.values() if not self._is_stale(r, record)]
+        return min(begun, default=record.line + 1)
+
     def flush(self) -> list[KillRecord]:
         """End every open report; give the kills that only a summary told of."""
         kills = []

@@ -27,8 +27,9 @@ class Record:
     `wall_time` microseconds since the Unix epoch. `sequence`, `continued` (the flag "c": a piece of
     a line that was begun before) and `priority` are known from /dev/kmsg, `caller` (the task or
     processor that printed, "T12" or "C0") where CONFIG_PRINTK_CALLER is set. `host` is the host's
-    name where a syslog wrote it. `line` counts the lines of a file from 1, 0 where there is none.
-    `exact` says that the kernel's escapes were undone, so that every byte is the kernel's.
+    name where a syslog wrote it. `line` counts the lines of a file from 1, 0 where there is none;
+    in a log that is followed it is the place, any number that rises along it. `exact` says that the
+    kernel's escapes were undone, so that every byte is the kernel's.
     """
 
     text: bytes

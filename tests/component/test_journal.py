@@ -16,7 +16,7 @@ import pytest
 from oomwatch.errors import HistoryCompacted, JournalError, JournalLocked, JournalUnusable
 from oomwatch.events import Confidence, Container, Entry, EvidenceGap, OomKill, Scope
 from oomwatch.journal import Journal, Retention
-from oomwatch.ledger import LedgerChange, LedgerRow
+from oomwatch.ledger import LedgerChange, LedgerRow, LogPlace
 
 BOUND = 20.0
 NOTHING = LedgerChange()
@@ -133,6 +133,26 @@ async def test_it_goes_on_where_it_was(tmp_path: Path) -> None:
     await fill(again, 1)
     assert taken.revisions == [3]
     await again.close()
+
+
+async def test_the_place_in_the_kernel_log_is_kept_for_its_boot(tmp_path: Path) -> None:
+    place = LogPlace("kmsg", 3, 9, (4, 7), 11, 12)
+    journal = Journal.open(tmp_path)
+    assert journal.load_log_place("boot") is None
+    journal.start("boot", Taken())
+    journal.append([kill(1)], LedgerChange(log=place))
+    journal.append([kill(2)], LedgerChange())
+    await journal.close()
+    journal = Journal.open(tmp_path)
+    assert journal.load_log_place("boot") == place
+    assert journal.load_log_place("another") is None
+    journal.start("another", Taken())
+    journal.append([], LedgerChange(log=LogPlace("kmsg", 1, 1)))
+    await journal.close()
+    journal = Journal.open(tmp_path)
+    assert journal.load_log_place("boot") is None
+    assert journal.load_log_place("another") == LogPlace("kmsg", 1, 1)
+    await journal.close()
 
 
 async def test_a_change_without_events_is_committed_and_not_told(state_dir: Path | None) -> None:

@@ -50,6 +50,53 @@ def forge() -> None:
     )
 
 
+async def killed_in(cgroup: Path) -> int:
+    """Have a process killed at a cgroup's limit; return its pid."""
+    hog = await asyncio.create_subprocess_exec(
+        "sh", "-c", f"echo $$ > {cgroup}/cgroup.procs; exec tail /dev/zero"
+    )
+    assert await asyncio.wait_for(hog.wait(), 30) == -9
+    return hog.pid
+
+
+async def told(watcher: Watcher, pid: int) -> list[OomKill]:
+    """Wait until a victim was told; return every kill in the journal."""
+    async with asyncio.timeout(20):
+        while True:
+            entries = await watcher.journal.read(0, 1000)
+            kills = [entry.event for entry in entries if isinstance(entry.event, OomKill)]
+            if any(victim.pid == pid for kill in kills for victim in kill.victims):
+                return kills
+            await asyncio.sleep(0.02)
+
+
+async def test_what_was_killed_while_nobody_watched_is_told_once(
+    v1_cgroup: Path, tmp_path: Path
+) -> None:
+    """Nothing of before the first start; what came meanwhile at the next; none of it again."""
+    before = await killed_in(v1_cgroup)
+    async with Watcher(Config(state_dir=tmp_path)) as watcher:
+        watched = await killed_in(v1_cgroup)
+        await told(watcher, watched)
+    down = [await killed_in(v1_cgroup) for _ in range(2)]
+    for _ in range(2):
+        async with Watcher(Config(state_dir=tmp_path)) as watcher:
+            kills = await told(watcher, down[-1])
+    last = await killed_in(v1_cgroup)
+    async with Watcher(Config(state_dir=tmp_path)) as watcher:
+        kills = await told(watcher, last)
+    ours = [kill for kill in kills if kill.victim_cgroup == f"/{v1_cgroup.name}"]
+    pids = [victim.pid for kill in ours for victim in kill.victims]
+    assert sorted(pids) == sorted([watched, *down, last])
+    assert before not in pids
+    assert sum(kill.kill_count or 0 for kill in ours) == 4
+    recovered = {v.pid for kill in ours if kill.recovered for v in kill.victims}
+    assert recovered == {*down, last}
+    assert all(kill.occur_time is not None for kill in ours)
+    times = [kill.occur_time or 0 for kill in ours]
+    assert times == sorted(times)
+
+
 async def test_a_real_kill_is_told_from_the_log_alone(v1_cgroup: Path) -> None:
     async with Watcher(Config()) as watcher:
         assert watcher.notice is not None
@@ -58,15 +105,12 @@ async def test_a_real_kill_is_told_from_the_log_alone(v1_cgroup: Path) -> None:
         assert {state.name: state.active for state in status.sources}["memory_events"] is False
         with await watcher.subscriptions.open(Latest(), EventFilter()) as subscription:
             forge()
-            hog = await asyncio.create_subprocess_exec(
-                "sh", "-c", f"echo $$ > {v1_cgroup}/cgroup.procs; exec tail /dev/zero"
-            )
-            assert await asyncio.wait_for(hog.wait(), 30) == -9
+            pid = await killed_in(v1_cgroup)
             async with asyncio.timeout(20):
                 (entry,) = (await subscription.next()).entries
     kill = entry.event
     assert isinstance(kill, OomKill)
-    assert [victim.pid for victim in kill.victims] == [hog.pid]
+    assert [victim.pid for victim in kill.victims] == [pid]
     assert kill.victims[0].comm == "tail"
     assert kill.victim_cgroup == kill.limit_cgroup == f"/{v1_cgroup.name}"
     assert (kill.scope, kill.confidence) == (Scope.CONTAINER_LIMIT, Confidence.CONFIRMED)

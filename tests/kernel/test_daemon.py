@@ -27,9 +27,13 @@ COMMAND = (sys.executable, "-m", "oomwatch.cli.main")
 
 
 class Daemon:
-    """`oomwatch serve` in a process of its own, with a journal on disk."""
+    """`oomwatch serve` in a process of its own, with a journal on disk.
 
-    def __init__(self, directory: Path) -> None:
+    `begin` is what it is begun by: a command that takes something away from it, say.
+    """
+
+    def __init__(self, directory: Path, begin: tuple[str, ...] = ()) -> None:
+        self._begin = begin
         self.socket = directory / "oomwatch.sock"
         self.state = directory / "state"
         self.process: asyncio.subprocess.Process | None = None
@@ -37,7 +41,15 @@ class Daemon:
     async def start(self) -> None:
         """Start it, and return once it answers."""
         self.process = await asyncio.create_subprocess_exec(
-            *(*COMMAND, "serve", "--socket", str(self.socket), "--state-dir", str(self.state))
+            *(
+                *self._begin,
+                *COMMAND,
+                "serve",
+                "--socket",
+                str(self.socket),
+                "--state-dir",
+                str(self.state),
+            )
         )
         async with asyncio.timeout(SECONDS):
             while True:
@@ -57,8 +69,8 @@ class Daemon:
 
 
 @asynccontextmanager
-async def daemon(directory: Path) -> AsyncIterator[Daemon]:
-    served = Daemon(directory)
+async def daemon(directory: Path, begin: tuple[str, ...] = ()) -> AsyncIterator[Daemon]:
+    served = Daemon(directory, begin)
     await served.start()
     try:
         yield served

@@ -22,6 +22,7 @@ from oomwatch.events import (
 )
 from oomwatch.kills import EPISODE_SECONDS, HINT_SECONDS, SETTLE_SECONDS, Outcome
 from oomwatch.ledger import Ledger, LedgerRow
+from oomwatch.names import KEEP_SECONDS
 from oomwatch.observations import (
     Audit,
     AuditReading,
@@ -33,6 +34,8 @@ from oomwatch.observations import (
     LastLook,
     LineageMember,
     LineageReading,
+    LogRead,
+    LogSpan,
     Look,
     Measure,
     Observation,
@@ -814,3 +817,42 @@ def test_a_counter_that_falls_is_a_gap(kernel: Kernel) -> None:
     child.kills = 1
     run.feed(kernel.reading(child))
     assert [type(event) for event in run.events] == [OomKill, EvidenceGap]
+
+
+def test_a_late_line_is_untold_until_its_amendment(kernel: Kernel) -> None:
+    """What a crash would lose is read again; what is in an event is not."""
+    child = kernel.make(kernel.root, "c")
+    run = expecting(kernel)
+    kernel.kill(child, limit=child)
+    run.feed(kernel.reading(child))
+    run.pass_time(SETTLE_SECONDS * 2)
+    (kill,) = run.kills
+    run.feed(Recorded(kill.episode_id, "/c", 17))
+    run.feed(named(7, "/c", span=LogSpan("kmsg", 40, 44)), LogRead("kmsg", 45, 50))
+    place = run.correlator.take_changes(run.now, told=True).log
+    assert place is not None
+    assert (place.begin, place.next, place.untold) == (40, 50, (44,))
+    run.pass_time(SETTLE_SECONDS * 2)
+    assert run.kills[-1].amends == 17
+    place = run.correlator.take_changes(run.now, told=True).log
+    assert place is not None
+    assert (place.begin, place.untold) == (45, ())
+
+
+def test_a_name_that_finds_no_kill_is_not_waited_for_for_ever(kernel: Kernel) -> None:
+    run = expecting(kernel)
+    run.feed(named(7, None, span=LogSpan("kmsg", 40, 44)), LogRead("kmsg", 45, 50))
+    place = run.correlator.take_changes(run.now, told=True).log
+    assert place is not None
+    assert place.untold == (44,)
+    run.pass_time(KEEP_SECONDS + 1)
+    place = run.correlator.take_changes(run.now, told=True).log
+    assert place is not None
+    assert place.untold == ()
+
+
+def test_no_place_is_kept_before_the_first_look_is_over() -> None:
+    """To have one makes the boot known, and what a counter shows beyond the ledger new."""
+    correlator = Correlator(BOOT, Ledger())
+    correlator.feed(LogRead("kmsg", 45, 50, keep=True), 1)
+    assert correlator.take_changes(1, told=True).log is None
