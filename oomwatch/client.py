@@ -91,14 +91,22 @@ class AsyncClient:
         event_filter: EventFilter | None = None,
         *,
         on_bookmark: Callable[[Bookmark], object] | None = None,
+        on_outage: Callable[[str | None], object] | None = None,
     ) -> RemoteSubscription:
         """Follow events in order of revision, those of the past from `start` (`Latest()`) first.
 
         Use it with `async for`, or call its `next` for a batch at a time. `on_bookmark` is called
-        with each bookmark, after the events before it. A reader may be as slow as it likes.
+        with each bookmark, after the events before it; `on_outage` once with the reason when the
+        connection is lost, and once with `None` when it is back. A reader may be as slow as it
+        likes.
         """
         subscription = RemoteSubscription(
-            self._connection, start or Latest(), event_filter, self._reconnect_seconds, on_bookmark
+            self._connection,
+            start or Latest(),
+            event_filter,
+            self._reconnect_seconds,
+            on_bookmark,
+            on_outage,
         )
         self._subscriptions = {open_ for open_ in self._subscriptions if not open_.closed}
         self._subscriptions.add(subscription)

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from oomwatch.cli.output import put, stdout_paint
+from oomwatch.cli.output import put, say, stdout_paint
 from oomwatch.cli.reach import Daemon, own_watcher
 from oomwatch.cli.table import EventTable
 from oomwatch.event_json import dumps
@@ -35,13 +35,27 @@ async def open_feed(
     `began` is called when no later event can be missed; a daemon's feed begins as it is read.
     """
     if asked is not None:
+        address = asked.address
         async with asked.client() as client:
-            yield _entries(client.subscribe(start, event_filter, on_bookmark=lambda _: began()))
+            subscription = client.subscribe(
+                start,
+                event_filter,
+                on_bookmark=lambda _: began(),
+                on_outage=lambda why: _say_outage(address, why),
+            )
+            yield _entries(subscription)
     else:
         async with own_watcher(cgroup_root) as watcher:
-            with await watcher.subscriptions.open(start, event_filter) as subscription:
+            with await watcher.subscriptions.open(start, event_filter) as own:
                 began()
-                yield _entries(subscription)
+                yield _entries(own)
+
+
+def _say_outage(address: str, why: str | None) -> None:
+    if why is None:
+        say(f"the daemon at {address} is back, and nothing was missed")
+    else:
+        say(f"the connection to the daemon was lost, and is tried again: {why}")
 
 
 async def _entries(subscription: Subscription | RemoteSubscription) -> AsyncIterator[Entry]:

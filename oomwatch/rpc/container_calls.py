@@ -126,10 +126,7 @@ class ContainerCalls:
         """Answer FinalizeContainer; `remaining` is what is left of the caller's deadline."""
         message = pb.FinalizeContainerRequest.FromString(request)
         _check("container_id", message.container_id, LONGEST_ID, needed=True)
-        exit_time = None
-        if message.HasField("exit_time"):
-            # A worker's clock that runs ahead would make every kill look old.
-            exit_time = min(time.time_ns() // 1000, read_time(message.exit_time))
+        exit_time = _exit_time(message)
         with _refusing():
             entry = await self._backend.finalize_container(
                 message.container_id,
@@ -215,6 +212,17 @@ def _within(message: pb.FinalizeContainerRequest, field: str, low: int, high: in
     if value is not None and not low <= value <= high:
         raise invalid(f"{field} {value}: must be from {low} to {high}")
     return value
+
+
+def _exit_time(message: pb.FinalizeContainerRequest) -> int | None:
+    if not message.HasField("exit_time"):
+        return None
+    try:
+        told = read_time(message.exit_time)
+    except ValueError as error:
+        raise invalid(f"exit_time: {error}") from error
+    # A worker's clock that runs ahead would make every kill look old.
+    return min(time.time_ns() // 1000, told)
 
 
 def _wait(message: pb.FinalizeContainerRequest, remaining: float | None) -> float:

@@ -54,6 +54,7 @@ class RemoteSubscription:
         event_filter: EventFilter | None,
         reconnect_seconds: float | None,
         on_bookmark: Callable[[Bookmark], object] | None,
+        on_outage: Callable[[str | None], object] | None = None,
     ) -> None:
         self.cursor: int | None = None
         self.journal_id = ""
@@ -61,6 +62,8 @@ class RemoteSubscription:
         self._start = start
         self._filter = None if event_filter is None else filter_to_message(event_filter)
         self._on_bookmark = on_bookmark
+        self._on_outage = on_outage
+        self._outage = False
         self._pause = _Pause(reconnect_seconds)
         self._stream: Stream | None = None
         self._caught_up = False
@@ -107,6 +110,7 @@ class RemoteSubscription:
                     await self._rest("the daemon ended the stream")
                     continue
                 self._pause.over()
+                self._tell_outage(None)
                 return self._batch(response)
 
     def close(self) -> None:
@@ -161,7 +165,15 @@ class RemoteSubscription:
         if stream is not None:
             stream.cancel()
 
+    def _tell_outage(self, why: str | None) -> None:
+        """Say once that the connection was lost, and once that it is back."""
+        if self._outage is not (why is not None):
+            self._outage = not self._outage
+            if self._on_outage is not None:
+                self._on_outage(why)
+
     async def _rest(self, why: str) -> None:
+        self._tell_outage(why)
         if not await self._pause.rest():
             raise DaemonUnavailable(f"the daemon went away and did not come back: {why}")
         _log.debug("subscribing again after revision %s: %s", self.cursor, why)

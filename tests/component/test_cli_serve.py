@@ -152,9 +152,13 @@ def test_sigterm_ends_the_daemon_in_good_order_and_the_journal_is_readable(
 
 def test_tail_goes_on_when_the_daemon_comes_back(served: Served) -> None:
     with subprocess.Popen(
-        [*OOMWATCH, "tail", "--socket", str(served.socket)], stdout=subprocess.PIPE, text=True
+        [*OOMWATCH, "tail", "--socket", str(served.socket)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as tail:
         assert tail.stdout is not None
+        assert tail.stderr is not None
         assert tail.stdout.readline().startswith("TIME ")
         served.tree.kill("/a")
         assert tail.stdout.readline().split()[2] == "1"
@@ -168,6 +172,9 @@ def test_tail_goes_on_when_the_daemon_comes_back(served: Served) -> None:
         assert tail.stdout.readline().split()[-1] == "/a"
         tail.terminate()
         assert tail.wait(BOUND) == 143
+        lost, back = tail.stderr.read().splitlines()  # each once, however often it tried
+        assert "the connection to the daemon was lost" in lost
+        assert "is back, and nothing was missed" in back
 
 
 def test_sighup_ends_nothing(served: Served) -> None:

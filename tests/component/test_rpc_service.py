@@ -394,6 +394,11 @@ async def test_one_event_by_its_revision(node: Node, stub: Stub) -> None:
         ("ListEvents", pb.ListEventsRequest(start=START(since_time={"nanos": -1})), "9999"),
         ("ListEvents", pb.ListEventsRequest(page_token=DEEP), "leave it empty"),
         ("ListContainers", pb.ListContainersRequest(page_token=DEEP), "leave it empty"),
+        (
+            "FinalizeContainer",
+            pb.FinalizeContainerRequest(container_id="x", exit_time={"seconds": 2**62}),
+            "9999",
+        ),
     ],
 )
 async def test_a_request_past_a_bound_is_told_which(
