@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -18,6 +19,9 @@ NOTE_LINES = 256
 NOTE_SECONDS = 60
 """How often the place in a log is noted that tells of no kills: each is a commit."""
 
+# A later line tells more of a kill of a moment before.
+_NUMBERS_KEPT = 256
+
 
 class Naming:
     """Joins the lines of reports, and says whom they name."""
@@ -28,7 +32,7 @@ class Naming:
         self._assembler = Assembler()
         self._own_pids = sees_the_hosts_pids()
         self._unnoted = self._last_number = 0
-        self._numbered: Record | None = None
+        self._numbers: OrderedDict[int, int] = OrderedDict()
         self._noted_at = time.monotonic()
         self._last: Line | None = None
 
@@ -114,9 +118,12 @@ class Naming:
         """The kernel's own number; where the log has none, the time, which does not come again."""
         if record.sequence is not None:
             return record.sequence
-        if record is not self._numbered:
-            self._numbered, self._last_number = record, max(self._last_number + 1, now)
-        return self._last_number
+        if record.line not in self._numbers:
+            self._last_number = max(self._last_number + 1, now)
+            self._numbers[record.line] = self._last_number
+            if len(self._numbers) > _NUMBERS_KEPT:
+                self._numbers.popitem(last=False)
+        return self._numbers[record.line]
 
 
 def _microseconds(begin: Record, end: Record) -> int:
