@@ -186,24 +186,35 @@ def check_kernel_log(host: Host) -> Check:
     """Could /dev/kmsg be read? It names the process."""
     path = host.path("/dev/kmsg")
     try:
-        os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except FileNotFoundError:
-        return Check(
-            "kernel log",
-            State.DEGRADED,
-            "/dev/kmsg is not there: the kernel's log cannot name the victims",
-            "In a container: --device /dev/kmsg.",
-        )
+        found, mend = "/dev/kmsg is not there", "In a container: --device /dev/kmsg."
     except OSError as error:
         restricted = (host.text("/proc/sys/kernel/dmesg_restrict") or "").strip() == "1"
         why = " (kernel.dmesg_restrict is 1)" if restricted else ""
-        return Check(
-            "kernel log",
-            State.DEGRADED,
-            f"/dev/kmsg cannot be opened: {error.strerror}{why}: the log cannot name the victims",
-            "Run as root, or with CAP_SYSLOG and the device allowed.",
-        )
-    return Check("kernel log", State.OK, "/dev/kmsg can be read")
+        found = f"/dev/kmsg cannot be opened: {error.strerror}{why}"
+        mend = "Run as root, or with CAP_SYSLOG and the device allowed."
+    else:
+        os.close(descriptor)
+        return Check("kernel log", State.OK, "/dev/kmsg can be read, across restarts too")
+    others = _other_kernel_logs(host)
+    if others:
+        mend += f" Or: oomwatch serve --kernel-log {' or '.join(others)}."
+    return Check("kernel log", State.DEGRADED, f"{found}: the log cannot name the victims", mend)
+
+
+def _other_kernel_logs(host: Host) -> list[str]:
+    """What --kernel-log could be given here instead of the device."""
+    # The files that hold the kernel's lines alone come first: in the others anybody may write.
+    files = ("/var/log/kern.log", "/var/log/messages", "/var/log/syslog")
+    found = [file for file in files if os.access(host.path(file), os.R_OK)][:1]
+    stored = any(
+        os.access(host.path(directory), os.R_OK)
+        for directory in ("/var/log/journal", "/run/log/journal")
+    )
+    if stored and os.access(host.path("/usr/bin/journalctl"), os.X_OK):
+        found.append("journal")
+    return found
 
 
 def check_tracepoint(host: Host) -> Check:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -17,6 +18,8 @@ from oomwatch.cli.cgroup_checks import (
 from oomwatch.cli.checks import HOST_CHECKS, Check, Host, State, check_inotify, check_kernel
 from oomwatch.cli.output import put, stdout_paint
 from oomwatch.cli.terminal import Paint, escape, pad
+
+_NAMING = ("kernel log", "tracepoint")
 
 
 @click.command(
@@ -61,13 +64,24 @@ def command(output: str, cgroup_root: Path | None, socket: Path | None) -> int:
 def examine(host: Host, cgroup_root: Path | None = None) -> list[Check]:
     """Run every check, the one that decides first."""
     root = cgroup_root or default_cgroup_root(host)
-    return [
+    checks = [
         check_memory_controller(host, root),
         check_local_events(host),
         check_inotify(host, count_cgroups(root)),
         check_kernel(host, root),
         *(check(host) for check in HOST_CHECKS),
     ]
+    return checks if cgroup_root is not None else _names_alone(checks)
+
+
+def _names_alone(checks: list[Check]) -> list[Check]:
+    """Without counters kills can still be told, where a witness that names victims is there."""
+    first, *others = checks
+    names = [c.name for c in others if c.name in _NAMING and c.state is State.OK]
+    if first.state is not State.FAILED or not names:
+        return checks
+    found = f"{first.found}; kills are told by the {' and the '.join(names)} alone"
+    return [replace(first, state=State.DEGRADED, found=found), *others]
 
 
 def can_see_kills(checks: list[Check]) -> bool:

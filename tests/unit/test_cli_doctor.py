@@ -203,6 +203,30 @@ def test_a_missing_witness_degrades_and_does_not_fail(tree: Tree, check: object)
     assert check(tree.host).state is State.DEGRADED
 
 
+def test_where_the_device_is_missing_other_logs_are_offered(good: Tree) -> None:
+    (good.root / "dev/kmsg").unlink()
+    assert "--kernel-log" not in check_kernel_log(good.host).mend
+    good.write("/var/log/syslog", "")
+    good.write("/run/log/journal/id/system.journal", "")
+    good.write("/usr/bin/journalctl", "")
+    (good.root / "usr/bin/journalctl").chmod(0o755)
+    assert "--kernel-log /var/log/syslog or journal" in check_kernel_log(good.host).mend
+    good.write("/var/log/kern.log", "")
+    assert "--kernel-log /var/log/kern.log or journal" in check_kernel_log(good.host).mend
+
+
+def test_without_counters_the_log_alone_is_poor_and_no_failure(good: Tree) -> None:
+    good.write("/sys/fs/cgroup/cgroup.controllers", "cpu\n")
+    (good.root / "sys/fs/cgroup/a/memory.events.local").unlink()
+    first, *_ = examine(good.host)
+    assert first.state is State.DEGRADED
+    assert "told by the kernel log and the tracepoint alone" in first.found
+    assert can_see_kills(examine(good.host))
+    (good.root / "dev/kmsg").unlink()
+    (good.root / "sys/kernel/tracing/events/oom/mark_victim/format").unlink()
+    assert not can_see_kills(examine(good.host))
+
+
 def test_a_stale_socket_is_no_daemon(tree: Tree) -> None:
     path = tree.root / "oomwatch.sock"
     with socket.socket(socket.AF_UNIX) as server:
