@@ -26,6 +26,11 @@ from oomwatch.subscriptions import Earliest, EventFilter
 from oomwatch.testing import FakeCgroupTree
 from tests.component.fake_docker import DB, WEB, FakeDocker, container, listening
 
+# The SDK leaves a socket that it could not connect to the garbage collector, which warns of it.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*socket.socket:pytest.PytestUnraisableExceptionWarning"
+)
+
 Kind = TypeVar("Kind", bound=Observation)
 
 

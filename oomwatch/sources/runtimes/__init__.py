@@ -12,6 +12,7 @@ from pathlib import Path
 
 from oomwatch.containers.places import Places
 from oomwatch.errors import AddressError
+from oomwatch.sources.runtimes.containerd import Containerd
 from oomwatch.sources.runtimes.docker import Docker
 from oomwatch.sources.runtimes.sockets import SocketDirectories
 from oomwatch.sources.runtimes.source import RuntimeSource
@@ -35,16 +36,18 @@ class RuntimeSocket:
         return cls(kind, Path(path))
 
 
-_KINDS = ("docker", "podman")
+_KINDS = {"docker": Docker, "podman": Docker, "containerd": Containerd}
 
 USUAL_SOCKETS = (
     RuntimeSocket("docker", Path("/run/docker.sock")),
     RuntimeSocket("podman", Path("/run/podman/podman.sock")),
+    RuntimeSocket("containerd", Path("/run/containerd/containerd.sock")),
+    RuntimeSocket("containerd", Path("/run/k3s/containerd/containerd.sock")),
 )
-"""Where packages put the sockets."""
+"""Where packages put the sockets; the second of containerd's is k3s's own."""
 
 
 def runtime_sources(sockets: Sequence[RuntimeSocket], places: Places) -> tuple[RuntimeSource, ...]:
     """Make a witness for each runtime; nothing is looked for before they are started."""
     directories = SocketDirectories()
-    return tuple(Docker(one.kind, one.socket, directories, places) for one in sockets)
+    return tuple(_KINDS[one.kind](one.kind, one.socket, directories, places) for one in sockets)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import socket as socket_module
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,7 +18,7 @@ from pathlib import Path
 from oomwatch.containers.places import Places
 from oomwatch.errors import RuntimeUnreachable
 from oomwatch.observations import Observation
-from oomwatch.sources.runtimes.docker_api import DockerApi
+from oomwatch.sources.runtimes.docker_api import ANSWER_SECONDS, DockerApi
 from oomwatch.sources.runtimes.docker_follower import DockerFollower
 from oomwatch.sources.runtimes.sockets import SocketDirectories
 from oomwatch.sources.runtimes.source import RuntimeSource
@@ -88,6 +90,7 @@ class _Thread(threading.Thread):
         """Follow; whatever goes wrong goes to whoever waits in `follow`."""
         failure: Exception | None = None
         try:
+            _probe(self._socket)
             self._api = DockerApi(self._socket)
             if not self._ending.is_set():
                 self._follower.follow(self._api, lambda: self.on_loop(self._connected))
@@ -124,3 +127,13 @@ class _Thread(threading.Thread):
         while not done.wait(1.0):
             if self._ending.is_set():
                 raise RuntimeUnreachable("the connection was closed")
+
+
+def _probe(path: Path) -> None:
+    """See whether anybody listens: a socket that was left behind is not worth importing the SDK."""
+    with socket_module.socket(socket_module.AF_UNIX, socket_module.SOCK_STREAM) as caller:
+        caller.settimeout(ANSWER_SECONDS)
+        try:
+            caller.connect(os.fspath(path))
+        except OSError as error:
+            raise RuntimeUnreachable(error.strerror or str(error)) from error
