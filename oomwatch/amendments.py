@@ -95,7 +95,7 @@ class _Told:
             return False
         if self.event.victim_cgroup is not None:
             return name.cgroup == self.event.victim_cgroup
-        return name.cgroup in self.event.candidates
+        return name.certain and name.cgroup in self.event.candidates
 
 
 class Amendments:
@@ -134,7 +134,8 @@ class Amendments:
                     return True
             return False
         for told in self._told:
-            if told.missing > 0 and told.may_have(name):
+            enough = 1 if name.certain else name.kills
+            if told.missing >= enough and told.may_have(name):
                 name.claimed = True
                 told.missing -= name.kills
                 told.names.append(name)

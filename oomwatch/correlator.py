@@ -61,7 +61,8 @@ class Correlator:
 
     `resumed` says that the ledger was persisted earlier in this same boot: then a count beyond it
     is not a baseline but what happened while nobody watched, and is told as `recovered`. `counted`
-    is False where no counter can be read: then a witness's word is a kill by itself.
+    is False where no counter can be read: then a witness's word is a kill by itself. `whole_host`
+    is False where only a part of it is watched: a name of nowhere may then be of a kill elsewhere.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Correlator:
         *,
         resumed: bool = False,
         counted: bool = True,
+        whole_host: bool = True,
         settle_seconds: float = SETTLE_SECONDS,
         containers: Containers | None = None,
     ) -> None:
@@ -80,6 +82,7 @@ class Correlator:
         self._boot = boot_id[:8]
         self._resumed = resumed
         self._settle_seconds = settle_seconds
+        self._whole_host = whole_host
         self._names = Names()
         self._residents = Residents()
         self._kills = OpenKills(self._boot, ledger, self._names, settle_seconds)
@@ -280,8 +283,10 @@ class Correlator:
         if name.cgroup is not None:
             if self._root is not None:  # else every counter is about to be read
                 outcome.questions.append(Look(name.cgroup))
-        else:
+        elif self._whole_host:
             self._strays_due = now + STRAY_SECONDS
+        else:
+            return
         if self._unclaimed_due is None:
             self._unclaimed_due = now + self._settle_seconds
 
@@ -343,7 +348,9 @@ class Correlator:
                 survivor, own, self.ledger.accounted(survivor), count.time, now
             )
             if residual is not None:
-                told = self._residual_kills.tell(residual, count, recovered=self._resumed)
+                told = self._residual_kills.tell(
+                    residual, count, recovered=self._resumed, is_open=self._kills.is_open
+                )
                 for event, names in told:
                     outcome.events.append(event)
                     self._kills.amendments.told(event, names, now)

@@ -14,7 +14,7 @@ import os
 import platform
 import socket as socket_module
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import oomwatch
 from oomwatch.cgroup.hierarchy import DEFAULT_ROOT
+from oomwatch.cgroup.process import sees_the_hosts_cgroups, sees_the_hosts_pids
 from oomwatch.containers.layouts import Layout
 from oomwatch.containers.paths import identify
 from oomwatch.containers.places import Places
@@ -30,10 +31,11 @@ from oomwatch.correlator import Correlator
 from oomwatch.errors import CgroupError, NoMemoryController
 from oomwatch.events import Container, ContainerExit, Entry, OomKill, SourceState
 from oomwatch.finalizing import Finalization
+from oomwatch.host_paths import HostPaths
 from oomwatch.journal import Journal, Retention
 from oomwatch.ledger import Ledger, LedgerChange, LogPlace
 from oomwatch.names import KEEP_SECONDS
-from oomwatch.observations import ContainerSeen, Recorded
+from oomwatch.observations import ContainerSeen, Observation, Recorded
 from oomwatch.pipeline import Pipeline
 from oomwatch.registration import Registration
 from oomwatch.sources import Source
@@ -99,6 +101,7 @@ class Watcher:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.memory_events, self._no_counters = _memory_events(config)
+        self._host_paths = _host_paths(self.memory_events)
         self.boot_id = _boot_id()
         self.journal = Journal.open(
             config.state_dir,
@@ -118,6 +121,7 @@ class Watcher:
             Ledger(rows or ()),
             resumed=rows is not None,
             counted=self.memory_events is not None,
+            whole_host=self._host_paths is None,
             containers=Containers(
                 self.journal.load_lives(self.boot_id),
                 identify=partial(identify, layouts=config.layouts),
@@ -152,7 +156,9 @@ class Watcher:
         await self._recall()
         for source in self.sources:
             if source is not self.memory_events:
-                await source.start(self.pipeline.emit)
+                await source.start(
+                    self._emit_names if source in self._naming else self.pipeline.emit
+                )
         self._refuse_blindness()
         self.correlator.expect(frozenset(s.name for s in self._naming if s.active))
         if self.memory_events is not None:
@@ -174,6 +180,11 @@ class Watcher:
             return None
         names = " and ".join(source.name for source in self._naming if source.active)
         return f"no counters: {self._no_counters}. Watching by {names} alone"
+
+    def _emit_names(self, observations: Sequence[Observation]) -> None:
+        if self._host_paths is not None:
+            observations = self._host_paths.ours(observations)
+        self.pipeline.emit(observations)
 
     def _refuse_blindness(self) -> None:
         """Without counters, a log that cannot be read leaves nothing to watch."""
@@ -407,16 +418,25 @@ def _memory_events(config: Config) -> tuple[MemoryEvents | None, str | None]:
 def _naming(
     config: Config, counters: MemoryEvents | None, place: LogPlace | None
 ) -> tuple[KernelLog | Tracepoint, ...]:
-    """The witnesses that name victims.
+    """The witnesses that name victims: none where the tree that is watched is no kernel's.
 
-    The paths and pids that the kernel prints are the host's: in a part of the tree, or in one that
-    is no kernel's, they name nobody.
+    The tracepoint has no path, and so names nobody in a part of the tree but by its pid.
     """
     if config.kernel_log is None:
         return ()
-    if counters is not None and not counters.hierarchy.real_root:
+    if counters is not None and not counters.hierarchy.kernel:
         return ()
-    return (KernelLog(config.kernel_log, place), Tracepoint())
+    log = KernelLog(config.kernel_log, place)
+    own = counters is None or counters.hierarchy.real_root or sees_the_hosts_pids()
+    return (log, Tracepoint()) if own else (log,)
+
+
+def _host_paths(counters: MemoryEvents | None) -> HostPaths | None:
+    """What brings the names of the whole host to those of the part that is watched, if it is."""
+    if counters is None or counters.hierarchy.real_root or not counters.hierarchy.kernel:
+        return None
+    prefix = counters.hierarchy.prefix
+    return HostPaths(prefix, counters.follows, ours=sees_the_hosts_cgroups())
 
 
 def _runtimes(config: Config, counters: MemoryEvents | None) -> tuple[RuntimeSource, ...]:

@@ -137,6 +137,10 @@ class OpenKills:
         cgroups = [pending.cgroup for pending in self._pending.values()]
         return [cgroup for cgroup in cgroups if (cgroup.path + "/").startswith(prefix)]
 
+    def is_open(self, path: str | None) -> bool:
+        """Is a kill in the cgroup at this path about to be told?"""
+        return any(pending.cgroup.path == path for pending in self._pending.values())
+
     def close(self, cgroup: Cgroup, now: float, outcome: Outcome) -> None:
         """Tell what is open in a cgroup as it is known now: nothing more can be read of it."""
         pending = self._pending.get(cgroup.id)

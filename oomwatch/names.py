@@ -50,6 +50,11 @@ class Name:
         return next((r.cgroup for r in self._by_weight() if r.cgroup is not None), None)
 
     @property
+    def certain(self) -> bool:
+        """Is that certain, or only likely?"""
+        return all(r.certain for r in self._by_weight()[:1])
+
+    @property
     def limit_cgroup(self) -> str | None:
         """Whose limit was hit, if the kernel printed that."""
         return next((r.limit_cgroup for r in self.records if r.limit_cgroup is not None), None)
@@ -113,7 +118,7 @@ class Name:
         )
 
     def _by_weight(self) -> list[VictimNamed]:
-        return sorted(self.records, key=lambda record: not record.printed)
+        return sorted(self.records, key=lambda r: (r.cgroup is None, not r.certain, not r.printed))
 
 
 def _line(record: VictimNamed) -> tuple[str, int, bool]:
@@ -171,6 +176,7 @@ class Names:
             for name in self._names
             if not name.claimed
             and name.cgroup
+            and name.certain
             and name.time > since
             and (name.cgroup + "/").startswith(prefix)
         ]
@@ -188,7 +194,12 @@ class Names:
 
     @staticmethod
     def first(names: list[Name], kills: int) -> list[Name]:
-        """Return the first names that make up no more than so many kills."""
+        """Return the first names that make up no more than so many kills.
+
+        Those that are only likely are taken where there are no more of them than kills.
+        """
+        if sum(name.kills for name in names) > kills:
+            names = [name for name in names if name.certain]
         taken: list[Name] = []
         for name in names:
             if kills <= 0:

@@ -143,14 +143,15 @@ class VictimNamed:
     `sequence` numbers the record within its source and boot. `time` is when the kernel did it, by
     the source's clock brought to wall time; `seen_time` when it was read. `cgroup` is the path
     where the victim lived: `printed` says that the kernel wrote it there, else /proc still showed
-    it, and it is `None` where neither did. `limit_cgroup` and `node_wide` say whose memory had run
-    out, where the kernel printed that. `group_cgroup` is the cgroup that was killed as one: the
-    victim lived there or below. `repeated` marks a line that names a victim a second time, as that
-    of a group's first victim does: the kernel counted it twice. A record whose `sequence` was given
-    before is the same one, of which a later line told more; `detail` is then that line. `tasks` are
-    the largest of the `task_count` in the table that was printed before the kill. `span` is where
-    the record is in a log that can be read again, and `recovered` says that it was: it was written
-    while nobody watched.
+    it, and it is `None` where neither did. It is not `certain` where a part of the host is watched
+    and a printed path was matched by its end alone. `limit_cgroup` and `node_wide` say whose memory
+    had run out, where the kernel printed that. `group_cgroup` is the cgroup that was killed as one:
+    the victim lived there or below. `repeated` marks a line that names a victim a second time, as
+    that of a group's first victim does: the kernel counted it twice. A record whose `sequence` was
+    given before is the same one, of which a later line told more; `detail` is then that line.
+    `tasks` are the largest of the `task_count` in the table that was printed before the kill.
+    `span` is where the record is in a log that can be read again, and `recovered` says that it was:
+    it was written while nobody watched.
     """
 
     source: str
@@ -161,6 +162,7 @@ class VictimNamed:
     detail: str
     cgroup: str | None = None
     printed: bool = False
+    certain: bool = True
     limit_cgroup: str | None = None
     node_wide: bool = False
     constraint: Constraint | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from oomwatch.amendments import with_names
@@ -25,16 +26,24 @@ class ResidualKills:
         self._names = names
 
     def tell(
-        self, residual: Residual, count: SubtreeCount, *, recovered: bool
+        self,
+        residual: Residual,
+        count: SubtreeCount,
+        *,
+        recovered: bool,
+        is_open: Callable[[str | None], bool] = lambda _: False,
     ) -> list[tuple[OomKill, list[Name]]]:
         """Return the kills of a residual with the names that each has.
 
         A witness that named a cgroup below the survivor, since the sums last agreed, says where;
-        what is left over is told by elimination, or with its candidates.
+        what is left over is told by elimination, or with its candidates. `is_open` says of a cgroup
+        that its own counter showed a kill which is about to be told: its names are that kill's.
         """
         told: list[tuple[OomKill, list[Name]]] = []
         left = residual.kills
         for name in self._names.unclaimed_below(residual.survivor.path, residual.since):
+            if is_open(name.cgroup):
+                continue
             if name.kills > left:
                 break
             name.claimed = True

@@ -17,6 +17,9 @@ from dataclasses import dataclass
 _INITIAL_PID_NAMESPACE = "pid:[4026531836]"
 """PROC_PID_INIT_INO in include/linux/proc_ns.h: the same number on every host."""
 
+_INITIAL_CGROUP_NAMESPACE = "cgroup:[4026531835]"
+"""PROC_CGROUP_INIT_INO there."""
+
 _READ_BYTES = 4096
 _PROCS_BYTES = 16384
 
@@ -45,6 +48,14 @@ def sees_the_hosts_pids(proc: str = "/proc") -> bool:
     """Are the pids of this /proc those that the kernel prints?"""
     try:
         return os.readlink(f"{proc}/self/ns/pid") == _INITIAL_PID_NAMESPACE
+    except OSError:
+        return False
+
+
+def sees_the_hosts_cgroups(proc: str = "/proc") -> bool:
+    """Are the paths of cgroups in this /proc those that the kernel prints?"""
+    try:
+        return os.readlink(f"{proc}/self/ns/cgroup") == _INITIAL_CGROUP_NAMESPACE
     except OSError:
         return False
 

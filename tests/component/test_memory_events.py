@@ -14,6 +14,7 @@ import pytest
 from oomwatch.correlator import Correlator
 from oomwatch.events import Confidence, Scope
 from oomwatch.ledger import Ledger, LedgerRow
+from oomwatch.observations import Audit, AuditReading, CgroupRemoved, Observation
 from oomwatch.pipeline import Pipeline
 from oomwatch.sources.memory_events import MemoryEvents
 from oomwatch.testing import FakeCgroupTree, MemorySink
@@ -135,6 +136,21 @@ async def test_a_kill_in_a_removed_cgroup_is_found_at_its_parent(tree: FakeCgrou
         assert kill.confidence is Confidence.HIGH
         await watch.settled()
         assert watch.sink.told() == tree.kills("/")
+
+
+async def test_what_a_sum_may_be_of_is_known_before_the_sum_is_told(tree: FakeCgroupTree) -> None:
+    """However late we are: its making and its removal were notified before the sum was read."""
+    seen: list[Observation] = []
+    source = MemoryEvents(tree.root)
+    await source.start(seen.extend)
+    try:
+        tree.make("/a")
+        tree.kill_and_remove("/a")
+        source.answer(Audit(source.tree.root.cgroup, {}))
+        kinds = [type(observation) for observation in seen]
+        assert kinds.index(CgroupRemoved) < kinds.index(AuditReading)
+    finally:
+        await source.stop()
 
 
 async def test_two_removed_at_once_are_candidates(tree: FakeCgroupTree) -> None:

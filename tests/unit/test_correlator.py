@@ -140,8 +140,9 @@ class Kernel:
 class Run:
     """A correlator on a model kernel, with what a journal would hold."""
 
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: Kernel, *, whole_host: bool = True) -> None:
         self.kernel = kernel
+        self.whole_host = whole_host
         self.events: list[Event] = []
         self.rows: dict[int, LedgerRow] = {}
         self.now = 100.0
@@ -149,7 +150,9 @@ class Run:
 
     def start(self, *, resumed: bool) -> None:
         """Start, or start again: what is not in `rows` and `events` is forgotten."""
-        self.correlator = Correlator(BOOT, Ledger(self.rows.values()), resumed=resumed)
+        self.correlator = Correlator(
+            BOOT, Ledger(self.rows.values()), resumed=resumed, whole_host=self.whole_host
+        )
         nodes = list(self.kernel.root.below())
         self.feed(*(self.kernel.reading(node, Sight.BASELINE) for node in nodes))
         ids = frozenset(node.cgroup.id for node in nodes)
@@ -649,6 +652,25 @@ def test_a_removed_cgroups_kill_is_told_by_name(kernel: Kernel) -> None:
     assert [victim.pid for victim in kill.victims] == [7]
 
 
+def test_a_name_is_not_taken_from_a_kill_that_waits_for_another(kernel: Kernel) -> None:
+    """Its own counter has shown the one; the sum holds one more, in a cgroup that is gone."""
+    here, gone = (kernel.make(kernel.root, name) for name in "ab")
+    run = Run(kernel)
+    run.correlator.expect(frozenset({"kernel_log", "tracepoint"}))
+    kernel.kill(gone)
+    kernel.remove(gone)
+    run.feed(CgroupRemoved(gone.cgroup, 7))
+    run.now += SETTLE_SECONDS * 0.9
+    kernel.kill(here, limit=here)
+    run.feed(named(7, "/a", time=8), kernel.reading(here))
+    assert run.kills == []
+    run.pass_time(1)
+    told = {kill.victim_cgroup: [v.pid for v in kill.victims] for kill in run.kills}
+    assert told["/a"] == [7]
+    assert run.told == 2
+    assert [kill.victim_cgroup for kill in run.kills].count("/a") == 1
+
+
 def test_a_group_with_its_first_victim_counted_twice(kernel: Kernel) -> None:
     group = kernel.make(kernel.root, "g", group=True)
     run = expecting(kernel)
@@ -776,6 +798,48 @@ def test_a_stray_name_is_not_guessed_while_a_told_kill_lacks_one(kernel: Kernel)
     run.feed(kernel.reading(children[1]))
     run.pass_time(9)
     assert [kill.victims for kill in run.kills] == [(), ()]
+
+
+def test_a_likely_name_is_taken_where_no_other_claims_its_kill(kernel: Kernel) -> None:
+    child = kernel.make(kernel.root, "c")
+    run = expecting(kernel)
+    kernel.kill(child, limit=child)
+    run.feed(named(7, "/c", certain=False))
+    (kill,) = run.kills
+    assert [victim.pid for victim in kill.victims] == [7]
+
+
+def test_two_likely_names_of_one_kill_are_no_name(kernel: Kernel) -> None:
+    child = kernel.make(kernel.root, "c")
+    run = expecting(kernel)
+    run.feed(named(7, "/c", certain=False), named(8, "/c", certain=False))
+    kernel.kill(child, limit=child)
+    run.feed(kernel.reading(child))
+    run.pass_time(5)
+    assert [kill.victims for kill in run.kills] == [()]
+
+
+def test_a_likely_name_says_nothing_of_a_cgroup_that_is_gone(kernel: Kernel) -> None:
+    gone = [kernel.make(kernel.root, name) for name in "ab"]
+    run = expecting(kernel)
+    kernel.kill(gone[0], limit=gone[0])
+    for node in gone:
+        kernel.remove(node)
+    run.feed(named(7, "/a", time=8, certain=False))
+    for node in gone:
+        run.feed(CgroupRemoved(node.cgroup, 7))
+    run.pass_time(5)
+    (kill,) = run.kills
+    assert (kill.victim_cgroup, kill.candidates, kill.victims) == (None, ("/a", "/b"), ())
+
+
+def test_a_stray_may_be_of_a_kill_elsewhere_on_the_host(kernel: Kernel) -> None:
+    child = kernel.make(kernel.root, "c")
+    run = Run(kernel, whole_host=False)
+    kernel.kill(child, limit=child)
+    run.feed(kernel.reading(child), named(7, None))
+    run.pass_time(5)
+    assert [kill.victims for kill in run.kills] == [()]
 
 
 def test_stray_names_are_not_guessed_between_two_kills(kernel: Kernel) -> None:

@@ -138,6 +138,10 @@ class MemoryEvents:
             return ()
         return (Witness(f"{self.name} by {'inotify' if node.events_watch else 'polling'}"),)
 
+    def follows(self, path: str) -> bool:
+        """Is the cgroup at this path followed now?"""
+        return hasattr(self, "tree") and answers.at(self.tree, path) is not None
+
     def state(self) -> SourceState:
         """Say how many cgroups are followed, and which way."""
         tree, polled, resting = self.tree, len(self.tree.unwatched), len(self._resting)
@@ -297,6 +301,10 @@ class MemoryEvents:
     def _audit_slices(self, question: Audit) -> Iterator[None]:
         for reading in answers.audit(self.tree, question):
             if isinstance(reading, AuditReading):
+                # Whatever a sum counts was made before that was read: by now its making has been
+                # notified. Unread, it would be missing among those that the sum may be of.
+                if self._watcher is not None:
+                    self._wake()
                 self._flush([reading])
             else:
                 yield
