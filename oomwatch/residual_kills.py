@@ -48,16 +48,22 @@ class ResidualKills:
                 break
             name.claimed = True
             left -= name.kills
-            event = with_names(self._named(name, residual.survivor, count), [name])
+            event = with_names(self._named(name, residual, count), [name])
             told.append((replace(event, recovered=recovered), [name]))
         if left > 0:
             event = self._unnamed(replace(residual, kills=left), count)
             told.append((replace(event, recovered=recovered), []))
         return told
 
-    def _named(self, name: Name, survivor: Cgroup, count: SubtreeCount) -> OomKill:
-        said = f"and {name.cgroup} is gone"
-        return replace(self._bare(survivor, name.kills, count, said), victim_cgroup=name.cgroup)
+    def _named(self, name: Name, residual: Residual, count: SubtreeCount) -> OomKill:
+        """A path that the kernel printed; whose life of it, where one alone was removed."""
+        ids = {cgroup.id for cgroup in residual.suspects if cgroup.path == name.cgroup}
+        known = len(ids) == 1 and not residual.suspects_omitted and min(ids) > 0
+        return replace(
+            self._bare(residual.survivor, name.kills, count, f"and {name.cgroup} is gone"),
+            victim_cgroup=name.cgroup,
+            victim_cgroup_id=ids.pop() if known else None,
+        )
 
     def _unnamed(self, residual: Residual, count: SubtreeCount) -> OomKill:
         survivor, suspects, omitted = (

@@ -35,6 +35,7 @@ class Life:
 
     `cgroup` and `cgroup_id` are `None` where nobody could say. `seen_time` is when it was first
     heard of, `ended_time` when its cgroup was seen to be gone; microseconds since the epoch.
+    `moved` marks one that its worker said later to run elsewhere: the cgroup is no longer its own.
     """
 
     container_id: str
@@ -44,6 +45,7 @@ class Life:
     pid: int | None = None
     memory_limit_bytes: int | None = None
     ended_time: int | None = None
+    moved: bool = False
     said: Mapping[str, Container] = field(default_factory=dict)
 
     @property
@@ -62,13 +64,20 @@ class Life:
         return merged([self.said[source] for source in sorted(self.said, key=_rank)])
 
     def heard(self, seen: ContainerSeen) -> Life:
-        """Return it with what a source says of it now; an old word stands where it says nothing."""
+        """Return it with what a source says of it now; an old word stands where it says nothing.
+
+        A worker's word is of a cgroup that was just looked up: what had ended there goes on. A
+        runtime may speak of one that is gone.
+        """
         limit = seen.memory_limit_bytes
+        here = seen.source == WORKER
         return replace(
             self,
             cgroup=seen.cgroup or self.cgroup,
             pid=seen.pid or self.pid,
             memory_limit_bytes=self.memory_limit_bytes if limit is None else limit,
+            ended_time=None if here else self.ended_time,
+            moved=self.moved and not here,
             said={**self.said, sys.intern(seen.source): _shared(seen.container)},
         )
 

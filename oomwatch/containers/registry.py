@@ -184,6 +184,7 @@ class Containers:
         outermost = next(reversed(shown), None)
         for path in _upwards(cgroup):
             lives = [self._lives[key] for key in self._by_path.get(path, ())]
+            lives = [life for life in lives if not life.moved]
             if path == outermost:
                 # A runtime names its cgroups after its ids: found also where it told no path.
                 named = (self._lives[key] for key in self._by_id.get(shown[path].id, ()))
@@ -240,7 +241,7 @@ class Containers:
             if others:
                 self._put(replace(life, said=others))
             else:
-                self._end(key, time)
+                self._end(key, time, moved=but is not None)
         return found
 
     def _without_cgroup(self, key: LifeKey) -> Life | None:
@@ -266,16 +267,18 @@ class Containers:
         self._forgotten.discard(life.key)
         if life.ended_time is not None:
             self._ended[life.key] = life.ended_time
+        else:
+            self._ended.pop(life.key, None)
         if life.registered and life.ended_time is None:
             self._registered.add(life.key)
         else:
             self._registered.discard(life.key)
         self._bound(life.seen_time)
 
-    def _end(self, key: LifeKey, time: int) -> None:
+    def _end(self, key: LifeKey, time: int, *, moved: bool = False) -> None:
         life = self._lives[key]
         if life.ended_time is None:
-            self._put(replace(life, ended_time=time))
+            self._put(replace(life, ended_time=time, moved=moved))
             self._bound(time)
 
     def _bound(self, now: int) -> None:

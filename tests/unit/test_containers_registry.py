@@ -152,6 +152,11 @@ def test_an_id_registered_elsewhere_leaves_its_old_cgroup() -> None:
     first = containers.life("job", 7)
     assert first is not None
     assert first.ended_time == 2 * SECOND
+    assert containers.owner("/a", 7) is None
+    containers.seen(seen(job, "/a", 7, source=WORKER, time=3 * SECOND))
+    back = containers.owner("/a", 7)
+    assert back is not None, "and may come back"
+    assert containers.owner("/b", 8) is None
 
 
 def test_unwatching_forgets_the_worker_and_keeps_the_runtime() -> None:
@@ -163,6 +168,8 @@ def test_unwatching_forgets_the_worker_and_keeps_the_runtime() -> None:
     assert name_of(containers, PATH) == "web"
     assert not containers.unwatched(ID, 5 * SECOND)
     assert containers.registered == 0
+    containers.seen(seen(Container(id=ID, name="again"), source=WORKER))
+    assert (name_of(containers, PATH), containers.registered) == ("again", 1)
 
 
 def test_what_is_gone_is_remembered_within_bounds() -> None:
