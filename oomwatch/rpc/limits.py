@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import resource
 from collections import Counter, OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 import grpc
@@ -32,7 +32,9 @@ class Limits:
 
     `calls_a_second` is how many calls that are no streams are answered in the long run, and
     `calls_at_once` how many in a burst; `..._a_peer` are one peer's. `concurrent_calls` is what
-    gRPC lets one connection have in flight: further ones wait. `request_bytes` is the largest
+    gRPC lets one connection have in flight: further ones wait. Calls that walk the tree or the
+    journal are answered one after another, and `long_calls` may be waiting or under way, so that
+    what a kill needs comes between any two of them. `request_bytes` is the largest
     request, `metadata_bytes` the most that goes with one. `connections` is how many each address
     takes, never more than half of the process's descriptors; further ones are closed unanswered.
     """
@@ -46,6 +48,7 @@ class Limits:
     calls_a_second_a_peer: float = 1000.0
     calls_at_once_a_peer: float = 5000.0
     concurrent_calls: int = 1100
+    long_calls: int = 64
     request_bytes: int = 256 * 1024
     metadata_bytes: int = 8 * 1024
     connections: int = 4096
@@ -99,6 +102,8 @@ class Admission:
         self._of: Counter[str] = Counter()
         self._filters: Counter[EventFilter] = Counter()
         self._terms = 0
+        self._long_calls = 0
+        self._long_call = asyncio.Lock()
         self._rate: CallRate | None = None
         # The one that called last comes last; one that is forgotten begins with a full bucket.
         self._rates: OrderedDict[str, CallRate] = OrderedDict()
@@ -120,6 +125,19 @@ class Admission:
             self._rate = CallRate(limits.calls_a_second, limits.calls_at_once, now)
         if wait := self._rate.wait(now):
             raise _too_often("all clients together call more", limits.calls_a_second, wait)
+
+    @asynccontextmanager
+    async def long_call(self) -> AsyncIterator[None]:
+        """Wait for one's turn to walk the tree or the journal."""
+        most = self._limits.long_calls
+        if self._long_calls >= most:
+            raise _too_many(f"{most} calls that list things are waiting or under way, the most")
+        self._long_calls += 1
+        try:
+            async with self._long_call:
+                yield
+        finally:
+            self._long_calls -= 1
 
     @contextmanager
     def stream(self, caller: Caller) -> Iterator[None]:

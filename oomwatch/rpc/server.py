@@ -37,7 +37,7 @@ from oomwatch.rpc.refusals import (
     abort_cursor,
     invalid,
 )
-from oomwatch.rpc.service import CHANGING, SERVICE, HistoryBackend, Service
+from oomwatch.rpc.service import CHANGING, LONG, SERVICE, HistoryBackend, Service
 from oomwatch.rpc.streams import BOOKMARK_SECONDS, Streams
 from oomwatch.rpc.tcp import Plaintext, TcpListener
 from oomwatch.rpc.tls import Certificates, TlsFiles
@@ -261,7 +261,10 @@ class RpcServer:
                 # A probe that is refused would have a daemon restarted for what others do.
                 if name != "Check":
                     self._admission.call(door.listener.caller(context.peer()))
-                return await call(request, context.time_remaining())
+                if name not in LONG:
+                    return await call(request, context.time_remaining())
+                async with self._admission.long_call():
+                    return await call(request, context.time_remaining())
             raise AssertionError("unreachable")
 
         return grpc.unary_unary_rpc_method_handler(cast(Callable[..., bytes], handle))

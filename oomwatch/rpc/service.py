@@ -22,6 +22,9 @@ SERVICE = pb.DESCRIPTOR.services_by_name["OomWatchService"].full_name
 CHANGING = frozenset({"WatchContainer", "UnwatchContainer", "FinalizeContainer"})
 """The calls that change what the daemon holds to be true, or writes down."""
 
+LONG = frozenset({"ListEvents", "ListContainers"})
+"""The calls that walk the journal or the tree: with 100,000 cgroups that takes a while."""
+
 SCANNED_A_CALL = 10_000
 """How many events one ListEvents looks at: a filter that fits nothing cannot hold the journal."""
 

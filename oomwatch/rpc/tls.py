@@ -30,7 +30,7 @@ from oomwatch.errors import AddressError
 _log = logging.getLogger(__name__)
 
 SETTLE_SECONDS = 0.2
-"""A certificate and its key are two files: how long they must have been left alone to be read."""
+"""A certificate and its key are two files: how long after a change they are read, together."""
 
 _CHANGES = int(flags.CLOSE_WRITE | flags.MOVED_TO | flags.CREATE | flags.DELETE)
 _READ_ATTEMPTS = 5
@@ -137,7 +137,10 @@ class Certificates:
                 error.strerror,
             )
             return
-        self._watch(self._inotify)
+        for place, why in self._watch(self._inotify):
+            _log.warning(
+                "changes in %s cannot be followed (%s): send SIGHUP when there are any", place, why
+            )
         asyncio.get_running_loop().add_reader(self._inotify.fileno(), self._changed, self._inotify)
 
     def close(self) -> None:
@@ -149,22 +152,25 @@ class Certificates:
             asyncio.get_running_loop().remove_reader(inotify.fileno())
             inotify.close()
 
-    def _watch(self, inotify: INotify) -> None:
-        """Watch where the names are, and where the files themselves are behind symbolic links."""
+    def _watch(self, inotify: INotify) -> list[tuple[Path, str | None]]:
+        """Watch where the names are, and where the files are behind links; what cannot be, why."""
+        refused = []
         places = {path.absolute().parent for path in self._files.paths()}
         places |= {Path(os.path.realpath(path)).parent for path in self._files.paths()}
         for place in places:
-            # One that is gone comes back with a change beside it, or SIGHUP is sent.
-            with contextlib.suppress(OSError):
+            try:
                 inotify.add_watch(str(place), _CHANGES)
+            except OSError as error:
+                refused.append((place, error.strerror))
+        return refused
 
     def _changed(self, inotify: INotify) -> None:
         with contextlib.suppress(BlockingIOError):
             os.read(inotify.fileno(), _READ_BYTES)
-        if self._timer is not None:
-            self._timer.cancel()
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(SETTLE_SECONDS, self._settled, inotify)
+        # Not put off by what comes meanwhile: something else may write there without a pause.
+        if self._timer is None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(SETTLE_SECONDS, self._settled, inotify)
 
     def _settled(self, inotify: INotify) -> None:
         self._timer = None

@@ -32,6 +32,7 @@ from oomwatch.rpc.limits import CallRate, Limits
 from oomwatch.rpc.server import RpcServer, UnixSocket
 from oomwatch.rpc.v1 import oomwatch_pb2 as pb
 from oomwatch.rpc.v1 import oomwatch_pb2_grpc
+from oomwatch.status import CgroupReport
 
 BOUND = 30.0
 Stub = oomwatch_pb2_grpc.OomWatchServiceStub
@@ -260,6 +261,37 @@ async def test_all_peers_together_are_bounded_by_a_rate(watcher: Watcher, tmp_pa
         await stub.GetStatus(pb.GetStatusRequest())
         refused = await refusal(stub.GetStatus(pb.GetStatusRequest()))
         assert "all clients together" in (refused.details() or "")
+
+
+async def test_long_calls_come_one_after_another_and_hold_up_nobody_else(
+    watcher: Watcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on, under_way, most = asyncio.Event(), 0, 0
+
+    async def slow(prefix: str, after_path: str, limit: int) -> list[CgroupReport]:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await go_on.wait()
+        under_way -= 1
+        return []
+
+    monkeypatch.setattr(watcher, "list_cgroups", slow)
+    server = RpcServer(watcher, socket=tmp_path / "s", limits=Limits(long_calls=3))
+    async with server, asking(f"unix:{tmp_path / 's'}") as stub:
+        calls = [
+            asyncio.ensure_future(stub.ListContainers(pb.ListContainersRequest())) for _ in range(5)
+        ]
+        refused, _ = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED, timeout=BOUND)
+        error = refused.pop().exception()
+        assert isinstance(error, grpc.aio.AioRpcError)
+        assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "3 calls that list things" in (error.details() or "")
+        await stub.GetStatus(pb.GetStatusRequest())
+        go_on.set()
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        assert sum(isinstance(outcome, grpc.aio.AioRpcError) for outcome in outcomes) == 2
+        assert most == 1
 
 
 def test_a_rate_lets_through_what_was_asked_for_and_says_when_to_come_back() -> None:

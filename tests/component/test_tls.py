@@ -226,6 +226,21 @@ async def test_what_cannot_be_used_is_said_and_the_old_certificate_stays(
         await serial_becomes(server, 2)
 
 
+async def test_what_others_write_beside_it_does_not_put_a_renewal_off(
+    watcher: Watcher, files: TlsFiles, authority: Path
+) -> None:
+    async def scribble() -> None:
+        while True:
+            (files.key.parent / "log").write_text("x")
+            await asyncio.sleep(0.01)
+
+    async with serving(watcher, files) as server:
+        others = asyncio.create_task(scribble())
+        renamed(authority, files)
+        await serial_becomes(server, 2)
+        others.cancel()
+
+
 async def test_asking_for_a_reload_reads_at_once(
     watcher: Watcher, files: TlsFiles, authority: Path
 ) -> None:
