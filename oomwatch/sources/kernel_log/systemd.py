@@ -104,15 +104,14 @@ class SystemdJournal:
 
     async def _spawn(self) -> None:
         place = self._place
-        since: tuple[str, ...] = ("--lines=0",)
+        # Not "from now on": journalctl takes a moment to begin, and what comes meanwhile is new.
+        since = f"--since=@{self._started // 1_000_000}"
         if self._cursor is not None:
-            since = ("--no-tail", f"--after-cursor={os.fsdecode(self._cursor)}")
+            since = f"--after-cursor={os.fsdecode(self._cursor)}"
         elif place is not None and place.wall_time is not None:
-            since = ("--no-tail", f"--since=@{place.wall_time // 1_000_000 - _LEEWAY_SECONDS}")
-        elif self._restarts:
-            since = ("--no-tail", f"--since=@{self._started // 1_000_000}")
+            since = f"--since=@{place.wall_time // 1_000_000 - _LEEWAY_SECONDS}"
         try:
-            self._child = await _run("--follow", *since)
+            self._child = await _run("--follow", "--no-tail", since)
             self.problem = None
         except OSError as error:
             self.problem = (
