@@ -120,9 +120,9 @@ Each option can come from the environment: OOMWATCH_ and its name, as in OOMWATC
     type=Runtime(),
     metavar="KIND=PATH|off",
     multiple=True,
-    help="Ask the docker, podman or containerd at this socket for the names of containers; may be "
-    "given several times. By default those at the usual sockets, once they are there; off asks "
-    "none.",
+    help="Ask the runtime at this socket for the names of containers: docker, podman, containerd "
+    "or cri (CRI-O). May be given several times. By default those at the usual sockets, once they "
+    "are there; off asks none.",
 )
 @click.option(
     "--container-pattern",

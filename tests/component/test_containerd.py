@@ -22,7 +22,7 @@ from oomwatch.events import Container, Pod
 from oomwatch.observations import ContainerEnded, ContainerSeen, Observation, RuntimeOom
 from oomwatch.sources.runtimes import grpc_api
 from oomwatch.sources.runtimes import source as runtime_source
-from oomwatch.sources.runtimes.containerd import Containerd
+from oomwatch.sources.runtimes.grpc_runtimes import Containerd
 from oomwatch.sources.runtimes.sockets import SocketDirectories
 from oomwatch.sources.runtimes.v1 import containerd_pb2 as pb
 

@@ -6,14 +6,14 @@ library is imported once its socket is there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from oomwatch.containers.places import Places
 from oomwatch.errors import AddressError
-from oomwatch.sources.runtimes.containerd import Containerd
 from oomwatch.sources.runtimes.docker import Docker
+from oomwatch.sources.runtimes.grpc_runtimes import Containerd, Cri
 from oomwatch.sources.runtimes.sockets import SocketDirectories
 from oomwatch.sources.runtimes.source import RuntimeSource
 
@@ -36,15 +36,21 @@ class RuntimeSocket:
         return cls(kind, Path(path))
 
 
-_KINDS = {"docker": Docker, "podman": Docker, "containerd": Containerd}
+_KINDS: dict[str, Callable[[str, Path, SocketDirectories, Places], RuntimeSource]] = {
+    "docker": Docker,
+    "podman": Docker,
+    "containerd": Containerd,
+    "cri": Cri,
+}
 
 USUAL_SOCKETS = (
     RuntimeSocket("docker", Path("/run/docker.sock")),
     RuntimeSocket("podman", Path("/run/podman/podman.sock")),
     RuntimeSocket("containerd", Path("/run/containerd/containerd.sock")),
+    RuntimeSocket("cri", Path("/run/crio/crio.sock")),
     RuntimeSocket("containerd", Path("/run/k3s/containerd/containerd.sock")),
 )
-"""Where packages put the sockets; the second of containerd's is k3s's own."""
+"""Where packages put the sockets; the last is k3s's own containerd's."""
 
 
 def runtime_sources(sockets: Sequence[RuntimeSocket], places: Places) -> tuple[RuntimeSource, ...]:

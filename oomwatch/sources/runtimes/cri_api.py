@@ -1,0 +1,181 @@
+"""Follows one runtime by Kubernetes' Container Runtime Interface: its pods and their containers.
+
+Of the interface (k8s.io/cri-api, runtime/v1), and what follows from it:
+
+- A container names its pod's sandbox, and the sandbox names the pod. So: pods are listed first.
+- The pid and the cgroup are not in it. containerd and CRI-O tell the pid where `verbose` is asked
+  for, as JSON under "info".
+- GetContainerEvents is not served by all, and where it is, may be switched off (CRI-O's
+  `enable_pod_events`). So: without it the containers are listed anew every 10 s, which is nothing
+  beside the kubelet, who lists them every second.
+- It has no word for a kill: `reason` is "OOMKilled" once a container has ended of it.
+
+It imports grpc and the generated messages, and is imported itself once the socket is there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from oomwatch.containers import claims
+from oomwatch.containers.claims import at, parse_json
+from oomwatch.containers.places import Places
+from oomwatch.errors import RuntimeUnreachable
+from oomwatch.events import Container, Pod
+from oomwatch.observations import ContainerEnded, ContainerSeen, Observation
+from oomwatch.sources.runtimes.grpc_api import GrpcApi
+from oomwatch.sources.runtimes.v1 import cri_pb2 as pb
+
+LIST_SECONDS = 10.0
+"""How often containers are listed where no events are served."""
+
+_SERVICE = "/runtime.v1.RuntimeService"
+_CONTAINERS_REMEMBERED = 16384
+_INFO_BYTES = 1 << 20
+
+
+class CriFollower:
+    """What is known of one runtime, over all connections to it."""
+
+    def __init__(
+        self, name: str, places: Places, tell: Callable[[Sequence[Observation]], None]
+    ) -> None:
+        self._name = name
+        self._places = places
+        self._tell = tell
+        self._runtime: str | None = None
+        # Of the containers that run: the inode of each one's cgroup, where it was found.
+        self._running: OrderedDict[str, int | None] = OrderedDict()
+
+    async def follow(self, socket: Path, connected: Callable[[], None]) -> None:
+        """Follow until the connection is lost, which is a `RuntimeUnreachable`."""
+        async with GrpcApi(socket) as api:
+            version = await api.call(f"{_SERVICE}/Version", pb.VersionRequest(), pb.VersionResponse)
+            self._runtime = claims.text(version.runtime_name) if version is not None else None
+            events = api.follow(
+                f"{_SERVICE}/GetContainerEvents", pb.GetEventsRequest(), pb.ContainerEventResponse
+            )
+            await self._take_list(api)
+            connected()
+            # Where they are not served, or the runtime is gone, the next list tells which.
+            with contextlib.suppress(RuntimeUnreachable):
+                async for event in events:
+                    await self._take(api, event)
+            while True:
+                await asyncio.sleep(LIST_SECONDS)
+                await self._take_list(api)
+
+    async def _take_list(self, api: GrpcApi) -> None:
+        """Take in what runs, and how what ran at the last look has ended."""
+        pods = await self._list_pods(api)
+        running = pb.ContainerStateValue(state=pb.CONTAINER_STATE_RUNNING)
+        answer = await api.call(
+            f"{_SERVICE}/ListContainers",
+            pb.ListContainersRequest(filter=pb.ContainerFilter(state=running)),
+            pb.ListContainersResponse,
+        )
+        listed = {one.id: one for one in answer.containers} if answer is not None else {}
+        for missing in [known for known in self._running if known not in listed]:
+            await self._look_at_end(api, missing)
+        for container_id, one in listed.items():
+            if claims.plausible_id(container_id) and container_id not in self._running:
+                await self._look_at_start(api, one, pods.get(one.pod_sandbox_id))
+
+    async def _list_pods(self, api: GrpcApi) -> dict[str, pb.PodSandbox]:
+        answer = await api.call(
+            f"{_SERVICE}/ListPodSandbox", pb.ListPodSandboxRequest(), pb.ListPodSandboxResponse
+        )
+        return {one.id: one for one in answer.items} if answer is not None else {}
+
+    async def _take(self, api: GrpcApi, event: pb.ContainerEventResponse) -> None:
+        kind = event.container_event_type
+        if kind == pb.CONTAINER_EVENT_TYPE_STARTED:
+            # The event names no pod, and a sandbox's own start is none of a container.
+            await self._take_list(api)
+        elif kind == pb.CONTAINER_EVENT_TYPE_STOPPED and event.container_id in self._running:
+            await self._look_at_end(api, event.container_id)
+
+    async def _look_at_start(
+        self, api: GrpcApi, told: pb.Container, sandbox: pb.PodSandbox | None
+    ) -> None:
+        answer = await self._status(api, told.id)
+        if answer is None:
+            return
+        info = answer.info.get("info", "")
+        pid = claims.count(at(parse_json(info), "pid")) if len(info) <= _INFO_BYTES else None
+        place = self._places.locate(told.id, pid)
+        self._running[told.id] = place.cgroup_id
+        if len(self._running) > _CONTAINERS_REMEMBERED:
+            self._running.popitem(last=False)
+        known = claims.labels(dict(answer.status.labels or told.labels))
+        image = answer.status.image
+        container = Container(
+            id=told.id,
+            name=claims.text(told.metadata.name),
+            runtime=self._runtime,
+            handler=claims.text(sandbox.runtime_handler) if sandbox is not None else None,
+            image=claims.text(image.user_specified_image) or claims.text(image.image),
+            labels=known,
+            pod=_pod(sandbox) or claims.pod_of(known),
+        )
+        limit = answer.status.resources.linux.memory_limit_in_bytes
+        self._tell(
+            [
+                ContainerSeen(
+                    source=self._name,
+                    time=_now(),
+                    container=container,
+                    cgroup=place.cgroup,
+                    cgroup_id=place.cgroup_id,
+                    pid=place.pid,
+                    memory_limit_bytes=claims.count(limit),
+                )
+            ]
+        )
+
+    async def _look_at_end(self, api: GrpcApi, container_id: str) -> None:
+        """It ran and does no more: its status says how it ended, unless it was removed already."""
+        cgroup_id = self._running.pop(container_id)
+        answer = await self._status(api, container_id)
+        if answer is None or answer.status.state != pb.CONTAINER_STATE_EXITED:
+            return
+        status = answer.status
+        self._tell(
+            [
+                ContainerEnded(
+                    source=self._name,
+                    time=_now(),
+                    container_id=container_id,
+                    cgroup_id=cgroup_id,
+                    exit_code=status.exit_code if 0 <= status.exit_code <= 255 else None,
+                    exit_time=claims.count(status.finished_at // 1000),
+                    # The interface must say "OOMKilled" for a kill at the cgroup's own limit.
+                    oom_killed=status.reason == "OOMKilled" if status.reason else None,
+                )
+            ]
+        )
+
+    async def _status(self, api: GrpcApi, container_id: str) -> pb.ContainerStatusResponse | None:
+        request = pb.ContainerStatusRequest(container_id=container_id, verbose=True)
+        answer = await api.call(f"{_SERVICE}/ContainerStatus", request, pb.ContainerStatusResponse)
+        return answer if answer is not None and answer.status.id == container_id else None
+
+
+def _pod(sandbox: pb.PodSandbox | None) -> Pod | None:
+    if sandbox is None:
+        return None
+    told = sandbox.metadata
+    return Pod(
+        uid=claims.text(told.uid),
+        name=claims.text(told.name),
+        namespace=claims.text(told.namespace),
+    )
+
+
+def _now() -> int:
+    return time.time_ns() // 1000
