@@ -41,6 +41,7 @@ from oomwatch.observations import (
     Question,
     Recorded,
     RuntimeOom,
+    SandboxSeen,
     Sight,
     Surveyed,
     UsageReading,
@@ -202,6 +203,9 @@ class Correlator:
                 outcome.events.append(self._lost(observation))
             case ContainerSeen():
                 self._ownership.seen(observation, now)
+                outcome.questions += self.exits.sandbox_of(observation)
+            case SandboxSeen():
+                self.exits.found(observation)
             case RuntimeOom():
                 self._ownership.runtime(observation, now)
             case ContainerEnded():

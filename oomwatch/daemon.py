@@ -15,7 +15,7 @@ import platform
 import socket as socket_module
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import oomwatch
 from oomwatch.cgroup.hierarchy import DEFAULT_ROOT
 from oomwatch.cgroup.process import sees_the_hosts_cgroups, sees_the_hosts_pids
+from oomwatch.containers.gvisor import inside_sandbox
 from oomwatch.containers.layouts import Layout
 from oomwatch.containers.paths import identify
 from oomwatch.containers.places import Places
@@ -44,6 +45,7 @@ from oomwatch.sources.memory_events import MemoryEvents
 from oomwatch.sources.memory_events.source import POLL_SECONDS
 from oomwatch.sources.runtimes import USUAL_SOCKETS, RuntimeSocket, runtime_sources
 from oomwatch.sources.runtimes.source import RuntimeSource
+from oomwatch.sources.sandboxes import Sandboxes, note
 from oomwatch.sources.tracepoint import Tracepoint
 from oomwatch.status import CgroupReport, NodeStatus
 from oomwatch.subscriptions import Subscriptions
@@ -127,7 +129,10 @@ class Watcher:
                 identify=partial(identify, layouts=config.layouts),
             ),
         )
-        self.pipeline = Pipeline(self.correlator, self.journal, self.sources)
+        self.sandboxes = Sandboxes(
+            self.memory_events.hierarchy if self.memory_events is not None else None
+        )
+        self.pipeline = Pipeline(self.correlator, self.journal, (self.sandboxes, *self.sources))
         self.registration = Registration(
             self.correlator.containers,
             self.memory_events.hierarchy if self.memory_events is not None else None,
@@ -154,6 +159,7 @@ class Watcher:
             on_sync=self.subscriptions.coming,
         )
         await self._recall()
+        self.sandboxes.start(self.pipeline.emit)
         for source in self.sources:
             if source is not self.memory_events:
                 await source.start(
@@ -197,6 +203,7 @@ class Watcher:
         """Stop every part, and commit what was told."""
         if self._audit_timer is not None:
             self._audit_timer.cancel()
+        await self.sandboxes.stop()
         for source in self.sources:
             await source.stop()
         self.pipeline.stop()
@@ -275,9 +282,13 @@ class Watcher:
         memory_limit_bytes: int | None = None,
     ) -> CgroupReport:
         """Register a worker's container; see `Registration.watch`."""
-        return await self.registration.watch(
+        report = await self.registration.watch(
             container, pid=pid, cgroup=cgroup, memory_limit_bytes=memory_limit_bytes
         )
+        await self.sandboxes.settled()
+        life = self.correlator.containers.newest(container.id)
+        seen = self.correlator.exits.sandbox(life) if life is not None else None
+        return report if seen is None else replace(report, notes=(*report.notes, note(seen)))
 
     def unwatch_container(self, container_id: str) -> bool:
         """Forget a worker's word on a container; False where it gave none."""
@@ -399,7 +410,18 @@ def _come_first() -> None:
 
 
 def _memory_events(config: Config) -> tuple[MemoryEvents | None, str | None]:
-    """The counters' witness, or why the usual place has none; elsewhere that is an error."""
+    """The counters' witness, or why the usual place has none; elsewhere that is an error.
+
+    Inside a gVisor sandbox the usual place has a constant row of zeros, and the log is made up.
+    """
+    why = None
+    if config.cgroup_root == DEFAULT_ROOT:
+        why = inside_sandbox(Path("/proc/version").read_text(errors="replace"))
+    if why is not None:
+        raise NoMemoryController(
+            f"this is the inside of a gVisor sandbox ({why}): no kill can be seen from here; run "
+            "oomwatch on its host"
+        )
     try:
         return (
             MemoryEvents(

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from oomwatch.containers.lives import Life
+from dataclasses import replace
+
+from oomwatch.containers.lives import Life, LifeKey
 from oomwatch.containers.registry import Containers
 from oomwatch.events import Container, ContainerExit
 from oomwatch.exit_kills import KillsTold
 from oomwatch.exit_words import Exit
-from oomwatch.verdict import ExitEvidence, LastRead, Sandbox, judge
+from oomwatch.observations import ContainerSeen, FindSandbox, Question, SandboxSeen
+from oomwatch.verdict import ExitEvidence, LastRead, Sandbox, VictimRole, judge
+
+MAX_SANDBOXES = 4096
+
+_NO_SANDBOX = frozenset({"runc", "crun", "youki"})
 
 
 class ExitWitnesses:
@@ -17,10 +24,36 @@ class ExitWitnesses:
         self._containers = containers
         self._kills = kills
         self._blind: tuple[int, int] | None = None
+        self._sandboxes: dict[LifeKey, SandboxSeen] = {}
 
     def began(self, time: int, newest_cgroup_id: int) -> None:
         """Say that the watching began then: what older cgroups had counted is not known."""
         self._blind = (time, newest_cgroup_id)
+
+    def sandbox_of(self, seen: ContainerSeen) -> list[Question]:
+        """Ask for a container's sandbox, where its handler may run one."""
+        handler = seen.container.handler
+        key = (seen.container.id, seen.cgroup_id)
+        if handler is None or handler in _NO_SANDBOX or key in self._sandboxes:
+            return []
+        return [FindSandbox(*key, handler, seen.pid)]
+
+    def found(self, seen: SandboxSeen) -> None:
+        """Take in where a sandbox is, or that nothing of it is visible."""
+        self._sandboxes[seen.container_id, seen.cgroup_id] = seen
+        if len(self._sandboxes) > MAX_SANDBOXES:
+            del self._sandboxes[next(iter(self._sandboxes))]
+
+    def sandbox(self, life: Life) -> SandboxSeen | None:
+        """What was found of a life's sandbox; `None` where it has none, or none was looked for."""
+        return self._sandboxes.get(life.key)
+
+    def place(self, life: Life) -> Life:
+        """Return a life as the host's kernel sees it: of a sandbox, where its sentry lives."""
+        seen = self._sandboxes.get(life.key)
+        if seen is None or seen.cgroup is None:
+            return life
+        return replace(life, cgroup=seen.cgroup, cgroup_id=seen.sandbox_cgroup_id, pid=seen.sentry)
 
     def event(self, exit_: Exit, time: int) -> ContainerExit:
         """Judge an exit by what is known now."""
@@ -48,6 +81,8 @@ class ExitWitnesses:
     def evidence(self, exit_: Exit) -> ExitEvidence:
         """Gather what is known of an exit now."""
         life = exit_.life = self._containers.life(*exit_.life.key) or exit_.life
+        place = exit_.place = self.place(life)
+        seen = self._sandboxes.get(life.key)
         said = exit_.said
         times = [word.exit_time or word.time for word in exit_.words.values()]
         if exit_.gone and life.ended_time is not None:
@@ -61,9 +96,9 @@ class ExitWitnesses:
             stop_signal=said.stop_signal,
             runtime_oom_killed=said.oom_killed,
             last_read=exit_.last_read or LastRead.NONE,
-            kills=tuple(self._kills.of(life, self._sharing(life), {})),
+            kills=tuple(self._kills.of(place, self._sharing(place, seen), _roles(seen))),
             killer_marks=exit_.marks,
-            sandbox=self._sandbox(life),
+            sandbox=_sandbox(seen),
             unwatched_before=self._blindness(life),
         )
 
@@ -72,14 +107,13 @@ class ExitWitnesses:
         evidence = self.evidence(exit_)
         return any(k.revision is None for k in (*evidence.near, *evidence.shared_near))
 
-    def _sharing(self, life: Life) -> int:
-        """How many containers live in the life's cgroup; 2 stands for several."""
-        if life.cgroup_id is None:
+    def _sharing(self, place: Life, seen: SandboxSeen | None) -> int:
+        """How many containers live in the cgroup; 2 stands for several."""
+        if seen is not None and seen.sentry is not None and not seen.alone:
+            return 2
+        if place.cgroup_id is None or seen is not None:
             return 1
-        return 1 if self._containers.in_cgroup(life.cgroup_id) is not None else 2
-
-    def _sandbox(self, life: Life) -> Sandbox | None:
-        return None
+        return 1 if self._containers.in_cgroup(place.cgroup_id) is not None else 2
 
     def _blindness(self, life: Life) -> int | None:
         """When a life was first looked at, if it is older than the watching."""
@@ -88,3 +122,21 @@ class ExitWitnesses:
         time, newest_cgroup_id = self._blind
         older = life.cgroup_id is None or life.cgroup_id <= newest_cgroup_id
         return time if older else None
+
+
+def _sandbox(seen: SandboxSeen | None) -> Sandbox | None:
+    if seen is None:
+        return None
+    if seen.cgroup is None:
+        return Sandbox.UNSEEN
+    return Sandbox.OWN if seen.alone else Sandbox.SHARED
+
+
+def _roles(seen: SandboxSeen | None) -> dict[int, VictimRole]:
+    if seen is None or seen.sentry is None:
+        return {}
+    return {
+        **dict.fromkeys(seen.stubs, VictimRole.STUB),
+        **dict.fromkeys(seen.gofers, VictimRole.GOFER),
+        seen.sentry: VictimRole.SENTRY,
+    }

@@ -14,7 +14,10 @@ _FACTS = ("exit_code", "signal", "exit_time", "stop_requested", "stop_signal", "
 
 @dataclass(slots=True, eq=False)
 class Exit:
-    """One exit: what was told of it, how far the looking is, and what was journaled."""
+    """One exit: what was told of it, how far the looking is, and what was journaled.
+
+    `place` is the life as the host's kernel sees it: in its sandbox's cgroup, where it has one.
+    """
 
     life: Life
     episode_id: str
@@ -31,6 +34,10 @@ class Exit:
     told: ContainerExit | None = None
     first_revision: int | None = None
     revision: int | None = None
+    place: Life = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.place = self.life
 
     @property
     def said(self) -> ContainerEnded:

@@ -61,6 +61,9 @@ class Exits:
         self._kills = KillsTold()
         self._witnesses = ExitWitnesses(containers, self._kills)
         self.began = self._witnesses.began
+        self.sandbox_of = self._witnesses.sandbox_of
+        self.found = self._witnesses.found
+        self.sandbox = self._witnesses.sandbox
         self._exits: dict[LifeKey, Exit] = {}
         self._by_episode: dict[str, Exit] = {}
         self._recent: deque[tuple[float, Exit]] = deque()
@@ -104,8 +107,8 @@ class Exits:
     def looked(self, reading: LastLookReading) -> None:
         """Take in the last look at a cgroup."""
         for exit_ in self._open.values():
-            asked = (exit_.life.cgroup, exit_.life.cgroup_id) == (reading.path, reading.cgroup_id)
-            if not asked or exit_.last_read is not None:
+            asked = (exit_.place.cgroup, exit_.place.cgroup_id)
+            if asked != (reading.path, reading.cgroup_id) or exit_.last_read is not None:
                 continue
             exit_.marks = tuple(KillerMark(killer=k, mark=m) for k, m in reading.killer_marks)
             if reading.present:
@@ -162,7 +165,7 @@ class Exits:
                 continue
             self._kills.told(event)
             for _, exit_ in self._recent:
-                if concerns(exit_.life, event):
+                if concerns(exit_.place, event):
                     self._judge_again(exit_, event.detect_time, outcome)
 
     def answer(self, key: LifeKey) -> tuple[int, ContainerExit] | None:
@@ -211,33 +214,34 @@ class Exits:
     def _begin(self, exit_: Exit, now: float, outcome: Outcome) -> None:
         waits = [w.wait_seconds for w in exit_.words.values() if w.wait_seconds is not None]
         exit_.due = now + min(waits, default=RUNTIME_SECONDS)
-        life = exit_.life = self._containers.life(*exit_.life.key) or exit_.life
-        if self._counted and life.cgroup is not None:
-            outcome.questions.append(LastLook(life.cgroup, life.cgroup_id))
+        exit_.life = self._containers.life(*exit_.life.key) or exit_.life
+        place = exit_.place = self._witnesses.place(exit_.life)
+        if self._counted and place.cgroup is not None:
+            outcome.questions.append(LastLook(place.cgroup, place.cgroup_id))
         else:
             exit_.last_read = LastRead.NONE
 
     def _nothing_is_due(self, exit_: Exit) -> bool:
-        life = exit_.life
+        place = exit_.place
         if exit_.last_read is None and not (exit_.gone and exit_.summed):
             return False
-        if life.cgroup is not None and self._open_kills.below(life.cgroup):
+        if place.cgroup is not None and self._open_kills.below(place.cgroup):
             return False
         if exit_.gone and self._in_doubt(exit_):
             return False
         if self._witnesses.lacks_revisions(exit_):
             return False
         evidence = self._witnesses.evidence(exit_)
-        unnamed = [k for k in evidence.near if k.main_process is None and life.pid is not None]
+        unnamed = [k for k in evidence.near if k.main_process is None and place.pid is not None]
         return not (unnamed and self._open_kills.naming)
 
     def _in_doubt(self, exit_: Exit) -> bool:
-        return exit_.life.cgroup is None or self._residuals.in_doubt(exit_.life.cgroup)
+        return exit_.place.cgroup is None or self._residuals.in_doubt(exit_.place.cgroup)
 
     def _conclude(self, exit_: Exit, now: float, outcome: Outcome) -> None:
-        if exit_.life.cgroup is not None:
+        if exit_.place.cgroup is not None:
             first = len(outcome.events)
-            for cgroup in self._open_kills.below(exit_.life.cgroup):
+            for cgroup in self._open_kills.below(exit_.place.cgroup):
                 self._open_kills.close(cgroup, now, outcome)
             self._take(outcome, first)
         if exit_.last_read is None:

@@ -307,6 +307,26 @@ class ContainerEnded:
     wait_seconds: float | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxSeen:
+    """Answer to `FindSandbox`: the host's side of a gVisor sandbox.
+
+    `cgroup` is where the sentry lives, by path and inode, and `alone` says that nobody else lives
+    there; `sentry`, `stubs` and `gofers` are pids in the initial PID namespace, the stubs those of
+    that moment. All are absent where nothing of it is visible.
+    """
+
+    container_id: str
+    cgroup_id: int | None
+    time: int
+    cgroup: str | None = None
+    sandbox_cgroup_id: int | None = None
+    alone: bool = False
+    sentry: int | None = None
+    stubs: tuple[int, ...] = ()
+    gofers: tuple[int, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class LastLookReading:
     """Answer to `LastLook`; what the counters showed was sent before it.
@@ -374,6 +394,19 @@ class LastLook:
     cgroup_id: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class FindSandbox:
+    """Find the host's processes of this container, if its handler is gVisor's.
+
+    `cgroup_id` names the life, `pid` is what its runtime told; both may be unknown.
+    """
+
+    container_id: str
+    cgroup_id: int | None
+    handler: str
+    pid: int | None
+
+
 Observation = (
     CounterReading
     | CgroupRemoved
@@ -390,5 +423,6 @@ Observation = (
     | RuntimeOom
     | ContainerEnded
     | LastLookReading
+    | SandboxSeen
 )
-Question = Describe | Measure | Audit | Look | LastLook
+Question = Describe | Measure | Audit | Look | LastLook | FindSandbox

@@ -20,7 +20,7 @@ from oomwatch.correlator import Correlator
 from oomwatch.events import Cgroup, Event
 from oomwatch.kills import Outcome
 from oomwatch.ledger import LedgerChange
-from oomwatch.observations import Audit, LastLook, Look, Observation, Question
+from oomwatch.observations import Audit, FindSandbox, LastLook, Look, Observation, Question
 
 log = logging.getLogger(__name__)
 
@@ -113,6 +113,8 @@ class Pipeline:
                 about = question.path
             case LastLook():
                 about = question.cgroup_id or question.path
+            case FindSandbox():
+                about = question.container_id
             case _:
                 about = question.cgroup.id
         key = (type(question), about)

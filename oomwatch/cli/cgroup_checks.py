@@ -15,6 +15,8 @@ _UNIFY = (
     "count in /proc/vmstat still tell of kills, for the node as a whole."
 )
 
+_SANDBOXES = 8
+
 
 def mounts(host: Host) -> list[Mount]:
     """Every mount that this process sees, from /proc/self/mountinfo."""
@@ -122,3 +124,34 @@ def check_local_events(host: Host) -> Check:
 def count_cgroups(cgroup_root: Path) -> int:
     """How many cgroups with a memory controller are below the root."""
     return sum("memory.events.local" in files for _, _, files in os.walk(cgroup_root))
+
+
+def check_sandboxes(cgroup_root: Path) -> Check:
+    """Which gVisor sandboxes run here, and what each of them lets be seen."""
+    from oomwatch.cgroup.hierarchy import locate
+    from oomwatch.containers.gvisor import running, sentries
+    from oomwatch.errors import CgroupError
+    from oomwatch.observations import FindSandbox
+    from oomwatch.sources.sandboxes import look, note
+
+    name = "sandboxes"
+    found = sentries(running())
+    if not found:
+        return Check(name, State.OK, "no gVisor sandbox runs here that can be seen")
+    try:
+        hierarchy = locate(cgroup_root)
+    except CgroupError:
+        hierarchy = None
+    seen = [look(FindSandbox(c.cmdline[-1], None, "runsc", c.pid), hierarchy) for c in found]
+    said = "; ".join(f"{one.container_id[:12]} is {note(one)}" for one in seen[:_SANDBOXES])
+    if len(seen) > _SANDBOXES:
+        said += f"; and {len(seen) - _SANDBOXES} more"
+    if all(one.alone for one in seen):
+        return Check(name, State.OK, said)
+    return Check(
+        name,
+        State.DEGRADED,
+        said,
+        "Give each sandbox a cgroup of its own (no --ignore-cgroups; on a systemd host runsc's "
+        "--systemd-cgroup), and run oomwatch where it sees the host's processes.",
+    )

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from oomwatch.containers.gvisor import inside_sandbox
+
 # include/linux/proc_ns.h: the inode numbers of the namespaces that the kernel starts with.
 _INITIAL_PID, _INITIAL_CGROUP = 4026531836, 4026531835
 # include/uapi/linux/capability.h
@@ -245,13 +247,12 @@ def check_pressure(host: Host) -> Check:
 
 def check_sandbox(host: Host) -> Check:
     """Are we inside gVisor, where the counters are a constant row of zeros?"""
-    # pkg/sentry/kernel/version.go: the sentry gives every release the same build date.
-    version = host.text("/proc/version") or ""
-    if re.search(r"^Linux version 4\.4\.0 .*Sun Jan 10 15:06:54 PST 2016", version):
+    why = inside_sandbox(host.text("/proc/version") or "")
+    if why is not None:
         return Check(
             "gVisor",
             State.FAILED,
-            "this is the inside of a gVisor sandbox: its memory.events never counts a kill",
+            f"this is the inside of a gVisor sandbox ({why}): its memory.events counts no kill",
             "Run oomwatch on the host: there the sandbox is an ordinary cgroup.",
         )
     return Check("gVisor", State.OK, "this is not the inside of a gVisor sandbox")

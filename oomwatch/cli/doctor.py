@@ -12,6 +12,7 @@ from oomwatch.cli import options
 from oomwatch.cli.cgroup_checks import (
     check_local_events,
     check_memory_controller,
+    check_sandboxes,
     count_cgroups,
     default_cgroup_root,
 )
@@ -70,6 +71,7 @@ def examine(host: Host, cgroup_root: Path | None = None) -> list[Check]:
         check_inotify(host, count_cgroups(root)),
         check_kernel(host, root),
         *(check(host) for check in HOST_CHECKS),
+        check_sandboxes(root),
     ]
     return checks if cgroup_root is not None else _names_alone(checks)
 

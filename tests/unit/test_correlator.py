@@ -31,6 +31,7 @@ from oomwatch.observations import (
     Counters,
     Describe,
     EvidenceLost,
+    FindSandbox,
     LastLook,
     LineageMember,
     LineageReading,
@@ -109,7 +110,7 @@ class Kernel:
         if isinstance(question, Look):
             at = (n for n in self.root.below() if n.cgroup.path == question.path)
             return [self.reading(node) for node in at]
-        assert not isinstance(question, LastLook), "no container ends here"
+        assert not isinstance(question, LastLook | FindSandbox), "no container ends here"
         node = self.find(question.cgroup)
         if isinstance(question, Measure):
             return [UsageReading(question.cgroup, MemoryUsage(limit_bytes=1))]

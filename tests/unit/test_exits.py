@@ -29,6 +29,7 @@ from oomwatch.observations import (
     CounterReading,
     Counters,
     Describe,
+    FindSandbox,
     LastLook,
     LastLookReading,
     LineageMember,
@@ -37,6 +38,7 @@ from oomwatch.observations import (
     Observation,
     Question,
     Recorded,
+    SandboxSeen,
     SubtreeCount,
     Surveyed,
     VictimNamed,
@@ -62,6 +64,7 @@ class Host:
         self.journal: list[Event] = []
         self.written = 0
         self.ids = 1
+        self.asked: list[FindSandbox] = []
         self.correlator = Correlator(BOOT, Ledger(), counted=counted)
         self.correlator.expect(frozenset({"kernel_log"}))
         self.say(CounterReading(self.root, 0, START, Counters(), 0))
@@ -182,6 +185,9 @@ class Host:
             here = question.cgroup in self.kills
             members = (LineageMember(self.reading(question.cgroup), None),) if here else ()
             return [LineageReading(question.cgroup, members, here, None)]
+        if isinstance(question, FindSandbox):
+            self.asked.append(question)
+            return []
         if isinstance(question, Look):
             return [self.reading(c) for c in self.kills if c.path == question.path]
         assert isinstance(question, Audit)
@@ -573,3 +579,95 @@ def test_confidence_is_that_of_the_kill_it_rests_on(code: int) -> None:
     host.kill(cgroup, pid=395)
     host.ended(code)
     assert host.exit.confidence is CONFIRMED
+
+
+# gVisor
+
+
+def sandboxed(host: Host, **seen: Any) -> Cgroup:
+    """Run a container whose handler is runsc, and find its sandbox so."""
+    cgroup = host.run(pid=4000, handler="runsc")
+    seen.setdefault("cgroup", cgroup.path)
+    seen.setdefault("sandbox_cgroup_id", cgroup.id)
+    host.say(
+        SandboxSeen(
+            container_id=ID,
+            cgroup_id=cgroup.id,
+            time=host.wall,
+            **{"alone": True, "sentry": 500, "stubs": (501,), "gofers": (502,), **seen},
+        )
+    )
+    return cgroup
+
+
+def test_a_sandbox_is_looked_for_where_the_handler_may_run_one() -> None:
+    host = Host()
+    host.run("a" * 64, handler="runc")
+    assert not host.asked
+    cgroup = host.run("b" * 64, handler="gvisor", pid=7)
+    assert host.asked == [FindSandbox("b" * 64, cgroup.id, "gvisor", 7)]
+
+
+@pytest.mark.parametrize("code", [0, 128, 137, 143])
+@pytest.mark.parametrize("pid", [500, 501])
+def test_a_sandbox_whose_sentry_or_stub_was_killed_was_out_of_memory(code: int, pid: int) -> None:
+    host = Host()
+    host.kill(sandboxed(host), pid=pid)
+    host.ended(code)
+    assert ruled(host.exit) == ("oom", "confirmed")
+    named = "sentry, which is the sandbox" if pid == 500 else "a stub of the gVisor sandbox"
+    assert any(named in reason for reason in host.exit.reasons)
+
+
+@pytest.mark.parametrize("code", [0, 128, 137, 143])
+def test_a_kill_without_a_name_in_a_sandboxes_own_cgroup_is_its_end(code: int) -> None:
+    host = Host()
+    host.kill(sandboxed(host))
+    host.pass_time(1)
+    host.ended(code)
+    host.pass_time(RUNTIME_SECONDS)
+    assert ruled(host.exit) == ("oom", "high")
+
+
+def test_a_gofer_is_named_as_what_it_is() -> None:
+    host = Host()
+    host.kill(sandboxed(host), pid=502)
+    host.ended(128)
+    assert ruled(host.exit) == ("unknown", "medium")
+    assert any("a gofer" in reason for reason in host.exit.reasons)
+
+
+def test_in_a_cgroup_that_others_share_a_pid_ties_the_kill_to_the_sandbox() -> None:
+    for pid, expected in ((500, ("oom", "confirmed")), (900, ("not_oom", "confirmed"))):
+        host = Host()
+        host.kill(sandboxed(host, alone=False), pid=pid)
+        host.ended(137)
+        assert ruled(host.exit) == expected
+
+
+def test_in_a_cgroup_that_others_share_a_kill_without_a_name_is_never_certain() -> None:
+    host = Host()
+    host.kill(sandboxed(host, alone=False))
+    host.pass_time(1)
+    host.ended(137)
+    host.pass_time(RUNTIME_SECONDS)
+    assert ruled(host.exit) == ("unknown", "medium")
+
+
+@pytest.mark.parametrize("code", [0, 128, 137, 143])
+def test_a_sandbox_that_is_not_visible_is_not_judged_by_its_status(code: int) -> None:
+    host = Host(counted=False)
+    sandboxed(host, cgroup=None, sandbox_cgroup_id=None, alone=False, sentry=None)
+    host.ended(code)
+    assert ruled(host.exit) == ("unknown", "low")
+
+
+def test_the_counters_are_read_where_the_sentry_lives() -> None:
+    """A runtime may have told the cgroup of a runsc command, or of the spec."""
+    host = Host()
+    real = host.make("pod")
+    sandboxed(host, cgroup=real.path, sandbox_cgroup_id=real.id)
+    host.kill(real, told=False)
+    host.ended(128)
+    host.pass_time(RUNTIME_SECONDS)
+    assert ruled(host.exit) == ("oom", "high")
