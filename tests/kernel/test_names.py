@@ -74,6 +74,36 @@ async def test_the_victim_of_the_parents_limit() -> None:
         assert kill.scope is Scope.ANCESTOR_LIMIT
 
 
+async def test_the_first_process_lives_on_when_its_child_is_killed() -> None:
+    with Scratch("who-child") as scratch:
+        scratch.hand_down()
+        cgroup = scratch.make("c", limit=LIMIT)
+        async with watching() as told:
+            shell = scratch.start(cgroup, "busybox tail /dev/zero; exec busybox sleep 1000")
+            await told.until(lambda: bool(victims(told, scratch.cgroup)))
+            await told.conserved(scratch)
+        ((pid, victim),) = victims(told, scratch.cgroup).items()
+        assert pid != shell.pid
+        assert victim.main_process is not True
+        (kill,) = [k for k in told.below(scratch.cgroup, amendments=True) if k.tasks]
+        assert {shell.pid, pid} <= {task.pid for task in kill.tasks}
+        assert kill.task_count == len(kill.tasks)
+
+
+async def test_the_victims_of_a_group_in_one_cgroup() -> None:
+    with Scratch("who-alike") as scratch:
+        scratch.hand_down()
+        cgroup = scratch.make("c", limit=LIMIT, group=True)
+        async with watching() as told:
+            processes = [scratch.sleeper(cgroup), scratch.sleeper(cgroup), scratch.hog(cgroup)]
+            pids = {process.pid for process in processes}
+            await told.until(lambda: victims(told, scratch.cgroup).keys() >= pids)
+            await told.conserved(scratch)
+        assert victims(told, scratch.cgroup).keys() == pids
+        assert all(kill.group_kill for kill in told.below(scratch.cgroup))
+        assert told.count(scratch.cgroup) == workload.kills_below(cgroup)
+
+
 async def test_the_victims_of_a_group() -> None:
     with Scratch("who-group") as scratch:
         scratch.hand_down()
