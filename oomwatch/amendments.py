@@ -180,10 +180,10 @@ class Amendments:
 
     def expire(self, now: float) -> list[OomKill]:
         """Return the amendments that are due."""
-        events = []
+        events: list[OomKill] = []
         for told in self._told:
             if told.due is not None and told.due <= now and told.revision is not None:
-                events.append(self._amendment(told, told.revision))
+                events += self._amendments(told, told.revision)
         return events
 
     def _note(self, told: _Told, name: Name, record: VictimNamed, now: float) -> None:
@@ -192,19 +192,32 @@ class Amendments:
             told.due = now + self._settle_seconds
 
     @staticmethod
-    def _amendment(told: _Told, revision: int) -> OomKill:
+    def _amendments(told: _Told, revision: int) -> list[OomKill]:
+        """What came since, in one event for each cgroup: of several kills in one sum, each name
+        knows where it lived alone.
+        """
         fresh, told.fresh, told.due = told.fresh, [], None
-        names = list({id(name): name for name, _ in fresh}.values())
-        bare = replace(
-            told.event,
-            victim_cgroup=told.event.victim_cgroup or names[0].cgroup,
-            candidates=(),
-            candidates_omitted=None,
-            amends=revision,
-            detect_time=max(record.seen_time for _, record in fresh),
-            kill_count=None,
-            memory=None,
-            victims=(),
-            evidence=(),
-        )
-        return with_names(bare, names, [record for _, record in fresh])
+        by_cgroup: dict[str | None, list[tuple[Name, VictimNamed]]] = {}
+        for name, record in fresh:
+            where = told.event.victim_cgroup or name.cgroup
+            by_cgroup.setdefault(where, []).append((name, record))
+        return [_amendment(told.event, revision, *each) for each in by_cgroup.items()]
+
+
+def _amendment(
+    event: OomKill, revision: int, cgroup: str | None, fresh: Sequence[tuple[Name, VictimNamed]]
+) -> OomKill:
+    bare = replace(
+        event,
+        victim_cgroup=cgroup,
+        candidates=event.candidates if cgroup is None else (),
+        candidates_omitted=event.candidates_omitted if cgroup is None else None,
+        amends=revision,
+        detect_time=max(record.seen_time for _, record in fresh),
+        kill_count=None,
+        memory=None,
+        victims=(),
+        evidence=(),
+    )
+    names = list({id(name): name for name, _ in fresh}.values())
+    return with_names(bare, names, [record for _, record in fresh])

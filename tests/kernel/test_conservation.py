@@ -10,7 +10,7 @@ import pytest
 from oomwatch.events import Scope
 from tests.kernel import workload
 from tests.kernel.watching import run_races, watching
-from tests.kernel.workload import LIMIT, Scratch, counters, remove, wait_for
+from tests.kernel.workload import LIMIT, Scratch, counters, inotify_limit, remove, wait_for
 
 
 async def test_a_kill_right_after_mkdir() -> None:
@@ -179,13 +179,10 @@ async def test_a_nested_tree() -> None:
 
 
 async def test_watches_that_run_out_mean_polling_of_just_those() -> None:
-    knob = Path("/proc/sys/fs/inotify/max_user_watches")
-    before = knob.read_text()
     with Scratch("watches") as scratch:
         scratch.hand_down()
         cgroups = [scratch.make(f"c{number}", limit=LIMIT) for number in range(30)]
-        knob.write_text("20")
-        try:
+        with inotify_limit("max_user_watches", 20) as put_back:
             async with watching(poll_seconds=0.1) as told:
                 state = told.counters
                 assert state.degraded
@@ -197,39 +194,29 @@ async def test_watches_that_run_out_mean_polling_of_just_those() -> None:
                 scratch.hog(scratch.make("late", limit=LIMIT)).wait()
                 await told.until(lambda: told.count(scratch.cgroup) == 3)
                 await told.conserved(scratch)
-                knob.write_text(before)
+                put_back()
                 await told.until(lambda: told.counters.figures["polled"] == 0, 30)
-        finally:
-            knob.write_text(before)
 
 
 async def test_no_inotify_instance_means_polling() -> None:
-    knob = Path("/proc/sys/fs/inotify/max_user_instances")
-    before = knob.read_text()
     with Scratch("instances") as scratch:
         scratch.hand_down()
         cgroup = scratch.make("c", limit=LIMIT)
-        knob.write_text("0")
-        try:
+        with inotify_limit("max_user_instances", 0):
             async with watching(poll_seconds=0.1) as told:
                 assert "max_user_instances" in told.counters.detail
                 scratch.hog(cgroup).wait()
                 await told.until(lambda: told.count(scratch.cgroup) == 1)
                 await told.conserved(scratch)
-        finally:
-            knob.write_text(before)
 
 
 async def test_an_overflow_of_the_queue_loses_nothing() -> None:
-    knob = Path("/proc/sys/fs/inotify/max_queued_events")
-    before = knob.read_text()
     with Scratch("overflow") as scratch:
         scratch.hand_down()
         kept = scratch.make("kept", limit=LIMIT)
-        knob.write_text("8")
-        try:
+        with inotify_limit("max_queued_events", 8) as put_back:
             async with watching() as told:
-                knob.write_text(before)
+                put_back()
                 # The loop is held up meanwhile, so the queue of 8 runs over.
                 for number in range(20):
                     path = scratch.make(f"c{number}", limit=LIMIT)
@@ -240,5 +227,3 @@ async def test_an_overflow_of_the_queue_loses_nothing() -> None:
                 await told.until(lambda: told.count(scratch.cgroup) == 21)
                 await told.conserved(scratch)
                 assert told.counters.figures["overflows"] >= 1
-        finally:
-            knob.write_text(before)

@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -170,6 +170,18 @@ def little_memory(leave: int = 384 * MEBIBYTE) -> Iterator[None]:
         yield
     finally:
         knob.write_text("0")
+
+
+@contextmanager
+def inotify_limit(name: str, value: int) -> Iterator[Callable[[], object]]:
+    """Set a limit of inotify's for a while; call what is given to put it back sooner."""
+    knob = Path("/proc/sys/fs/inotify") / name
+    before = knob.read_text()
+    knob.write_text(str(value))
+    try:
+        yield lambda: knob.write_text(before)
+    finally:
+        knob.write_text(before)
 
 
 def race(directory: Path, prefix: str, count: int) -> None:

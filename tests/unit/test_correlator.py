@@ -775,6 +775,24 @@ def test_a_name_that_comes_late_says_which_candidate_it_was(kernel: Kernel) -> N
     assert (run.kills[1].amends, run.kills[1].victim_cgroup) == (5, "/p/a")
 
 
+def test_names_of_one_sum_keep_their_own_cgroups(kernel: Kernel) -> None:
+    """Two kills in cgroups that are gone are told as one sum; their names come one by one."""
+    nodes = [kernel.make(kernel.root, name) for name in "ab"]
+    run = Run(kernel)
+    for node in nodes:
+        kernel.kill(node, limit=node)
+        kernel.remove(node)
+    run.feed(*(CgroupRemoved(node.cgroup, 7) for node in nodes))
+    run.pass_time(1)
+    (kill,) = run.kills
+    assert (kill.kill_count, kill.candidates) == (2, ("/a", "/b"))
+    run.feed(Recorded(kill.episode_id, None, 41))
+    run.feed(named(7, "/a", limit_cgroup="/a"), named(8, None))
+    run.pass_time(5)
+    told = {kill.victim_cgroup: [v.pid for v in kill.victims] for kill in run.kills[1:]}
+    assert told == {"/a": [7], None: [8]}
+
+
 def test_an_old_name_without_a_kill_is_not_given_to_a_later_one(kernel: Kernel) -> None:
     parent = kernel.make(kernel.root, "p")
     gone = kernel.make(parent, "gone")
