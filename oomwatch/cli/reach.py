@@ -56,6 +56,11 @@ def find_daemon(connection: Connection, cgroup_root: Path | None = None) -> Daem
         return None
     if connection.socket is not None and connection.address is not None:
         raise click.UsageError("--socket and --address both name a daemon: give one of them")
+    files = (connection.tls_ca, connection.tls_cert, connection.tls_key)
+    if connection.address is None and (connection.insecure or any(files)):
+        raise click.UsageError("TLS and --insecure are about --address HOST:PORT: give that too")
+    if (connection.tls_cert is None) != (connection.tls_key is None):
+        raise click.UsageError("--tls-cert and --tls-key need each other")
     named = str(connection.socket.absolute()) if connection.socket else connection.address
     if named is None:
         silent = why_silent(Path(DEFAULT_SOCKET)) is not None
@@ -64,7 +69,7 @@ def find_daemon(connection: Connection, cgroup_root: Path | None = None) -> Daem
         parsed = parse_address(named)
     except AddressError as error:
         raise click.UsageError(str(error)) from None
-    secured = connection.insecure or connection.tls_ca or connection.tls_cert
+    secured = connection.insecure or any(files)
     if isinstance(parsed, TcpAddress) and not secured:
         raise click.UsageError(f"{parsed} is reached over TCP: give --tls-ca, or say --insecure")
     if isinstance(parsed, UnixAddress) and (why := why_silent(Path(parsed.path))) is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -42,7 +43,26 @@ class ClientTls:
     server_name: str | None = None
 
     def credentials(self) -> grpc.ChannelCredentials:
-        """Read the files. Raises AddressError, naming the one that cannot be read."""
+        """Read the files. Raises AddressError, naming the one that cannot be used.
+
+        gRPC itself would say of a file that is none only that no connection could be made.
+        """
+        if (self.certificate is None) != (self.key is None):
+            raise AddressError("a client's TLS certificate and its key need each other: give both")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        try:
+            if self.ca is not None:
+                context.load_verify_locations(self.ca)
+        except (OSError, ValueError) as error:  # SSLError is an OSError
+            raise AddressError(f"the CA {self.ca} cannot be used: {error}") from error
+        try:
+            if self.certificate is not None:
+                context.load_cert_chain(self.certificate, self.key, password=lambda: "")
+        except (OSError, ValueError) as error:
+            raise AddressError(
+                f"the TLS certificate {self.certificate} with the key {self.key} cannot be used: "
+                f"{error}"
+            ) from error
         return grpc.ssl_channel_credentials(
             root_certificates=_pem(self.ca),
             private_key=_pem(self.key),

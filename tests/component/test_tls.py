@@ -9,6 +9,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -282,6 +283,61 @@ async def test_only_clients_of_the_ca_are_let_in_and_a_new_ca_counts_from_then_o
         async with client(authority, "client") as known:
             with pytest.raises(DaemonUnavailable):
                 await known.health()
+
+
+async def oomwatch(*words: str) -> tuple[int, str, str]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "oomwatch.cli.main", *words),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(BOUND):
+        out, errors = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), errors.decode()
+
+
+async def test_commands_reach_a_daemon_over_mutual_tls(
+    watcher: Watcher, files: TlsFiles, authority: Path
+) -> None:
+    mutual = TlsFiles(files.certificate, files.key, authority / "ca.pem")
+    async with serving(watcher, mutual) as server:
+        kill(watcher)
+        where = ("--address", f"127.0.0.1:{server.port}", "--tls-ca", str(authority / "ca.pem"))
+        ours = ("--tls-cert", authority / "client.pem", "--tls-key", authority / "client.key")
+        named = (*where, *map(str, ours))
+        done = [
+            await oomwatch(*words, *named)
+            for words in (("list",), ("tail", "--no-follow"), ("show", "1"))
+        ]
+        for code, out, errors in done:
+            assert (code, errors) == (0, "")
+            assert "/a" in out
+        code, _, errors = await oomwatch("list", *where)
+        assert code == 3
+        assert "no daemon answers" in errors
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("--tls-ca", "ca.pem"), 2, "about --address"),
+        (("--insecure",), 2, "about --address"),
+        (("--address", "127.0.0.1:1"), 2, "give --tls-ca"),
+        (("--address", "127.0.0.1:1", "--tls-cert", "client.pem"), 2, "need each other"),
+        (("--address", "127.0.0.1:1", "--tls-ca", "client.key"), 1, "cannot be used"),
+        (("--address", "127.0.0.1:1", "--tls-ca", "none.pem"), 1, "No such file"),
+    ],
+)
+async def test_what_is_missing_for_tls_is_said_in_words(
+    authority: Path, words: tuple[str, ...], code: int, said: str
+) -> None:
+    given = [str(authority / word) if word.endswith((".pem", ".key")) else word for word in words]
+    status, _, errors = await oomwatch("list", *given)
+    assert status == code
+    assert said in errors
+    assert "Traceback" not in errors
 
 
 @pytest.mark.parametrize(("mode", "said"), [(0o600, False), (0o640, False), (0o644, True)])
