@@ -117,17 +117,21 @@ async def test_half_a_line_waits_for_its_end(kern_log: Path) -> None:
 
 
 async def test_the_file_is_followed_when_it_is_renamed_and_made_anew(kern_log: Path) -> None:
+    descriptors = len(os.listdir("/proc/self/fd"))
     async with following(kern_log) as heard:
         for number in range(1, 4):
             old = kern_log.with_suffix(f".log.{number}")
             rename(kern_log, old)
             write(old, report(10 * number))
             write(kern_log, report(10 * number + 1))
+            await heard.until(lambda n=number: 10 * n + 1 in heard.pids)  # type: ignore[misc]
             # The daemon writes to the old one until it is told.
             write(old, report(10 * number + 2))
             await heard.until(lambda n=number: len(heard.pids) == 3 * n)  # type: ignore[misc]
         assert sorted(heard.pids) == [10, 11, 12, 20, 21, 22, 30, 31, 32]
         assert heard.gaps == []
+        # The watches' own, the file, and the one before it.
+        assert len(os.listdir("/proc/self/fd")) == descriptors + 3
 
 
 async def test_the_file_is_followed_when_it_is_copied_and_cut(kern_log: Path) -> None:

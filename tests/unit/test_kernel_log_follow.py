@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oomwatch.kernel_log.kmsg import parse_kmsg
@@ -151,6 +151,7 @@ def test_a_place_is_bounded() -> None:
 
 
 @given(st.lists(st.binary(max_size=20)), st.data())
+@settings(deadline=None)
 def test_lines_come_out_whole_however_they_were_read(
     texts: list[bytes], data: st.DataObject
 ) -> None:
