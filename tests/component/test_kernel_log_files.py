@@ -85,6 +85,10 @@ def rename(path: Path, to: Path) -> None:
     path.rename(to)
 
 
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 def write(path: Path, text: str) -> None:
     with path.open("a") as file:
         file.write(text)
@@ -117,7 +121,7 @@ async def test_half_a_line_waits_for_its_end(kern_log: Path) -> None:
 
 
 async def test_the_file_is_followed_when_it_is_renamed_and_made_anew(kern_log: Path) -> None:
-    descriptors = len(os.listdir("/proc/self/fd"))
+    descriptors = open_descriptors()
     async with following(kern_log) as heard:
         for number in range(1, 4):
             old = kern_log.with_suffix(f".log.{number}")
@@ -131,7 +135,7 @@ async def test_the_file_is_followed_when_it_is_renamed_and_made_anew(kern_log: P
         assert sorted(heard.pids) == [10, 11, 12, 20, 21, 22, 30, 31, 32]
         assert heard.gaps == []
         # The watches' own, the file, and the one before it.
-        assert len(os.listdir("/proc/self/fd")) == descriptors + 3
+        assert open_descriptors() == descriptors + 3
 
 
 async def test_the_file_is_followed_when_it_is_copied_and_cut(kern_log: Path) -> None:
