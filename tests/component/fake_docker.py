@@ -33,7 +33,7 @@ class FakeDocker:
     """The runtime's state, and its misbehaviour."""
 
     def __init__(self) -> None:
-        self.engine = "Engine"
+        self.podman = False
         self.version = "1.41"
         self.containers: dict[str, Any] = {}
         # What stands for the answer to a path, as it is.
@@ -115,10 +115,15 @@ class FakeDocker:
                 if json.loads(line)["timeNano"] / 1e9 >= self.sinces[-1]:
                     writer.write(b"%x\r\n%s\r\n" % (len(line), line))
             return False
+        if path == "/_ping":
+            libpod = b"Libpod-Api-Version: 4.3.1\r\n" if self.podman else b""
+            writer.write(
+                b"HTTP/1.1 200 OK\r\nApi-Version: %s\r\n%sContent-Length: 2\r\n\r\nOK"
+                % (self.version.encode(), libpod)
+            )
+            return True
         answer: Any = None
-        if path == "/version":
-            answer = {"ApiVersion": self.version, "Components": [{"Name": self.engine}]}
-        elif path == "/containers/json":
+        if path == "/containers/json":
             answer = [
                 {
                     "Id": one["Id"],

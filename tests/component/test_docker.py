@@ -196,9 +196,9 @@ async def test_a_new_name_is_told(socket: Path) -> None:
     assert seen[-1].container.name == "shop"
 
 
-async def test_podman_is_known_by_its_engine(socket: Path) -> None:
+async def test_podman_is_known_by_its_answer(socket: Path) -> None:
     docker = FakeDocker()
-    docker.engine = "Podman Engine"
+    docker.podman = True
     docker.containers[WEB] = container(WEB, "web")
     docker.containers[WEB]["HostConfig"]["Runtime"] = "oci"
     async with following(docker, socket) as watch:
@@ -288,7 +288,7 @@ async def test_a_runtime_that_never_answers_costs_only_names(
     monkeypatch.setattr(runtime_source, "FIRST_RETRY_SECONDS", 0.01)
     docker = FakeDocker()
     docker.containers[WEB] = container(WEB, "web")
-    docker.hangs = {"/version"}
+    docker.hangs = {"/_ping"}
     async with following(docker, socket) as watch:
         await watch.until(lambda: "does not answer" in watch.source.state().detail)
         assert watch.source.state().degraded
@@ -316,17 +316,16 @@ def answer(body: bytes, *headers: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("path", "lie"),
     [
-        ("/version", answer(b"[" * 200_000)),
-        ("/version", answer(b'{"ApiVersion": "1.41/../../secret"}')),
-        ("/version", answer(b"\xff\xfe")),
-        ("/version", answer(b"{}", b"Content-Encoding: gzip")),
-        ("/version", b"HTTP/1.1 302 Found\r\nLocation: http://example.com/\r\n\r\n"),
-        ("/version", b"SSH-2.0-OpenSSH\r\n\r\n"),
-        ("/version", b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 1000 + b"\r\n"),
+        ("/_ping", answer(b"OK")),
+        ("/_ping", answer(b"OK", b"Api-Version: 1.41/../../secret")),
+        ("/_ping", answer(b"OK", b"Api-Version: 1.41", b"Content-Encoding: gzip")),
+        ("/_ping", b"HTTP/1.1 302 Found\r\nLocation: http://example.com/\r\n\r\n"),
+        ("/_ping", b"SSH-2.0-OpenSSH\r\n\r\n"),
+        ("/_ping", b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 1000 + b"\r\n"),
         ("/containers/json", answer(b"x" * (docker_api.LIST_BYTES + 1))),
         ("/containers/json", b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n"),
     ],
-    ids=["deep", "version", "bytes", "packed", "elsewhere", "ssh", "headers", "large", "broken"],
+    ids=["no version", "version", "packed", "elsewhere", "ssh", "headers", "large", "broken"],
 )
 async def test_a_runtime_that_lies_is_left_and_tried_again(
     socket: Path, path: str, lie: bytes, monkeypatch: pytest.MonkeyPatch
@@ -340,6 +339,17 @@ async def test_a_runtime_that_lies_is_left_and_tried_again(
         await watch.until(lambda: "does not answer" in watch.source.state().detail)
         docker.raw = {}
         await watch.named(1)
+
+
+@pytest.mark.parametrize("lie", [b"[" * 200_000, b"\xff\xfe", b"{}", b"[7]"])
+async def test_a_list_that_is_none_has_nobody(socket: Path, lie: bytes) -> None:
+    docker = FakeDocker()
+    docker.raw = {"/containers/json": answer(lie)}
+    async with following(docker, socket) as watch:
+        await watch.event("oom", WEB)
+        await watch.until(lambda: bool(watch.all(RuntimeOom)))
+        assert watch.source.active
+    assert watch.all(ContainerSeen) == []
 
 
 async def test_an_event_without_an_end_is_not_waited_for(

@@ -73,8 +73,7 @@ class DockerFollower:
 
     def follow(self, api: DockerApi, connected: Callable[[], None]) -> None:
         """Follow until the connection is lost, which is a `RuntimeUnreachable`."""
-        engine = api.open()
-        self._runtime = "podman" if "podman" in engine.lower() else "docker"
+        self._runtime = "podman" if api.open() else "docker"
         self._connection += 1
         listed = False
         while True:

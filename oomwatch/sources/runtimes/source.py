@@ -38,7 +38,7 @@ class RuntimeSource(ABC):
         self._task: asyncio.Task[None] | None = None
         self._active = False
         self._missing = True
-        self._detail = "not started"
+        self._detail = f"{socket} has not answered yet"
         self._connections = self._seen = self._ooms = self._ended = 0
 
     @property
@@ -113,7 +113,7 @@ class RuntimeSource(ABC):
                 self._detail = f"there is no {self.socket}: nothing is known from {self._name}"
                 await self._sockets.appears(self.socket)
                 self._missing = False
-            self._detail = f"{self.socket} was found and has not answered yet"
+                self._detail = f"{self.socket} has not answered yet"
             why = "it closed the connection"
             began = asyncio.get_running_loop().time()
             try:
