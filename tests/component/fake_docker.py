@@ -138,7 +138,10 @@ class FakeDocker:
             answer = self.containers.get(path.split("/")[2])
         body = json.dumps(answer if answer is not None else {"message": "No such container"})
         status = b"200 OK" if answer is not None else b"404 Not Found"
-        head = b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n" % (status, len(body.encode()))
+        head = b"HTTP/1.1 %s\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % (
+            status,
+            len(body.encode()),
+        )
         writer.write(head + body.encode())
         return True
 

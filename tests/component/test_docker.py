@@ -458,6 +458,20 @@ async def test_a_kill_is_told_with_its_containers_name(socket: Path, tmp_path: P
     assert kill.scope is Scope.CONTAINER_LIMIT
 
 
+async def test_a_container_costs_no_descriptor(socket: Path) -> None:
+    docker = FakeDocker()
+    docker.containers = {f"c{index}": container(f"c{index}", "web") for index in range(40)}
+    async with following(docker, socket) as watch:
+        await watch.named(1)
+        before = descriptors()
+        await watch.named(40)
+        for index in range(40):
+            await watch.event("rename", f"c{index}")
+        await watch.named(80)
+        # The server's end of each connection is in this process too.
+        assert descriptors() <= before + 4
+
+
 FOLLOW = """
 import asyncio, sys
 from pathlib import Path

@@ -63,6 +63,8 @@ class DockerApi:
             raise RuntimeUnreachable(_shown(error)) from error
         # Neither a proxy nor a .netrc has a say in a Unix socket.
         self._session.trust_env = False
+        # The SDK would keep a connection for each URL, up to 25: a descriptor a container.
+        self._session.headers["Connection"] = "close"
         # A small answer must not unpack to a large one.
         self._session.headers["Accept-Encoding"] = "identity"
         self._version = ""
