@@ -23,6 +23,7 @@ from scripts._bench.tree import Script, Tree, kills, thrashing
 APART_SECONDS = 0.004
 TARGETS = 1000
 CONTAINERS = 10_000
+FINALIZED = 1000
 THRASHING = 50
 THRASHES_A_SECOND = 100
 SUBSCRIBERS = 500
@@ -106,6 +107,8 @@ class Bench:
         yield Figure("  resident memory", found["memory"], "MiB")
         yield Figure("  the same before", found["bare_memory"], "MiB", 60.0)
         yield Figure("  one WatchContainer", found["seconds"] / CONTAINERS * 1000, "ms")
+        yield Figure("  one FinalizeContainer, p50", found["finalize_p50"], "ms", 5.0)
+        yield Figure("  p99", found["finalize_p99"], "ms")
 
     def idle(self) -> Iterator[Figure]:
         """What an idle host costs, with one subscriber connected."""
@@ -221,6 +224,10 @@ class Bench:
                 found[f"{prefix}p50"] = percentile(delays, 50)
                 found[f"{prefix}p99"] = percentile(delays, 99)
                 found[f"{prefix}memory"] = resident_mib(daemon.pid)
+            registrar.say(f"finalize {FINALIZED}")
+            took = registrar.answer()
+            found["finalize_p50"] = percentile(took, 50)
+            found["finalize_p99"] = percentile(took, 99)
         return found
 
     def _thrash(self) -> dict[str, float]:

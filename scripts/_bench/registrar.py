@@ -1,7 +1,8 @@
-"""Registers containers as a worker does: one for each cgroup that it is told of.
+"""Registers and finalizes containers as a worker does: one for each cgroup that it is told of.
 
-`python -m scripts._bench.registrar SOCKET`, a list of cgroups on the first line; then for each line
-"go" it registers them all, and answers with the seconds that it took.
+`python -m scripts._bench.registrar SOCKET`, a list of cgroups on the first line; then for each
+line "go" it registers them all, and answers with the seconds that it took; for a line "finalize
+COUNT" it finalizes so many, one after the other, and answers with the milliseconds of each.
 """
 
 from __future__ import annotations
@@ -33,12 +34,29 @@ async def register(socket: str, cgroups: list[str]) -> float:
     return time.monotonic() - began
 
 
+async def finalize(socket: str, count: int) -> list[float]:
+    """Finalize the first containers, none of which was killed in; the milliseconds of each."""
+    took = []
+    async with AsyncClient(socket) as client:
+        for number in range(count):
+            began = time.monotonic()
+            await client.finalize(f"{number:064x}", exit_code=137)
+            took.append((time.monotonic() - began) * 1000)
+    return took
+
+
 def main(socket: str) -> None:
     """Do as the module's docstring says."""
     cgroups = json.loads(sys.stdin.readline())
     print("ready", flush=True)
-    for _ in sys.stdin:
-        print(json.dumps(asyncio.run(register(socket, cgroups))), flush=True)
+    for line in sys.stdin:
+        word, _, count = line.strip().partition(" ")
+        answer: object
+        if word == "finalize":
+            answer = asyncio.run(finalize(socket, int(count)))
+        else:
+            answer = asyncio.run(register(socket, cgroups))
+        print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,111 @@
+"""The worker in examples/, with a runtime of plain files; with real ones in tests/runtimes."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from oomwatch.client import Client
+from oomwatch.daemon import Config, Watcher
+from oomwatch.events import Confidence, Container, ContainerExit, Verdict
+from oomwatch.rpc.server import RpcServer
+from oomwatch.testing import FakeCgroupTree
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "worker.py"
+
+
+@pytest.fixture(scope="module")
+def worker() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("example_worker", EXAMPLE)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["example_worker"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def tree() -> Iterator[FakeCgroupTree]:
+    root = Path(f"/dev/shm/oomwatch-worker-{os.getpid()}")
+    yield FakeCgroupTree(root)
+    shutil.rmtree(root)
+
+
+class PlainFiles:
+    """A runtime whose containers are a cgroup of plain files, with this process in it."""
+
+    def __init__(self, worker: ModuleType, tree: FakeCgroupTree, code: int, kills: int) -> None:
+        self.worker, self.tree, self.code, self.kills = worker, tree, code, kills
+
+    def start(self) -> tuple[Container, int]:
+        self.tree.make("/job", limit_bytes=32 << 20)
+        self.tree.write("/job", "cgroup.procs", f"{os.getpid()}\n")
+        return Container(id="job-1", handler="runc"), os.getpid()
+
+    def wait(self) -> object:
+        if self.kills:
+            self.tree.kill("/job", self.kills)
+        return self.worker.Ended(self.code)
+
+    def stop(self) -> int:
+        raise AssertionError("nobody asks")
+
+    def remove(self) -> None:
+        self.tree.remove("/job")
+
+
+@pytest.mark.parametrize(
+    ("code", "kills", "told"),
+    [
+        (137, 1, "Your job ran out of memory. Give it more, or make it need less."),
+        (137, 0, "Your job ended with 137. It was not out of memory."),
+        (0, 0, "Your job ended well."),
+        (0, 2, "Your job ended well, but 2 of its processes ran out of memory."),
+        (2, 1, "Your job ended with 2, and running out of memory is the likely cause."),
+    ],
+)
+async def test_the_user_is_told_the_truth(
+    worker: ModuleType, tree: FakeCgroupTree, tmp_path: Path, code: int, kills: int, told: str
+) -> None:
+    socket = tmp_path / "o.sock"
+    async with (
+        Watcher(Config(cgroup_root=tree.root)) as watcher,
+        RpcServer(watcher, socket=socket),
+    ):
+
+        def run() -> ContainerExit:
+            with Client(socket) as client:
+                exit_ = worker.work(client, PlainFiles(worker, tree, code, kills))
+                assert isinstance(exit_, ContainerExit)
+                return exit_
+
+        assert worker.advice(await asyncio.to_thread(run)) == told
+        assert not tree.path("/job").exists()
+
+
+@pytest.mark.parametrize("verdict", Verdict)
+@pytest.mark.parametrize("confidence", Confidence)
+@pytest.mark.parametrize("stopped", [True, False])
+def test_there_is_a_word_for_every_verdict(
+    worker: ModuleType, verdict: Verdict, confidence: Confidence, stopped: bool
+) -> None:
+    said = worker.advice(
+        ContainerExit(
+            episode_id="e",
+            detect_time=1,
+            verdict=verdict,
+            confidence=confidence,
+            exit_code=137,
+            stop_requested=stopped,
+        )
+    )
+    assert said.startswith("Your job ")
