@@ -28,6 +28,15 @@ def test_what_is_read_late_is_as_old_as_its_stamp_says() -> None:
     assert clock.read(101 * SECOND, at(103)) == at(101).wall
 
 
+def test_many_records_that_are_read_late_are_each_as_old_as_their_stamp() -> None:
+    """A storm prints hundreds while the reader is held up."""
+    clock = StampClock()
+    clock.read(100 * SECOND, at(100))
+    for number in range(500):
+        stamp = 101 * SECOND + number * 1000
+        assert clock.read(stamp, at(104)) == at(101).wall + number * 1000
+
+
 def test_drift_between_the_clocks_is_not_taken_for_lateness() -> None:
     """4 s a day; a record a day, each read at once, is dated by when it was read."""
     clock = StampClock()

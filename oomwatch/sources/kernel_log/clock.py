@@ -21,7 +21,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 _LAGS_SECONDS = 60
-_LAGS_KEPT = 64
 _SUSPEND_BEGINS = (b"PM: suspend entry", b"PM: hibernation: hibernation entry")
 _MICROSECONDS = 1_000_000
 
@@ -60,7 +59,8 @@ class StampClock:
     """
 
     def __init__(self) -> None:
-        self._lags: deque[tuple[int, int]] = deque(maxlen=_LAGS_KEPT)
+        # The smallest lag of each second: who has fallen behind reads hundreds of late records.
+        self._lags: deque[tuple[int, int]] = deque(maxlen=_LAGS_SECONDS + 1)
         self._suspended: int | None = None
         self.anchor: Anchor | None = None
 
@@ -75,9 +75,14 @@ class StampClock:
 
     def _lateness(self, stamp: int, now: Clocks) -> int:
         lag = now.monotonic - stamp
-        while self._lags and now.monotonic - self._lags[0][0] > _LAGS_SECONDS * _MICROSECONDS:
+        second = now.monotonic // _MICROSECONDS
+        while self._lags and second - self._lags[0][0] > _LAGS_SECONDS:
             self._lags.popleft()
-        self._lags.append((now.monotonic, lag))
+        if self._lags and self._lags[-1][0] == second:
+            _, least = self._lags.pop()
+            self._lags.append((second, min(lag, least)))
+        else:
+            self._lags.append((second, lag))
         return lag - min(lag for _, lag in self._lags)
 
 
