@@ -13,6 +13,7 @@ from pathlib import Path
 
 from scripts._bench.figures import Figure, load, table
 from scripts._bench.measures import Bench, Trees
+from scripts._bench.names import measure as measure_names
 from scripts._bench.processes import watches
 from scripts._bench.scan import measure as measure_scan
 
@@ -25,6 +26,7 @@ def main() -> int:
     names = {"sizes": "latency, start and memory by number of cgroups", "idle": "an idle host"}
     names |= {"containers": "10,000 of them known"}
     names |= {"thrash": "cgroups at their limits", "fanout": "500 subscribers"}
+    names |= {"names": "an event with its victims, on a real kernel"}
     names |= {"help": "the command line's start", "scan": "a large log, beside grep"}
     parser = argparse.ArgumentParser(
         prog="scripts/bench",
@@ -55,6 +57,7 @@ def main() -> int:
             "idle": bench.idle,
             "thrash": bench.thrash,
             "fanout": bench.fanout,
+            "names": partial(measure_names, quick=options.quick),
             "help": bench.help,
             "scan": partial(measure_scan, Path(memory), quick=options.quick, rounds=rounds),
         }
