@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scripts._soak.fork_server import PLACES
-from scripts._soak.lives import ANSWER_SECONDS, Lives
+from scripts._soak.lives import ANSWER_SECONDS, CHECKOUT, Lives
 from scripts._soak.truth import JournalReader, Told
 from scripts._soak.worlds import Life, World
 
@@ -71,6 +71,7 @@ class Crash:
                 *(sys.executable, "-m", "scripts._soak.subscribers"),
                 *(str(self._lives.socket), str(rng.randrange(2**32)), str(subscribers)),
             ],
+            cwd=CHECKOUT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any, Self
 
+CHECKOUT = Path(__file__).parents[2]
+
 ANSWER_SECONDS = 300.0
 """Python starts in 10 s and more where the processor is emulated."""
 
@@ -34,6 +36,7 @@ class Lives:
                 *("--socket", str(self.socket), "--state-dir", str(self.state)),
                 *("--log-level", "info", *arguments),
             ],
+            cwd=CHECKOUT,
             env={**os.environ, "NOTIFY_SOCKET": str(notify)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
