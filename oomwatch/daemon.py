@@ -29,14 +29,15 @@ from oomwatch.containers.paths import identify
 from oomwatch.containers.places import Places
 from oomwatch.containers.registry import Containers
 from oomwatch.correlator import Correlator
-from oomwatch.errors import CgroupError, NoMemoryController
-from oomwatch.events import Container, ContainerExit, Entry, OomKill, SourceState
+from oomwatch.errors import CgroupError, NoMemoryController, OwnFault
+from oomwatch.events import Container, ContainerExit, Entry, EvidenceGap, OomKill, SourceState
 from oomwatch.finalizing import Finalization
 from oomwatch.host_paths import HostPaths
 from oomwatch.journal import Journal, Retention
 from oomwatch.ledger import Ledger, LedgerChange, LogPlace
 from oomwatch.names import KEEP_SECONDS
 from oomwatch.observations import ContainerSeen, Observation, Recorded
+from oomwatch.own_process import own_cgroup, protect
 from oomwatch.pipeline import Pipeline
 from oomwatch.registration import Registration
 from oomwatch.sources import Source
@@ -59,6 +60,8 @@ log = logging.getLogger(__name__)
 NICE = -15
 """The daemon's priority. When many are killed at once on a busy host, whoever comes late finds the
 victims reaped: among eight that raced on two processors, 12 of 40 had a name, and with this 40."""
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 AUDIT_SECONDS = 30.0
 """How often the node's sum is held against what was told: one file read. Kills that no cgroup's
@@ -118,10 +121,12 @@ class Watcher:
         self.sources: tuple[Source, ...] = (*self._naming, *_runtimes(config, self.memory_events))
         if self.memory_events is not None:
             self.sources = (*self.sources, self.memory_events)
+        self._earlier = self.journal.earlier_boot(self.boot_id) if _has_boot_id() else None
         self.correlator = Correlator(
             self.boot_id,
             Ledger(rows or ()),
-            resumed=rows is not None,
+            # Whoever was here in an earlier boot has not seen anything of this one's.
+            resumed=rows is not None or self._earlier is not None,
             counted=self.memory_events is not None,
             whole_host=self._host_paths is None,
             containers=Containers(
@@ -146,6 +151,9 @@ class Watcher:
         self.subscriptions = Subscriptions(self.journal)
         self.on_health: Callable[[bool], None] = lambda _: None
         self.on_told: Callable[[tuple[Entry, ...]], None] = lambda _: None
+        self.broken: asyncio.Future[None] | None = None
+        """Fails with OwnFault where oomwatch cannot go on; there from `start` on."""
+        self._cgroup = own_cgroup()
         self._start_time = 0
         self._audit_timer: asyncio.TimerHandle | None = None
 
@@ -158,6 +166,11 @@ class Watcher:
             on_health=self._journal_health,
             on_sync=self.subscriptions.coming,
         )
+        self.broken = asyncio.get_running_loop().create_future()
+        self.broken.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self.pipeline.on_fault = self._fault
+        if self._earlier is not None:
+            self.journal.append([self._reboot_gap(*self._earlier)], LedgerChange())
         await self._recall()
         self.sandboxes.start(self.pipeline.emit)
         for source in self.sources:
@@ -334,9 +347,50 @@ class Watcher:
             return None
         return await self.memory_events.report_one(path)
 
+    def _fault(self, error: Exception) -> None:
+        assert self.broken is not None
+        if not self.broken.done():
+            self.broken.set_exception(
+                OwnFault(
+                    f"oomwatch has a fault of its own ({type(error).__name__}: {error}) and ends; "
+                    "start it again: the journal and the kernel's counters have what was not told"
+                )
+            )
+
+    def _reboot_gap(self, boot_id: str, newest: int | None) -> EvidenceGap:
+        """Close the questions of a boot that is over: its counters are gone."""
+        return EvidenceGap(
+            episode_id=f"{self.boot_id[:8]}-after-{boot_id[:8]}",
+            detect_time=_now(),
+            source=MemoryEvents.name,
+            reason=(
+                f"the node was started anew (boot {boot_id[:8]} is over): what was killed at its "
+                "end and not told by then cannot be known any more"
+            ),
+            occur_after=newest,
+            recovered=True,
+        )
+
+    def _look_for_ourselves(self, entry: Entry) -> None:
+        """Say so where the last victim was the oomwatch before this one."""
+        kill = entry.event
+        if not isinstance(kill, OomKill) or self.journal.died is None:
+            return
+        named = any(victim.pid == self.journal.died for victim in kill.victims)
+        if named or (kill.recovered and kill.victim_cgroup and kill.victim_cgroup == self._cgroup):
+            log.error(
+                "revision %d: the oomwatch before this one (process %d) was %s killed for want of "
+                "memory itself: give it more, or a lower oom_score_adj",
+                entry.revision,
+                self.journal.died,
+                "" if named else "probably",
+            )
+
     def _committed(self, entries: tuple[Entry, ...]) -> None:
         self.subscriptions.published(entries)
         self.on_told(entries)
+        for entry in entries:
+            self._look_for_ourselves(entry)
         self.pipeline.emit(
             [
                 Recorded(entry.event.episode_id, entry.event.victim_cgroup, entry.revision)
@@ -376,6 +430,7 @@ async def serve(
     that it tells; `ready` is called once they watch and answer.
     """
     _come_first()
+    protect()
     watcher = Watcher(config)
     metrics: MetricsServer | None = None
     try:
@@ -393,7 +448,8 @@ async def serve(
         gc.freeze()
         try:
             ready()
-            await asyncio.get_running_loop().create_future()
+            assert watcher.broken is not None
+            await watcher.broken
         finally:
             with contextlib.suppress(asyncio.CancelledError):
                 await server.stop()
@@ -479,9 +535,13 @@ def _kept(config: Config) -> int:
 def _boot_id() -> str:
     """The kernel's random id of this boot (man 4 random); without /proc, an id of this process."""
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return _BOOT_ID.read_text().strip()
     except OSError:
         return os.urandom(16).hex()
+
+
+def _has_boot_id() -> bool:
+    return _BOOT_ID.exists()
 
 
 def _now() -> int:

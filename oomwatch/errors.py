@@ -22,6 +22,7 @@
     ├── RuntimeUnreachable      a container runtime does not answer as it should
     ├── AddressError            a socket cannot be listened on or understood
     ├── LogUnreadable           a log file cannot be opened or unpacked (oomwatch.cli)
+    ├── OwnFault                oomwatch itself has a fault, and ends rather than tell wrongly
     ├── DaemonUnavailable       no daemon answers, or it went away and did not come back
     └── RequestRefused          the daemon answers, and will not do what was asked
 
@@ -133,6 +134,10 @@ class RuntimeUnreachable(OomwatchError):
 
 class AddressError(OomwatchError):
     """An address cannot be listened on, or cannot be understood."""
+
+
+class OwnFault(OomwatchError):
+    """Oomwatch has a fault of its own; what it holds can no longer be trusted, the journal can."""
 
 
 class DaemonUnavailable(OomwatchError):

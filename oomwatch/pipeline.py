@@ -12,7 +12,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 from oomwatch.containers.lives import LivesChange
@@ -20,7 +21,19 @@ from oomwatch.correlator import Correlator
 from oomwatch.events import Cgroup, Event
 from oomwatch.kills import Outcome
 from oomwatch.ledger import LedgerChange
-from oomwatch.observations import Audit, FindSandbox, LastLook, Look, Observation, Question
+from oomwatch.observations import (
+    Audit,
+    AuditReading,
+    Describe,
+    FindSandbox,
+    LastLook,
+    LineageReading,
+    Look,
+    Measure,
+    Observation,
+    Question,
+    UsageReading,
+)
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +70,9 @@ class Pipeline:
         self._questions: dict[tuple[type, int | str], Question] = {}
         self._events: list[Event] = []
         self._draining = False
+        self.broken = False
+        """Has the correlator failed? Then nothing is taken in or written any more."""
+        self.on_fault: Callable[[Exception], None] = lambda error: None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due: float | None = None
 
@@ -65,12 +81,16 @@ class Pipeline:
 
         Called from inside an answer it only queues: the outermost call does the work.
         """
+        if self.broken:
+            return
         self._observations.extend(observations)
         if not self._draining:
             self._drain()
 
     def audit(self, root: Cgroup) -> None:
         """Hold the sums of the whole tree against what was told."""
+        if self.broken:
+            return
         self._ask(self.correlator.audit_all(root))
         if not self._draining:
             self._drain()
@@ -87,18 +107,39 @@ class Pipeline:
         try:
             while self._observations or self._questions:
                 while self._observations:
-                    self._take(self.correlator.feed(self._observations.popleft(), now()))
+                    observation = self._observations.popleft()
+                    self._correlate(partial(self.correlator.feed, observation, now()))
                 if self._questions:
                     key = next(iter(self._questions))
                     self._put(self._questions.pop(key))
         finally:
             self._draining = False
-            events, self._events = self._events, []
-            change = self.correlator.take_changes(now(), told=bool(events))
-            lives = self.correlator.containers.take_changes()
-            if events or change or lives:
-                self._sink.append(events, change, lives)
-            self._schedule()
+        if not self.broken:
+            self._hand_on()
+
+    def _hand_on(self) -> None:
+        events, self._events = self._events, []
+        now = asyncio.get_running_loop().time()
+        change = self.correlator.take_changes(now, told=bool(events))
+        lives = self.correlator.containers.take_changes()
+        if events or change or lives:
+            self._sink.append(events, change, lives)
+        self._schedule()
+
+    def _correlate(self, step: Callable[[], Outcome]) -> None:
+        try:
+            outcome = step()
+        except Exception as error:
+            # What it had booked and what it had told may differ by now: nothing of it is written.
+            # The journal and the counters have it all, for the next start to tell.
+            self.broken = True
+            self._observations.clear()
+            self._questions.clear()
+            self.stop()
+            log.exception("a fault of oomwatch's own; please report it")
+            self.on_fault(error)
+        else:
+            self._take(outcome)
 
     def _take(self, outcome: Outcome) -> None:
         self._events += outcome.events
@@ -124,9 +165,16 @@ class Pipeline:
 
     def _put(self, question: Question) -> None:
         for answerer in self._answerers:
-            if answerer.answer(question):
-                return
-        log.error("nobody answers %r", question)
+            try:
+                if answerer.answer(question):
+                    return
+            except Exception:
+                # One witness less for this question; the sums are held against each other anyway.
+                log.exception("%s failed to answer %r; please report it", answerer.name, question)
+                break
+        else:
+            log.error("nobody answers %r", question)
+        self._observations.extend(unanswered(question))
 
     def _schedule(self) -> None:
         due = self.correlator.deadline
@@ -142,5 +190,18 @@ class Pipeline:
         self._timer = self._timer_due = None
         # The loop may call a timer up to its clock's resolution early.
         now = asyncio.get_running_loop().time() + 0.001
-        self._take(self.correlator.expire(now))
+        self._correlate(lambda: self.correlator.expire(now))
         self._drain()
+
+
+def unanswered(question: Question) -> list[Observation]:
+    """What is known where nobody answers: nothing, and that it is not to be waited for."""
+    match question:
+        case Describe():
+            return [LineageReading(question.cgroup, (), False, None)]
+        case Measure():
+            return [UsageReading(question.cgroup, None)]
+        case Audit():
+            return [AuditReading(question.cgroup, ())]
+        case _:
+            return []

@@ -96,6 +96,19 @@ class Journal:
         if self._directory is not None:
             self._directory.hold_reserve()
 
+    def earlier_boot(self, boot_id: str) -> tuple[str, int | None] | None:
+        """Another boot of the node whose events this journal still had open, as this one began.
+
+        Given with the newest event's `detect_time`; None where there was none, and after the first
+        commit of this boot. Blocks. Raises JournalUnusable where it cannot be read.
+        """
+        return self._store.earlier_boot(boot_id)
+
+    @property
+    def died(self) -> int | None:
+        """The pid of the process that held this journal last and did not close it, if any."""
+        return self._directory.died if self._directory is not None else None
+
     def load_ledger(self, boot_id: str) -> tuple[LedgerRow, ...] | None:
         """What was told in this boot; None where this journal never recorded it. Blocks.
 

@@ -91,6 +91,7 @@ class StateDirectory:
         made or written.
         """
         self.path = path
+        self.died: int | None = None
         self.database = path / DATABASE
         self._reserve = path / RESERVE
         try:
@@ -116,6 +117,9 @@ class StateDirectory:
             ) from error
         except OSError as error:
             raise unusable(str(self.path), error) from error
+        # Whoever ends in good order takes its pid away.
+        last = os.pread(self._lock, 32, 0).strip()
+        self.died = int(last) if last.isdigit() else None
         # The pid is for people: a full disk must not keep a journal from opening for it.
         with suppress(OSError):
             os.ftruncate(self._lock, 0)
@@ -175,6 +179,11 @@ class StateDirectory:
         room = os.statvfs(self.path)
         return room.f_bavail * room.f_frsize >= 4 * RESERVE_BYTES
 
+    def may_grow(self) -> bool:
+        """Whether there is more left than a spent reserve leaves, also on a small disk."""
+        room = os.statvfs(self.path)
+        return room.f_bavail * room.f_frsize >= RESERVE_BYTES + (1 << 20)
+
     def spend_reserve(self) -> None:
         """Give the room that was set aside to the database."""
         with suppress(OSError):
@@ -182,6 +191,8 @@ class StateDirectory:
 
     def close(self) -> None:
         """Let another process have the directory."""
+        with suppress(OSError):
+            os.ftruncate(self._lock, 0)
         os.close(self._lock)
 
 

@@ -209,6 +209,22 @@ class Store:
             self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         self._uncheckpointed_pages = 0
 
+    def earlier_boot(self, boot_id: str) -> tuple[str, int | None] | None:
+        """Another boot that was written last, and the newest event's time; None without one.
+
+        The first commit of this boot forgets it.
+        """
+        with self._reading() as connection:
+            found = connection.execute(
+                "SELECT boot_id FROM boots WHERE boot_id != ? LIMIT 1", (boot_id,)
+            ).fetchone()
+            if found is None:
+                return None
+            newest = connection.execute(
+                "SELECT detect_time FROM events ORDER BY revision DESC LIMIT 1"
+            ).fetchone()
+        return str(found[0]), newest[0] if newest else None
+
     def load_ledger(self, boot_id: str) -> tuple[LedgerRow, ...] | None:
         """What was told in this boot; None where nothing of it was ever committed."""
         with self._reading() as connection:

@@ -276,7 +276,7 @@ class Writer:
             return
         directory.spend_reserve()
         self._reuse_log()
-        self._store.allow_growth(directory.has_room())
+        self._store.allow_growth(directory.may_grow())
         self._delete_oldest()
 
     def _reuse_log(self) -> None:

@@ -385,3 +385,26 @@ async def test_a_path_that_is_used_again_is_read_for_nobody_but_its_own(
         await watched.settled()
         assert {kill.victim_cgroup_id for kill in watched.sink.kills} == {young}
         assert young != old
+
+
+async def test_children_are_taken_in_below_their_own_parent_alone(tree: FakeCgroupTree) -> None:
+    """Those of the next cgroup at the parent's path would be told there, and once more below it."""
+    tree.make("/p")
+    tree.make("/p/old")
+    async with watching(tree) as watched:
+        followed = watched.source.tree
+        parent = followed.root.child("p")
+        assert parent is not None
+        tree.remove("/p/old")
+        tree.remove("/p")
+        tree.make("/p")
+        tree.make("/p/young")
+        tree.kill("/p/young", 2)
+        # The loop has not heard of any of it.
+        assert followed.attach(parent, "young") is None
+        assert list(followed.relist(parent)) == []
+        assert parent.child("young") is None
+        watched.pipeline.emit(followed.take())
+        await watched.until(lambda sink: sink.told() >= 2)
+        await watched.settled()
+        assert watched.sink.told() == tree.kills("/") == 2

@@ -42,6 +42,9 @@ from oomwatch.status import CgroupReport, Witness
 
 log = logging.getLogger(__name__)
 
+RETRY_SECONDS = 1.0
+"""How soon what could not be read is tried again; no notification says when it can."""
+
 POLL_SECONDS = 0.5
 """How often a cgroup that cannot be watched is read, by default; a quiet one up to 8 times less."""
 
@@ -64,6 +67,7 @@ class MemoryEvents:
         self._watcher: inotify.Watcher | None = None
         self._no_inotify = ""
         self._overflows = 0
+        self._retry: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._emit: Emit = lambda _: None
         self.tree: Tree
@@ -166,7 +170,15 @@ class MemoryEvents:
             detail += "; not the root of the hierarchy: limits above it cannot be seen"
         if self.hierarchy.local_events:
             detail += "; memory_localevents is set: removed cgroups are missed below the node"
-        degraded = bool(self._no_inotify or polled or self.hierarchy.local_events)
+        if tree.unreadable:
+            node, why = next(iter(tree.unreadable.items()))
+            detail += (
+                f"; {len(tree.unreadable)} could not be read when last tried, as {node.cgroup.path}"
+                f" ({why}): what they count is told when they can, or below their parents"
+            )
+        degraded = bool(
+            self._no_inotify or polled or self.hierarchy.local_events or tree.unreadable
+        )
         return SourceState(
             name=self.name, active=True, degraded=degraded, detail=detail, figures=figures
         )
@@ -175,6 +187,8 @@ class MemoryEvents:
         """Give back the inotify instance and all timers."""
         for task in self._tasks:
             task.cancel()
+        if self._retry is not None:
+            self._retry.cancel()
         if hasattr(self, "_resting"):
             self._resting.stop()
             self._unwatched.stop()
@@ -326,5 +340,12 @@ class MemoryEvents:
 
     def _flush(self, more: Iterable[Observation] = ()) -> None:
         batch = [*self.tree.take(), *more]
+        if self.tree.unreadable and self._retry is None:
+            self._retry = asyncio.get_running_loop().call_later(RETRY_SECONDS, self._try_again)
         if batch:
             self._emit(batch)
+
+    def _try_again(self) -> None:
+        """Read everything again while something could not be read: out of descriptors, say."""
+        self._retry = None
+        self._run(self._read_everything())

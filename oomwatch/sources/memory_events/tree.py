@@ -45,6 +45,9 @@ class Tree:
         self.last_text = b""
         self.cgroups = 0
         self.read_errors = 0
+        self.unreadable: dict[Node, str] = {}
+        """Cgroups whose counters could not be read when last tried, and why."""
+        self._last_error = ""
         self._reader = files.EventsReader()
         self._batch: list[Observation] = []
         self._newly_unwatched: list[Node] = []
@@ -100,36 +103,53 @@ class Tree:
         """Match the children with the directory; return those that may have children themselves."""
         directory = self.directory(node)
         try:
-            if os.stat(directory).st_nlink == 2 and not node.children:
+            status = os.stat(directory)
+            if status.st_ino != node.cgroup.id:
+                return []  # its path is another's by now: a removal is about to be told
+            if status.st_nlink == 2 and not node.children:
                 return []
-            with os.scandir(directory) as entries:
-                found = {e.name: e.inode() for e in entries if e.is_dir(follow_symlinks=False)}
-        except OSError:
+            found = self._children(node, directory)
+        except OSError as error:
+            self._failed(node, error)
             return []
         for name, child in list((node.children or {}).items()):
             if found.get(name) != child.cgroup.id:
                 self.detach(child)
-        for name in found:
+        for name, inode in found.items():
             if node.child(name) is None:
-                self._attach_only(node, name, f"{directory}/{name}", baseline=baseline)
+                self._attach_only(node, name, f"{directory}/{name}", inode, baseline=baseline)
         return list((node.children or {}).values())
+
+    @staticmethod
+    def _children(node: Node, directory: str) -> dict[str, int]:
+        """List a node's children with their inodes: its own, not those of the next at its path."""
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            if os.fstat(descriptor).st_ino != node.cgroup.id:
+                return {}
+            with os.scandir(descriptor) as entries:
+                return {e.name: e.inode() for e in entries if e.is_dir(follow_symlinks=False)}
+        finally:
+            os.close(descriptor)
 
     def attach(self, parent: Node, name: str) -> Node | None:
         """Take in a cgroup that has just appeared, and what is in it already."""
         directory = f"{self.directory(parent)}/{name}"
-        node = self._attach_only(parent, name, directory, baseline=False)
+        try:
+            inode = os.stat(directory, follow_symlinks=False).st_ino
+        except OSError:
+            return None
+        if not self.still_there(parent):
+            return None  # then it is a child of the next cgroup at the parent's path
+        node = self._attach_only(parent, name, directory, inode, baseline=False)
         if node is not None:
             for _ in self._descend([node], baseline=False):
                 pass
         return node
 
     def _attach_only(
-        self, parent: Node, name: str, directory: str, *, baseline: bool
-    ) -> Node | None:
-        try:
-            inode = os.stat(directory, follow_symlinks=False).st_ino
-        except OSError:
-            return None
+        self, parent: Node, name: str, directory: str, inode: int, *, baseline: bool
+    ) -> Node:
         node = Node(Cgroup(inode, name, parent.cgroup), parent, baseline=baseline)
         if parent.children is None:
             parent.children = {}
@@ -157,6 +177,7 @@ class Tree:
             for watch in (removed.events_watch, removed.directory_watch, removed.control_watch):
                 self._unwatch(watch)
             self.unwatched.pop(removed, None)
+            self.unreadable.pop(removed, None)
             removed.gone = True
             self.cgroups -= 1
             self._batch.append(CgroupRemoved(removed.cgroup, wall_time()))
@@ -252,8 +273,8 @@ class Tree:
     def look(self, node: Node) -> bool:
         """Read a cgroup's counters; observe what is new. True if its kill count rose."""
         sight = Sight.FOLLOWED
-        file = self._read(f"{self.directory(node)}/{files.EVENTS_LOCAL}")
-        if file is None or file.counters.oom_kill is None or self._is_anothers(node, file):
+        file = self._read_own(node, self.directory(node))
+        if file is None or self._is_anothers(node, file):
             return False
         if node.counter_id not in (0, file.inode):
             sight = Sight.REVEALED
@@ -280,8 +301,8 @@ class Tree:
         seen_time = node.looked_at
         if node.counter_id and seen_time and 0 <= wall_time() - seen_time < FRESH_MICROSECONDS:
             return CounterReading(node.cgroup, node.counter_id, seen_time, node.seen)
-        file = self._read(f"{directory}/{files.EVENTS_LOCAL}")
-        if file is None or file.counters.oom_kill is None or self._is_anothers(node, file):
+        file = self._read_own(node, directory)
+        if file is None or self._is_anothers(node, file):
             return None
         sight = Sight.REVEALED if node.counter_id not in (0, file.inode) else Sight.FOLLOWED
         looked_at, node.looked_at = node.looked_at, wall_time()
@@ -320,8 +341,8 @@ class Tree:
             return
         if not node.has_counter:
             return
-        local = self._read(f"{directory}/{files.EVENTS_LOCAL}")
-        if local is None or local.counters.oom_kill is None or self._is_anothers(node, local):
+        local = self._read_own(node, directory)
+        if local is None or self._is_anothers(node, local):
             return
         node.seen, node.counter_id = local.counters, local.inode
         counted = subtree.counters.oom_kill if subtree and not self.hierarchy.local_events else None
@@ -343,6 +364,28 @@ class Tree:
             )
         )
 
+    def _failed(self, node: Node, error: OSError) -> None:
+        """Note that a directory could not be listed, unless it is gone."""
+        if error.errno not in (errno.ENOENT, errno.ENODEV):
+            self.read_errors += 1
+            self.unreadable[node] = error.strerror or str(error)
+
+    def _read_own(self, node: Node, directory: str) -> files.EventsFile | None:
+        """Read a cgroup's own counters; where they are there and not to be had, note why."""
+        errors = self.read_errors
+        file = self._read(f"{directory}/{files.EVENTS_LOCAL}")
+        if file is None:
+            if self.read_errors > errors:
+                self.unreadable[node] = self._last_error
+            return None
+        if file.counters.oom_kill is None:
+            self.read_errors += 1
+            self.unreadable[node] = "it has no count of oom_kill"
+            return None
+        if self.unreadable:
+            self.unreadable.pop(node, None)
+        return file
+
     def _read(self, path: str) -> files.EventsFile | None:
         try:
             file = self._reader.read(path)
@@ -351,6 +394,7 @@ class Tree:
         except OSError as error:
             if error.errno != errno.ENODEV:  # removed while the file was open
                 self.read_errors += 1
+                self._last_error = error.strerror or str(error)
             return None
         self.last_text = file.text
         return file

@@ -1,0 +1,365 @@
+"""What goes wrong around the daemon: it lives or ends with a sentence, and no kill is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from oomwatch import daemon
+from oomwatch.cgroup import files
+from oomwatch.correlator import Correlator
+from oomwatch.daemon import Config, Watcher
+from oomwatch.errors import OwnFault
+from oomwatch.events import Entry, EvidenceGap, OomKill
+from oomwatch.kills import Outcome
+from oomwatch.observations import CounterReading, Observation, Question
+from oomwatch.sources.memory_events import MemoryEvents
+from oomwatch.subscriptions import Latest
+from oomwatch.testing import FakeCgroupTree
+from tests.component.test_cli_serve import OOMWATCH, Served
+
+BOUND = 30.0
+
+
+@pytest.fixture
+def tree() -> Iterator[FakeCgroupTree]:
+    root = Path(tempfile.mkdtemp(prefix="oomwatch-test-", dir="/dev/shm"))
+    tree = FakeCgroupTree(root / "tree")
+    tree.make("/a")
+    yield tree
+    shutil.rmtree(root)
+
+
+async def until(true: Callable[[], bool], seconds: float = BOUND) -> None:
+    async with asyncio.timeout(seconds):
+        while not true():
+            await asyncio.sleep(0.005)
+
+
+async def entries(watcher: Watcher) -> list[Entry]:
+    return await watcher.journal.read(watcher.journal.oldest_revision - 1, 10_000)
+
+
+async def told(watcher: Watcher) -> int:
+    events = [entry.event for entry in await entries(watcher)]
+    return sum(event.kill_count or 0 for event in events if isinstance(event, OomKill))
+
+
+async def conserved(watcher: Watcher, tree: FakeCgroupTree) -> None:
+    """Wait until all is told that the tree counts, and no more."""
+    async with asyncio.timeout(BOUND):
+        while await told(watcher) < tree.kills("/"):
+            await asyncio.sleep(0.01)
+    assert await told(watcher) == tree.kills("/")
+
+
+@asynccontextmanager
+async def watching(tree: FakeCgroupTree, state_dir: Path | None = None) -> AsyncIterator[Watcher]:
+    watcher = Watcher(Config(cgroup_root=tree.root, state_dir=state_dir))
+    await watcher.start()
+    try:
+        yield watcher
+    finally:
+        await watcher.stop()
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 8 MiB, too small for a reserve."""
+    path = tmp_path / "tiny"
+    path.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(path)]
+    done = subprocess.run(mount, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"cannot mount a tmpfs here: {done.stderr.strip()}")
+    yield path
+    subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+async def test_a_full_disk_holds_the_counts_until_there_is_room(
+    tree: FakeCgroupTree, tiny: Path
+) -> None:
+    async with watching(tree, tiny / "state") as watcher:
+        healthy: list[bool] = []
+        watcher.on_health = healthy.append
+        follower = await watcher.subscriptions.open(Latest())
+        tree.kill("/a")
+        await conserved(watcher, tree)
+        with (tiny / "ballast").open("wb", buffering=0) as ballast:
+            try:
+                while ballast.write(b"x" * 4096):
+                    pass
+            except OSError:
+                pass
+        # Each in a cgroup with a long name: what the journal has left is used up soon.
+        number = 0
+        async with asyncio.timeout(BOUND):
+            while not healthy:
+                number += 1
+                name = f"/{number:0200}"
+                tree.make(name)
+                tree.kill(name)
+                await asyncio.sleep(0.001)
+        status = await watcher.status()
+        assert not status.healthy
+        assert status.journal.pending_events > 0
+        assert "the disk is full" in status.journal.detail
+        (tiny / "ballast").unlink()
+        await until(lambda: healthy[-1])
+        # Old history may have made room; whoever follows is told all of it.
+        kills = 0
+        async with asyncio.timeout(BOUND):
+            while kills < tree.kills("/"):
+                events = [entry.event for entry in (await follower.next()).entries]
+                kills += sum(e.kill_count or 0 for e in events if isinstance(e, OomKill))
+        assert kills == tree.kills("/")
+        assert (await watcher.status()).healthy
+
+
+async def test_a_state_directory_that_goes_is_told_and_taken_up_again(
+    tree: FakeCgroupTree, tmp_path: Path
+) -> None:
+    state = tmp_path / "state"
+    async with watching(tree, state) as watcher:
+        healthy: list[bool] = []
+        watcher.on_health = healthy.append
+        state.rename(tmp_path / "elsewhere")
+        tree.kill("/a", 3)
+        await until(lambda: healthy == [False])
+        assert "removed or replaced; put it back" in (await watcher.status()).journal.detail
+        (tmp_path / "elsewhere").rename(state)
+        await until(lambda: healthy[-1])
+        await conserved(watcher, tree)
+
+
+async def test_a_clock_that_is_set_back_and_forward_moves_no_revision(
+    tree: FakeCgroupTree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = time.time_ns
+    async with watching(tree, tmp_path) as watcher:
+        for hours in (0, -1, 24, 0):
+            monkeypatch.setattr(time, "time_ns", lambda hours=hours: real() + hours * 3600 * 10**9)
+            tree.kill("/a")
+            name = f"/hour{hours}-{tree.kills('/')}"
+            tree.make(name)
+            tree.kill_and_remove(name)
+            await conserved(watcher, tree)
+        revisions = [entry.revision for entry in await entries(watcher)]
+        assert revisions == list(range(1, len(revisions) + 1))
+
+
+async def test_counters_that_cannot_be_read_are_degraded_and_told_when_they_can(
+    tree: FakeCgroupTree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A read that gives EIO, a field that is missing, a number that is none."""
+    async with watching(tree) as watcher:
+        assert watcher.memory_events is not None
+        read = files.EventsReader.read
+
+        def broken(self: files.EventsReader, path: str) -> files.EventsFile:
+            raise OSError(5, "Input/output error", path)
+
+        monkeypatch.setattr(files.EventsReader, "read", broken)
+        tree.kill("/a", 2)
+        followed = watcher.memory_events
+        await until(lambda: followed.state().degraded)
+        assert "could not be read" in followed.state().detail
+        monkeypatch.setattr(files.EventsReader, "read", read)
+        await conserved(watcher, tree)
+        tree.write("/a", "memory.events.local", "low 0\noom 1\n")
+        await until(lambda: followed.state().degraded)
+        tree.kill("/a")
+        await conserved(watcher, tree)
+        await until(lambda: not followed.state().degraded)
+
+
+async def test_a_fault_of_our_own_writes_nothing_and_ends_with_a_sentence(
+    tree: FakeCgroupTree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was booked and what was told may differ then: the next start tells it."""
+    feed = Correlator.feed
+
+    def fails(self: Correlator, observation: Observation, now: float) -> Outcome:
+        outcome = feed(self, observation, now)
+        if isinstance(observation, CounterReading) and observation.local.oom_kill == 3:
+            raise ZeroDivisionError("seeded")
+        return outcome
+
+    monkeypatch.setattr(Correlator, "feed", fails)
+    watcher = Watcher(Config(cgroup_root=tree.root, state_dir=tmp_path))
+    await watcher.start()
+    tree.kill("/a", 2)
+    await until(lambda: watcher.journal.newest_revision == 1)
+    tree.kill("/a")
+    assert watcher.broken is not None
+    with pytest.raises(OwnFault, match=r"ZeroDivisionError: seeded.*start it again"):
+        await asyncio.wait_for(watcher.broken, BOUND)
+    await watcher.stop()
+    monkeypatch.undo()
+    async with watching(tree, tmp_path) as again:
+        await conserved(again, tree)
+
+
+async def test_a_source_that_raises_is_one_witness_less(
+    tree: FakeCgroupTree, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    answer = MemoryEvents.answer
+    failures = 0
+
+    def fails(self: MemoryEvents, question: Question) -> bool:
+        nonlocal failures
+        failures += 1
+        if failures == 1:
+            raise ValueError("seeded")
+        return answer(self, question)
+
+    async with watching(tree) as watcher:
+        monkeypatch.setattr(MemoryEvents, "answer", fails)
+        tree.kill("/a")
+        await until(lambda: failures > 0)
+        tree.kill("/a")
+        tree.make("/b")
+        tree.kill("/b")
+        await conserved(watcher, tree)
+    assert "memory_events failed to answer" in caplog.text
+
+
+async def test_a_reboot_is_a_gap_and_what_this_boot_counted_is_told(
+    tree: FakeCgroupTree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(daemon, "_boot_id", lambda: "aaaaaaaa-0000-4000-8000-000000000000")
+    async with watching(tree, tmp_path) as watcher:
+        tree.kill("/a", 2)
+        await conserved(watcher, tree)
+        old = (await entries(watcher))[-1]
+    fresh = FakeCgroupTree(tree.root.with_name("fresh"))
+    fresh.make("/a")
+    fresh.kill("/a", 5)
+    monkeypatch.setattr(daemon, "_boot_id", lambda: "bbbbbbbb-0000-4000-8000-000000000000")
+    for _ in range(2):
+        async with watching(fresh, tmp_path) as watcher:
+            await until(lambda watcher=watcher: watcher.journal.newest_revision >= 3)  # type: ignore[misc]
+            found = [entry.event for entry in await entries(watcher)][1:]
+            gap, kill = found
+            assert isinstance(gap, EvidenceGap)
+            assert gap.occur_after == old.event.detect_time
+            assert "cannot be known" in gap.reason
+            assert isinstance(kill, OomKill)
+            assert (kill.kill_count, kill.recovered) == (5, True)
+
+
+async def test_the_last_victim_was_oomwatch_itself(
+    tree: FakeCgroupTree,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(daemon, "own_cgroup", lambda: "/a")
+    watcher = Watcher(Config(cgroup_root=tree.root, state_dir=tmp_path / "state"))
+    await watcher.start()
+    shutil.copytree(tmp_path / "state", tmp_path / "killed")
+    await watcher.stop()
+    tree.kill("/a")
+    async with watching(tree, tmp_path / "killed") as again:
+        await conserved(again, tree)
+    assert f"(process {os.getpid()}) was probably killed for want of memory" in caplog.text
+    caplog.clear()
+    tree.kill("/a")
+    async with watching(tree, tmp_path / "killed") as again:
+        await until(lambda: again.journal.newest_revision == 2)
+    assert "killed for want of memory" not in caplog.text
+
+
+@pytest.fixture
+def served(tmp_path: Path, tree: FakeCgroupTree) -> Iterator[Served]:
+    served = Served(tmp_path)
+    served.tree = tree
+    served.start()
+    yield served
+    assert served.process is not None
+    if served.process.poll() is None:
+        served.process.kill()
+    served.process.communicate()
+
+
+def kills_told(served: Served) -> int:
+    done = served.run("tail", "--no-follow", "-n", "1000", "-o", "json")
+    assert done.returncode == 0, done.stderr
+    return sum(json.loads(line)["kill_count"] for line in done.stdout.splitlines())
+
+
+def wait_until_told(served: Served, kills: int) -> None:
+    end = time.monotonic() + BOUND
+    while kills_told(served) != kills:
+        assert time.monotonic() < end, f"{kills_told(served)} of {kills} told"
+
+
+def test_stopped_and_continued_it_tells_what_happened_meanwhile(served: Served) -> None:
+    assert served.process is not None
+    served.process.send_signal(signal.SIGSTOP)
+    for number in range(20):
+        served.tree.make(f"/c{number}")
+        served.tree.kill(f"/c{number}", 2)
+        if number % 2:
+            served.tree.kill_and_remove(f"/c{number}")
+    served.process.send_signal(signal.SIGCONT)
+    wait_until_told(served, served.tree.kills("/"))
+
+
+def test_with_64_descriptors_clients_wait_and_no_kill_does(served: Served) -> None:
+    """The watches need one descriptor, whatever there is to watch."""
+    assert served.process is not None
+    resource.prlimit(served.process.pid, resource.RLIMIT_NOFILE, (64, 64))
+    clients = []
+    for _ in range(100):
+        client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        client.setblocking(False)
+        client.connect_ex(str(served.socket))
+        clients.append(client)
+    for number in range(50):
+        served.tree.make(f"/c{number}")
+        served.tree.kill(f"/c{number}")
+    served.tree.kill_and_remove("/c7")
+    for client in clients:
+        client.close()
+    wait_until_told(served, served.tree.kills("/"))
+    assert served.process.poll() is None
+
+
+def test_a_socket_whose_directory_went_keeps_its_streams(tmp_path: Path) -> None:
+    served = Served(tmp_path)
+    run = tmp_path / "run"
+    run.mkdir()
+    served.socket = run / "o.sock"
+    process = served.start()
+    command = [*OOMWATCH, "tail", "-n", "0", "--socket", str(served.socket)]
+    try:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as tail:
+            assert tail.stdout is not None
+            assert tail.stdout.readline().startswith("TIME")
+            served.tree.kill("/a")
+            assert tail.stdout.readline()
+            shutil.rmtree(run)
+            served.tree.kill("/a", 2)
+            assert tail.stdout.readline()
+            tail.kill()
+        process.terminate()
+        _, errors = process.communicate(timeout=BOUND)
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == 0
+    assert "Traceback" not in errors
