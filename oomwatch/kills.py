@@ -255,8 +255,15 @@ class OpenKills:
         return any(kills < pending.count for kills in named)
 
     def _claim(self, pending: _Pending) -> list[Name]:
-        """Take the names of this kill, as far as they have come."""
-        mine = self._names.first(self._names.unclaimed(pending.cgroup.path), pending.count)
+        """Take the names of this kill, as far as they have come.
+
+        A path may have had several lives while nobody watched: the one that is there was the last.
+        """
+        names = self._names.unclaimed(pending.cgroup.path)
+        if pending.recovered:
+            mine = self._names.first(names[::-1], pending.count)[::-1]
+        else:
+            mine = self._names.first(names, pending.count)
         for name in mine:
             name.claimed = True
         return mine

@@ -939,3 +939,21 @@ def test_no_place_is_kept_before_the_first_look_is_over() -> None:
     correlator = Correlator(BOOT, Ledger())
     correlator.feed(LogRead("kmsg", 45, 50, keep=True), 1)
     assert correlator.take_changes(1, told=True).log is None
+
+
+def test_of_a_paths_lives_in_a_downtime_the_one_that_is_there_was_the_last(kernel: Kernel) -> None:
+    run = Run(kernel)
+    old = kernel.make(kernel.root, "c")
+    kernel.kill(old)
+    kernel.remove(old)
+    new = kernel.make(kernel.root, "c")
+    kernel.kill(new)
+    run.correlator = Correlator(BOOT, Ledger(run.rows.values()), resumed=True)
+    run.feed(*(named(pid, "/c", time=pid * 10**7, recovered=True) for pid in (7, 8)))
+    run.feed(kernel.reading(kernel.root, Sight.BASELINE), kernel.reading(new, Sight.BASELINE))
+    ids = frozenset(node.cgroup.id for node in kernel.root.below())
+    run.feed(Surveyed(ids, kernel.root.cgroup, 7))
+    run.settle()
+    told = {victim.pid: kill.victim_cgroup_id for kill in run.kills for victim in kill.victims}
+    assert told == {7: None, 8: new.cgroup.id}
+    assert run.told == 2
