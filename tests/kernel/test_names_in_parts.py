@@ -10,13 +10,14 @@ import pytest
 from oomwatch.events import OomKill, Scope
 from tests.kernel.test_daemon import Follower, daemon
 from tests.kernel.watching import watching
-from tests.kernel.workload import LIMIT, Scratch, wait_for
+from tests.kernel.workload import LIMIT, Scratch
 
 CONTAINER = "ab12" * 16
 
 ENTER = """
 echo 0 > "$0/cgroup.procs"  # the namespace's root is where the shell is when it enters
-exec unshare -C -m -p -f --mount-proc --kill-child sh -c '
+exec unshare -C -m -p -f --mount-proc --kill-child sh -e -c '
+    umount -l /sys/fs/cgroup  # the kernel mounts no file system twice at one place
     mount -t cgroup2 none /sys/fs/cgroup
     mkdir /sys/fs/cgroup/watcher
     echo 0 > /sys/fs/cgroup/watcher/cgroup.procs
@@ -47,7 +48,8 @@ async def test_in_a_containers_namespaces_victims_have_names(tmp_path: Path) -> 
         scratch.hand_down()
         inside = scratch.make("pod")
         async with daemon(tmp_path, ("sh", "-c", ENTER, str(inside))) as served:
-            wait_for(lambda: not (inside / "cgroup.procs").read_text())
+            for pid in (inside / "cgroup.procs").read_text().split():
+                (inside / "watcher/cgroup.procs").write_text(pid)  # unshare, which waits
             (inside / "cgroup.subtree_control").write_text("+memory")
             ours = scratch.make("pod/plain", limit=LIMIT)
             container = scratch.make(f"pod/{CONTAINER}", limit=LIMIT)
