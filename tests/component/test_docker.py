@@ -259,12 +259,29 @@ async def test_what_ended_while_the_runtime_was_away_is_found(
             FinishedAt="2026-11-22T22:08:29.805177056Z",
         )
         async with listening(docker, socket):
-            (ended,) = await watch.ended()
+            await watch.ended()
             assert watch.source.active
+            # It finds out by itself, and says so.
+            docker.event("die", WEB, exitCode="137")
+            docker.event("oom", DB)
+            await watch.until(lambda: bool(watch.all(RuntimeOom)))
+            (ended,) = watch.all(ContainerEnded)
         await watch.until(lambda: not watch.source.active)
     assert (ended.container_id, ended.exit_code, ended.oom_killed) == (WEB, 137, True)
     assert ended.exit_time == 1795385309805177
     assert ended.stop_requested is None
+
+
+async def test_what_a_runtime_ends_as_it_ends_itself_is_told(socket: Path) -> None:
+    docker = FakeDocker()
+    docker.containers[WEB] = container(WEB, "web")
+    async with following(docker, socket) as watch:
+        await watch.named(1)
+        docker.raw = {f"/containers/{WEB}/json": b"\r\n"}  # it answers no more
+        await watch.event("kill", WEB, signal="15")
+        await watch.event("die", WEB, exitCode="137")
+        (ended,) = await watch.ended()
+    assert (ended.exit_code, ended.stop_requested, ended.oom_killed) == (137, True, None)
 
 
 async def test_a_runtime_that_comes_later_is_noticed_without_a_look(socket: Path) -> None:

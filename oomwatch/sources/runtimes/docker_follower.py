@@ -7,7 +7,8 @@ What was seen of Docker 20.10 and in Podman's source, and what follows from it:
 - The events begin after the answer's header was sent. So: they are asked for from a moment before,
   and what comes twice is told once.
 - Docker keeps its last 256 events, in memory: a restart loses them. So: after a lost connection
-  containers are listed anew, and one that is missing is inspected for how it ended.
+  containers are listed anew, and one that is missing is inspected for how it ended. Docker may
+  still say `die` for it, as it finds out itself.
 - `docker stop` and `docker kill` are a `kill` event with the signal, before `die`. Podman's carries
   no signal, and then nothing is said of who asked.
 - With --rm there is nothing left to inspect after `die`: Docker's own OOM flag is then unknown.
@@ -70,6 +71,7 @@ class DockerFollower:
         self._since: float | None = None
         self._lives: OrderedDict[str, _Life] = OrderedDict()
         self._told: OrderedDict[DockerEvent, None] = OrderedDict()
+        self._found_ended: set[str] = set()
 
     def follow(self, api: DockerApi, connected: Callable[[], None]) -> None:
         """Follow until the connection is lost, which is a `RuntimeUnreachable`."""
@@ -100,6 +102,7 @@ class DockerFollower:
             if container is not None:
                 running.append(container)
         now = _now()
+        self._found_ended.clear()
         self._tell([ContainerSeen(source=self._name, time=now, container=c) for c in running])
         for missing in self._lives.keys() - {container.id for container in running}:
             self._take_missing(missing, api)
@@ -108,16 +111,18 @@ class DockerFollower:
 
     def _take_missing(self, container_id: str, api: DockerApi) -> None:
         """It ran when the connection was lost, and runs no more; nobody saw how it ended."""
-        life = self._lives.pop(container_id)
         found = read_inspected(api.inspect(container_id), container_id, self._runtime)
+        life = self._lives.pop(container_id)
         if found is None or found.running:
             return
+        self._found_ended.add(container_id)
         self._tell([self._ended(container_id, life, found, None)])
 
     def _take(self, event: DockerEvent, api: DockerApi) -> None:
         match event.action:
             case "start":
                 self._lives[event.container_id] = _Life(connection=self._connection)
+                self._found_ended.discard(event.container_id)
                 self._inspect(event.container_id, api)
             case "rename":
                 self._inspect(event.container_id, api)
@@ -136,13 +141,23 @@ class DockerFollower:
             case "kill":
                 self._asked_to_stop(event)
             case "die" | "died":
-                life = self._lives.pop(event.container_id, _Life())
-                found = read_inspected(
-                    api.inspect(event.container_id), event.container_id, self._runtime
-                )
-                self._tell([self._ended(event.container_id, life, found, event)])
+                self._take_end(event, api)
             case "destroy" | "remove":
                 self._lives.pop(event.container_id, None)
+
+    def _take_end(self, event: DockerEvent, api: DockerApi) -> None:
+        life = self._lives.pop(event.container_id, _Life())
+        if event.container_id in self._found_ended:
+            # A Docker that was restarted says `die` as it finds what ended without it.
+            self._found_ended.discard(event.container_id)
+            return
+        found = None
+        try:
+            answer = api.inspect(event.container_id)
+            found = read_inspected(answer, event.container_id, self._runtime)
+        finally:
+            # Also where Docker is ending itself: it stops its containers, and answers no more.
+            self._tell([self._ended(event.container_id, life, found, event)])
 
     def _inspect(self, container_id: str, api: DockerApi) -> None:
         found = read_inspected(api.inspect(container_id), container_id, self._runtime)
