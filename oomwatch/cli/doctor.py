@@ -18,6 +18,7 @@ from oomwatch.cli.cgroup_checks import (
 )
 from oomwatch.cli.checks import HOST_CHECKS, Check, Host, State, check_inotify, check_kernel
 from oomwatch.cli.output import put, stdout_paint
+from oomwatch.cli.runtime_checks import check_runtimes
 from oomwatch.cli.terminal import Paint, escape, pad
 
 _NAMING = ("kernel log", "tracepoint")
@@ -72,6 +73,7 @@ def examine(host: Host, cgroup_root: Path | None = None) -> list[Check]:
         check_kernel(host, root),
         *(check(host) for check in HOST_CHECKS),
         check_sandboxes(root),
+        check_runtimes(host),
     ]
     return checks if cgroup_root is not None else _names_alone(checks)
 

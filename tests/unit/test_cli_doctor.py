@@ -27,6 +27,7 @@ from oomwatch.cli.checks import (
     check_vmstat,
 )
 from oomwatch.cli.doctor import can_see_kills, examine, report
+from oomwatch.cli.runtime_checks import check_runtimes
 from oomwatch.cli.terminal import Paint
 
 V2 = "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate"
@@ -236,3 +237,22 @@ def test_a_stale_socket_is_no_daemon(tree: Tree) -> None:
         assert check_daemon(tree.host).state is State.OK
     assert path.exists()
     assert check_daemon(tree.host).state is State.DEGRADED
+
+
+def test_a_runtime_that_is_there_must_answer(tree: Tree) -> None:
+    nobody = check_runtimes(tree.host)
+    assert nobody.state is State.OK
+    assert "no runtime's socket" in nobody.found
+
+    path = tree.root / "run/docker.sock"
+    path.parent.mkdir()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
+        server.bind(str(path))
+        server.listen()
+        docker = check_runtimes(tree.host)
+        assert docker.state is State.OK
+        assert "docker at /run/docker.sock" in docker.found
+    gone = check_runtimes(tree.host)
+    assert gone.state is State.DEGRADED
+    assert "connection refused" in gone.found
+    assert gone.mend
