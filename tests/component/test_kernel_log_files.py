@@ -85,6 +85,10 @@ def rename(path: Path, to: Path) -> None:
     path.rename(to)
 
 
+def make_directory(path: Path) -> None:
+    path.mkdir()
+
+
 def open_descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
@@ -206,6 +210,18 @@ async def test_a_file_that_is_not_there_is_followed_once_it_is(tmp_path: Path) -
         write(path, report(2))
         await heard.until(lambda: heard.pids == [2])
         assert heard.witness.state().active
+
+
+async def test_what_cannot_be_read_any_more_is_said_until_it_can(kern_log: Path) -> None:
+    async with following(kern_log) as heard:
+        rename(kern_log, kern_log.with_suffix(".1"))
+        make_directory(kern_log)
+        await heard.until(lambda: not heard.witness.active)
+        assert "cannot be read any more" in heard.witness.state().detail
+        rename(kern_log, kern_log.with_suffix(".d"))
+        write(kern_log, report(2))
+        await heard.until(lambda: heard.pids == [2])
+        assert heard.witness.active
 
 
 async def test_a_directory_that_is_not_there_is_said(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -29,6 +30,8 @@ from oomwatch.ledger import LogPlace
 from oomwatch.observations import LogRead
 from oomwatch.sources.kernel_log.feed import Line, Lost, Take, is_untold
 from oomwatch.sources.kernel_log.lines import LineCutter
+
+log = logging.getLogger(__name__)
 
 _READ_BYTES = 1 << 17
 _LONGEST_LINE_SOUGHT = 1 << 14
@@ -83,6 +86,7 @@ class TextFile:
         self._inotify: INotify | None = None
         self._current: _Open | None = None
         self._previous: _Open | None = None
+        self._failed: str | None = None
         self._malformed = self._cuts = 0
         self._parser = AnyLineParser(Stamps(zone=LocalZone()))
         self._take: Take = lambda _: None
@@ -90,6 +94,8 @@ class TextFile:
     @property
     def problem(self) -> str | None:
         """Why it is not followed."""
+        if self._failed is not None:
+            return f"{self._failed}; it is followed again once it is made anew"
         if self._current is None:
             return f"{self._path} is not there, or may not be read: it is followed once it is"
         return None
@@ -128,6 +134,9 @@ class TextFile:
             asyncio.get_running_loop().remove_reader(self._inotify.fileno())
             self._inotify.close()
             self._inotify = None
+        self._close()
+
+    def _close(self) -> None:
         for file in (self._current, self._previous):
             if file is not None:
                 file.close()
@@ -198,7 +207,13 @@ class TextFile:
 
     def _read_on(self) -> None:
         files = [file for file in (self._previous, self._current) if file is not None]
-        more = [self._read(file) for file in files]
+        try:
+            more = [self._read(file) for file in files]
+        except OSError as error:
+            self._failed = f"{self._path} cannot be read any more: {error.strerror}"
+            log.error("%s", self._failed)
+            self._close()
+            return
         if any(more):
             asyncio.get_running_loop().call_soon(self._read_on)
 
@@ -213,6 +228,7 @@ class TextFile:
         opened = self._open()
         if opened is None:
             return
+        self._failed = None
         if self._previous is not None:
             self._forget(self._previous)
         self._previous, self._current = current, opened
