@@ -1,65 +1,45 @@
 """The composition root: the only place that knows every part, and joins them.
 
 `Watcher` is everything but the network: `oomwatch tail` runs it in its own process where no daemon
-answers. `serve` puts the gRPC server in front of it.
+answers; `oomwatch.serving` puts the gRPC server in front of it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import gc
 import logging
 import os
 import platform
 import socket as socket_module
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import oomwatch
-from oomwatch.cgroup.hierarchy import DEFAULT_ROOT
-from oomwatch.cgroup.process import sees_the_hosts_cgroups, sees_the_hosts_pids
-from oomwatch.containers.gvisor import inside_sandbox
-from oomwatch.containers.layouts import Layout
+from oomwatch.config import Config
 from oomwatch.containers.paths import identify
-from oomwatch.containers.places import Places
 from oomwatch.containers.registry import Containers
 from oomwatch.correlator import Correlator
-from oomwatch.errors import CgroupError, NoMemoryController, OwnFault
-from oomwatch.events import Container, ContainerExit, Entry, EvidenceGap, OomKill, SourceState
+from oomwatch.errors import OwnFault
+from oomwatch.events import Container, ContainerExit, Entry, EvidenceGap, OomKill
 from oomwatch.finalizing import Finalization
-from oomwatch.host_paths import HostPaths
 from oomwatch.journal import Journal, Retention
-from oomwatch.ledger import Ledger, LedgerChange, LogPlace
+from oomwatch.ledger import Ledger, LedgerChange
 from oomwatch.names import KEEP_SECONDS
 from oomwatch.observations import ContainerSeen, Observation, Recorded
-from oomwatch.own_process import own_cgroup, protect
+from oomwatch.own_process import own_cgroup
 from oomwatch.pipeline import Pipeline
 from oomwatch.registration import Registration
-from oomwatch.sources import Source
-from oomwatch.sources.kernel_log import DEFAULT_KERNEL_LOG, KernelLog
 from oomwatch.sources.memory_events import MemoryEvents
-from oomwatch.sources.memory_events.source import POLL_SECONDS
-from oomwatch.sources.runtimes import USUAL_SOCKETS, RuntimeSocket, runtime_sources
-from oomwatch.sources.runtimes.source import RuntimeSource
 from oomwatch.sources.sandboxes import Sandboxes, note
-from oomwatch.sources.tracepoint import Tracepoint
 from oomwatch.status import CgroupReport, NodeStatus
 from oomwatch.subscriptions import Subscriptions
-
-if TYPE_CHECKING:
-    from oomwatch.metrics_server import MetricsServer
-    from oomwatch.rpc.server import RpcServer
+from oomwatch.witnesses import Witnesses
 
 log = logging.getLogger(__name__)
-
-NICE = -15
-"""The daemon's priority. When many are killed at once on a busy host, whoever comes late finds the
-victims reaped: among eight that raced on two processors, 12 of 40 had a name, and with this 40."""
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -71,56 +51,29 @@ notification at all, so this cannot be awaited."""
 RECALLED = 4096
 """Events of the journal that are looked through at the start, for exits that may be asked for."""
 
-MEMORY_EVENTS = 10_000
-"""Events kept in memory at most, where there is no state directory: some 10 MB."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Config:
-    """What can be set from outside.
-
-    A `state_dir` of `None` keeps the journal in memory, with no more than the last 10,000 events.
-    `runtimes` are asked for names; `None` means those at their usual sockets, where the tree that
-    is watched is a kernel's. `layouts` are patterns for the paths of an operator's own containers.
-    """
-
-    cgroup_root: Path = DEFAULT_ROOT
-    state_dir: Path | None = None
-    kernel_log: Path | None = DEFAULT_KERNEL_LOG
-    runtimes: tuple[RuntimeSocket, ...] | None = None
-    layouts: tuple[Layout, ...] = ()
-    poll_seconds: float = POLL_SECONDS
-    force_polling: bool = False
-    retention_events: int = 100_000
-    retention_age_seconds: float = 30 * 86400.0
-
 
 class Watcher:
     """Watches this host: sources, correlator, journal and subscriptions, joined.
 
     Raises what makes watching impossible: `NoCgroupRoot`, `NoMemoryController`, `JournalLocked`,
-    `JournalUnusable`. Where the usual place has no counters to read, the kernel's log and its
-    tracepoint are watched alone, and `notice` says so in a sentence.
+    `JournalUnusable`.
     """
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.memory_events, self._no_counters = _memory_events(config)
-        self._host_paths = _host_paths(self.memory_events)
+        self.witnesses = Witnesses(config)
+        self.memory_events = self.witnesses.memory_events
         self.boot_id = _boot_id()
         self.journal = Journal.open(
             config.state_dir,
             retention=Retention(
-                max_events=_kept(config),
+                max_events=config.kept_events,
                 max_age_seconds=config.retention_age_seconds,
             ),
         )
         rows = self.journal.load_ledger(self.boot_id)
         self._log_place = self.journal.load_log_place(self.boot_id)
-        self._naming = _naming(config, self.memory_events, self._log_place)
-        self.sources: tuple[Source, ...] = (*self._naming, *_runtimes(config, self.memory_events))
-        if self.memory_events is not None:
-            self.sources = (*self.sources, self.memory_events)
+        self.witnesses.follow_log_from(self._log_place)
         self._earlier = self.journal.earlier_boot(self.boot_id) if _has_boot_id() else None
         self.correlator = Correlator(
             self.boot_id,
@@ -128,7 +81,7 @@ class Watcher:
             # Whoever was here in an earlier boot has not seen anything of this one's.
             resumed=rows is not None or self._earlier is not None,
             counted=self.memory_events is not None,
-            whole_host=self._host_paths is None,
+            whole_host=self.witnesses.host_paths is None,
             containers=Containers(
                 self.journal.load_lives(self.boot_id),
                 identify=partial(identify, layouts=config.layouts),
@@ -137,13 +90,15 @@ class Watcher:
         self.sandboxes = Sandboxes(
             self.memory_events.hierarchy if self.memory_events is not None else None
         )
-        self.pipeline = Pipeline(self.correlator, self.journal, (self.sandboxes, *self.sources))
+        self.pipeline = Pipeline(
+            self.correlator, self.journal, (self.sandboxes, *self.witnesses.all)
+        )
         self.registration = Registration(
             self.correlator.containers,
             self.memory_events.hierarchy if self.memory_events is not None else None,
             emit=self.pipeline.emit,
             report=self._report,
-            states=lambda: [source.state() for source in self.sources],
+            states=self.witnesses.states,
         )
         self.finalization = Finalization(
             self.correlator.exits, emit=self.pipeline.emit, find=self._find_container
@@ -173,13 +128,11 @@ class Watcher:
             self.journal.append([self._reboot_gap(*self._earlier)], LedgerChange())
         await self._recall()
         self.sandboxes.start(self.pipeline.emit)
-        for source in self.sources:
-            if source is not self.memory_events:
-                await source.start(
-                    self._emit_names if source in self._naming else self.pipeline.emit
-                )
-        self._refuse_blindness()
-        self.correlator.expect(frozenset(s.name for s in self._naming if s.active))
+        naming = self.witnesses.naming
+        for source in self.witnesses.beside:
+            await source.start(self._emit_names if source in naming else self.pipeline.emit)
+        self.witnesses.refuse_blindness()
+        self.correlator.expect(frozenset(source.name for source in naming if source.active))
         if self.memory_events is not None:
             # Last: what is killed while the tree is taken in is named already.
             await self.memory_events.start(self.pipeline.emit)
@@ -187,37 +140,23 @@ class Watcher:
         # so also where there was nothing to write down. An unwell disk is told, not waited for.
         self.journal.append((), LedgerChange())
         await self.journal.flush()
-        if self.notice is not None:
-            log.warning("%s", self.notice)
+        if self.witnesses.notice is not None:
+            log.warning("%s", self.witnesses.notice)
         if self.memory_events is not None:
             self._audit_later(self.memory_events)
 
-    @property
-    def notice(self) -> str | None:
-        """What a person should be told once, when watching begins; `None` where all is well."""
-        if self._no_counters is None:
-            return None
-        names = " and ".join(source.name for source in self._naming if source.active)
-        return f"no counters: {self._no_counters}. Watching by {names} alone"
-
     def _emit_names(self, observations: Sequence[Observation]) -> None:
-        if self._host_paths is not None:
-            observations = self._host_paths.ours(observations)
+        host_paths = self.witnesses.host_paths
+        if host_paths is not None:
+            observations = host_paths.ours(observations)
         self.pipeline.emit(observations)
-
-    def _refuse_blindness(self) -> None:
-        """Without counters, a log that cannot be read leaves nothing to watch."""
-        if self._no_counters is None or any(source.active for source in self._naming):
-            return
-        others = "; ".join(source.state().detail for source in self._naming)
-        raise NoMemoryController(f"{self._no_counters}; and nothing else is to be had: {others}")
 
     async def stop(self) -> None:
         """Stop every part, and commit what was told."""
         if self._audit_timer is not None:
             self._audit_timer.cancel()
         await self.sandboxes.stop()
-        for source in self.sources:
+        for source in self.witnesses.all:
             await source.stop()
         self.pipeline.stop()
         self.subscriptions.close()
@@ -233,12 +172,7 @@ class Watcher:
     async def status(self) -> NodeStatus:
         """Describe the host, the sources and the journal as they are now."""
         journal = self.journal.status()
-        states = tuple(source.state() for source in self.sources)
         followed = self.memory_events
-        if followed is None:
-            detail = self._no_counters or ""
-            blind = SourceState(name=MemoryEvents.name, active=False, degraded=True, detail=detail)
-            states = (blind, *states)
         return NodeStatus(
             version=oomwatch.__version__,
             hostname=socket_module.gethostname(),
@@ -246,21 +180,13 @@ class Watcher:
             kernel_release=platform.release(),
             cgroup_root=str(self.config.cgroup_root),
             start_time=self._start_time,
-            healthy=journal.healthy and self._sees_kills,
+            healthy=journal.healthy and self.witnesses.see_kills,
             cgroups=followed.tree.cgroups if followed is not None else 0,
             kills_told=self.correlator.kills_told,
             subscribers=self.subscriptions.count,
-            sources=states,
+            sources=self.witnesses.states(),
             journal=journal,
         )
-
-    @property
-    def _sees_kills(self) -> bool:
-        """Is anybody there who would see a kill? A runtime's word alone is not enough for one."""
-        witnesses: list[Source] = list(self._naming)
-        if self.memory_events is not None:
-            witnesses.append(self.memory_events)
-        return any(source.state().active for source in witnesses)
 
     async def list_cgroups(
         self, prefix: str = "/", after_path: str = "", limit: int = 500
@@ -416,120 +342,6 @@ class Watcher:
     def _audit(self, followed: MemoryEvents) -> None:
         self.pipeline.audit(followed.tree.root.cgroup)
         self._audit_later(followed)
-
-
-async def serve(
-    config: Config,
-    make_server: Callable[[Watcher], RpcServer],
-    ready: Callable[[], None] = lambda: None,
-    make_metrics: Callable[[Watcher], MetricsServer] | None = None,
-) -> None:
-    """Run the daemon until this task is cancelled, then end every stream and commit.
-
-    `make_server` builds the gRPC server in front of the watcher, `make_metrics` what counts all
-    that it tells; `ready` is called once they watch and answer.
-    """
-    _come_first()
-    protect()
-    watcher = Watcher(config)
-    metrics: MetricsServer | None = None
-    try:
-        if make_metrics is not None:
-            metrics = make_metrics(watcher)
-        await watcher.start()
-        if metrics is not None:
-            await metrics.start()
-        server = make_server(watcher)
-        watcher.on_health = server.set_serving
-        await server.start()
-        # What is here by now stays for good. Frozen, no collection of cycles walks it again: with
-        # 100,000 cgroups that would hold up a kill for 35 ms.
-        gc.collect()
-        gc.freeze()
-        try:
-            ready()
-            assert watcher.broken is not None
-            await watcher.broken
-        finally:
-            with contextlib.suppress(asyncio.CancelledError):
-                await server.stop()
-    finally:
-        if metrics is not None:
-            await metrics.stop()
-        await watcher.stop()
-
-
-def _come_first() -> None:
-    """Raise this process's priority; without the right to (CAP_SYS_NICE) it stays as it is."""
-    with contextlib.suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, 0, min(NICE, os.getpriority(os.PRIO_PROCESS, 0)))
-
-
-def _memory_events(config: Config) -> tuple[MemoryEvents | None, str | None]:
-    """The counters' witness, or why the usual place has none; elsewhere that is an error.
-
-    Inside a gVisor sandbox the usual place has a constant row of zeros, and the log is made up.
-    """
-    why = None
-    if config.cgroup_root == DEFAULT_ROOT:
-        why = inside_sandbox(Path("/proc/version").read_text(errors="replace"))
-    if why is not None:
-        raise NoMemoryController(
-            f"this is the inside of a gVisor sandbox ({why}): no kill can be seen from here; run "
-            "oomwatch on its host"
-        )
-    try:
-        return (
-            MemoryEvents(
-                config.cgroup_root,
-                poll_seconds=config.poll_seconds,
-                force_polling=config.force_polling,
-            ),
-            None,
-        )
-    except CgroupError as error:
-        if config.cgroup_root != DEFAULT_ROOT or config.kernel_log is None:
-            raise
-        return None, str(error)
-
-
-def _naming(
-    config: Config, counters: MemoryEvents | None, place: LogPlace | None
-) -> tuple[KernelLog | Tracepoint, ...]:
-    """The witnesses that name victims: none where the tree that is watched is no kernel's.
-
-    The tracepoint has no path, and so names nobody in a part of the tree but by its pid.
-    """
-    if config.kernel_log is None:
-        return ()
-    if counters is not None and not counters.hierarchy.kernel:
-        return ()
-    log = KernelLog(config.kernel_log, place)
-    own = counters is None or counters.hierarchy.real_root or sees_the_hosts_pids()
-    return (log, Tracepoint()) if own else (log,)
-
-
-def _host_paths(counters: MemoryEvents | None) -> HostPaths | None:
-    """What brings the names of the whole host to those of the part that is watched, if it is."""
-    if counters is None or counters.hierarchy.real_root or not counters.hierarchy.kernel:
-        return None
-    prefix = counters.hierarchy.prefix
-    return HostPaths(prefix, counters.follows, ours=sees_the_hosts_cgroups())
-
-
-def _runtimes(config: Config, counters: MemoryEvents | None) -> tuple[RuntimeSource, ...]:
-    """The witnesses that name containers; beside a tree that is no kernel's, those asked for."""
-    hierarchy = counters.hierarchy if counters is not None else None
-    sockets = config.runtimes
-    if sockets is None:
-        sockets = USUAL_SOCKETS if hierarchy is None or hierarchy.kernel else ()
-    return runtime_sources(sockets, Places(hierarchy))
-
-
-def _kept(config: Config) -> int:
-    if config.state_dir is None:
-        return min(config.retention_events, MEMORY_EVENTS)
-    return config.retention_events
 
 
 def _boot_id() -> str:

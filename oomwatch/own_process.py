@@ -2,6 +2,7 @@
 
 Each is asked for where the process may, and done without where it may not:
 
+- a high priority (man 2 setpriority, CAP_SYS_NICE): who comes late finds the victims reaped;
 - a low oom_score_adj (man 5 proc_pid_oom_score_adj): who tells of the kills should be the last to
   be killed. Below what was inherited it needs CAP_SYS_RESOURCE;
 - memory that is not paged out (man 2 mlock): where a node thrashes, each page of ours that is
@@ -20,6 +21,10 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
+NICE = -15
+"""Its priority. When many are killed at once on a busy host, whoever comes late finds the
+victims reaped: among eight that raced on two processors, 12 of 40 had a name, and with this 40."""
+
 OOM_SCORE_ADJ = -900
 """As low as the system's own daemons have it (sshd, udevd: -1000), but not beyond being killed."""
 
@@ -29,9 +34,19 @@ _CAP_IPC_LOCK = 14
 
 def protect() -> None:
     """Ask for all of it, and log what was not given."""
-    refused = [why for why in (_lower_oom_score(), _lock_memory()) if why is not None]
+    refused = [
+        why for why in (_come_first(), _lower_oom_score(), _lock_memory()) if why is not None
+    ]
     if refused:
-        log.info("not protected against a want of memory: %s", "; ".join(refused))
+        log.info("not given: %s", "; ".join(refused))
+
+
+def _come_first() -> str | None:
+    try:
+        os.setpriority(os.PRIO_PROCESS, 0, min(NICE, os.getpriority(os.PRIO_PROCESS, 0)))
+    except OSError as error:
+        return f"its priority stays as it is ({error.strerror}): CAP_SYS_NICE, or Nice="
+    return None
 
 
 def _lower_oom_score(path: Path = Path("/proc/self/oom_score_adj")) -> str | None:

@@ -89,7 +89,8 @@ def _on_command_line(*names: str) -> bool:
 def own_watcher(cgroup_root: Path | None) -> Watcher:
     """A watcher in this process, which keeps nothing; warnings of its parts go to stderr."""
     from oomwatch.cli.logs import log_to_stderr
-    from oomwatch.daemon import Config, Watcher
+    from oomwatch.config import Config
+    from oomwatch.daemon import Watcher
 
     log_to_stderr(logging.WARNING)
     return Watcher(Config(cgroup_root=cgroup_root or CGROUP_ROOT))

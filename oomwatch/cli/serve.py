@@ -13,8 +13,9 @@ from oomwatch.address import DEFAULT_SOCKET
 from oomwatch.cli.options import CGROUP_ROOT, ContainerPattern, Duration, Permissions, Runtime
 
 if TYPE_CHECKING:
+    from oomwatch.config import Config
     from oomwatch.containers.layouts import Layout
-    from oomwatch.daemon import Config, Watcher
+    from oomwatch.daemon import Watcher
     from oomwatch.metrics_server import MetricsServer
     from oomwatch.rpc.server import RpcServer
     from oomwatch.sources.runtimes import RuntimeSocket
@@ -211,7 +212,7 @@ def command(
 
     from oomwatch.cli.interrupts import run_until_signal
     from oomwatch.cli.logs import log_to_stderr
-    from oomwatch.daemon import Config
+    from oomwatch.config import Config
 
     log_to_stderr(getattr(logging, log_level.upper()))
     # Else gRPC writes a line of its own for each handshake that fails, which any client can make.
@@ -264,7 +265,7 @@ async def _serve(
     import asyncio
     import signal
 
-    from oomwatch.daemon import serve
+    from oomwatch.serving import serve
 
     loop = asyncio.get_running_loop()
     servers: list[RpcServer] = []

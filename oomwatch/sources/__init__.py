@@ -1,6 +1,6 @@
 """The witnesses: each turns what it sees into observations, and decides nothing.
 
-To add one: write a module with a class that is a `Source`, and name it in `oomwatch.daemon`.
+To add one: write a module with a class that is a `Source`, and name it in `oomwatch.witnesses`.
 """
 
 from __future__ import annotations

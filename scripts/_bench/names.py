@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from oomwatch.cgroup.hierarchy import DEFAULT_ROOT, locate
-from oomwatch.daemon import Config, Watcher
+from oomwatch.config import Config
+from oomwatch.daemon import Watcher
 from oomwatch.errors import CgroupError
 from oomwatch.events import OomKill
 from oomwatch.sources.kernel_log import DEFAULT_KERNEL_LOG

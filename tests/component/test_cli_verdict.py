@@ -11,7 +11,8 @@ import pytest
 
 from oomwatch.cli.main import run
 from oomwatch.client import AsyncClient
-from oomwatch.daemon import Config, Watcher
+from oomwatch.config import Config
+from oomwatch.daemon import Watcher
 from oomwatch.events import Container
 from oomwatch.rpc.server import RpcServer
 from oomwatch.testing import FakeCgroupTree

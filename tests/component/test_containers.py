@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from oomwatch.client import AsyncClient
-from oomwatch.daemon import Config, Watcher
+from oomwatch.config import Config
+from oomwatch.daemon import Watcher
 from oomwatch.errors import RequestRefused
 from oomwatch.events import Container, OomKill, Scope
 from oomwatch.rpc.server import RpcServer

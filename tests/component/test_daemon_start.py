@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from oomwatch.daemon import Config, Watcher
+from oomwatch.config import Config
+from oomwatch.daemon import Watcher
 from oomwatch.journal import Journal
 from oomwatch.testing import FakeCgroupTree
 

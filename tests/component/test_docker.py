@@ -14,8 +14,9 @@ from typing import TypeVar
 
 import pytest
 
+from oomwatch.config import Config
 from oomwatch.containers.places import Places
-from oomwatch.daemon import Config, Watcher
+from oomwatch.daemon import Watcher
 from oomwatch.events import Container, OomKill, Pod, Scope
 from oomwatch.observations import ContainerEnded, ContainerSeen, Observation, RuntimeOom
 from oomwatch.sources.runtimes import RuntimeSocket, docker_api

@@ -14,7 +14,8 @@ from types import ModuleType
 import pytest
 
 from oomwatch.client import Client
-from oomwatch.daemon import Config, Watcher
+from oomwatch.config import Config
+from oomwatch.daemon import Watcher
 from oomwatch.events import Confidence, Container, ContainerExit, Verdict
 from oomwatch.rpc.server import RpcServer
 from oomwatch.testing import FakeCgroupTree

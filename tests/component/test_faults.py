@@ -20,8 +20,9 @@ import pytest
 
 from oomwatch import daemon
 from oomwatch.cgroup import files
+from oomwatch.config import Config
 from oomwatch.correlator import Correlator
-from oomwatch.daemon import Config, Watcher
+from oomwatch.daemon import Watcher
 from oomwatch.errors import OwnFault
 from oomwatch.events import Entry, EvidenceGap, OomKill
 from oomwatch.kills import Outcome

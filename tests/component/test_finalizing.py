@@ -15,7 +15,8 @@ import pytest
 
 from oomwatch import finalizing
 from oomwatch.client import AsyncClient, Client
-from oomwatch.daemon import Config, Watcher
+from oomwatch.config import Config
+from oomwatch.daemon import Watcher
 from oomwatch.errors import DaemonUnavailable, RequestRefused
 from oomwatch.events import Confidence, Container, ContainerExit, Entry, OomKill, Verdict
 from oomwatch.rpc.server import RpcServer

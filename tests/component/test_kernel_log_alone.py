@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from oomwatch.cgroup.hierarchy import DEFAULT_ROOT, locate
-from oomwatch.daemon import Config, Watcher
+from oomwatch.config import Config
+from oomwatch.daemon import Watcher
 from oomwatch.errors import CgroupError, NoMemoryController
 from oomwatch.events import Confidence, OomKill, Scope
 from oomwatch.sources.kernel_log.clock import Anchor
@@ -88,8 +89,8 @@ async def with_a_report(watcher: Watcher, cgroup: Path) -> OomKill:
 
 async def test_a_real_kill_is_told_from_the_log_alone(v1_cgroup: Path) -> None:
     async with Watcher(Config()) as watcher:
-        assert watcher.notice is not None
-        assert "kernel_log" in watcher.notice
+        assert watcher.witnesses.notice is not None
+        assert "kernel_log" in watcher.witnesses.notice
         status = await watcher.status()
         assert {state.name: state.active for state in status.sources}["memory_events"] is False
         forge()

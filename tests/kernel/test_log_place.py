@@ -59,7 +59,7 @@ async def until(watcher: Watcher, cgroup: str, pids: set[int]) -> list[OomKill]:
 @asynccontextmanager
 async def deaf(watcher: Watcher) -> AsyncIterator[None]:
     """Let the naming witnesses hear nothing meanwhile, as where they are slow."""
-    log, trace = watcher._naming
+    log, trace = watcher.witnesses.naming
     loop = asyncio.get_running_loop()
     feed = log._feed  # type: ignore[union-attr]
     loop.remove_reader(feed._fd)  # type: ignore[union-attr]

@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from oomwatch.daemon import Config, Watcher
+from oomwatch.config import Config
+from oomwatch.daemon import Watcher
 from oomwatch.events import Entry, EvidenceGap, OomKill, SourceState
 from oomwatch.subscriptions import EventFilter, Latest, SubscriptionClosed
 from tests.kernel import workload

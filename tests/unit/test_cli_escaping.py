@@ -81,7 +81,7 @@ EVENTS: st.SearchStrategy[Event] = st.one_of(
     *(hostile(kind) for kind in (OomKill, ContainerExit, MemoryPressure, EvidenceGap))
 )
 ENTRIES = st.builds(Entry, st.integers(1, 2**40), HOSTILE, EVENTS)
-thoroughly = settings(max_examples=50, suppress_health_check=list(HealthCheck), deadline=None)
+thoroughly = settings(max_examples=50, suppress_health_check=list(HealthCheck))
 
 
 @thoroughly
@@ -146,7 +146,7 @@ def test_a_sentence_is_one_line_that_prints(text: str) -> None:
     assert said.getvalue()[:-1].isprintable()
 
 
-@settings(max_examples=30, suppress_health_check=list(HealthCheck), deadline=None)
+@settings(max_examples=30, suppress_health_check=list(HealthCheck))
 @given(data=st.data(), output=st.sampled_from([(), ("-o", "json"), ("--summary",)]))
 def test_nothing_of_a_log_gets_through_a_scan(
     data: st.DataObject, output: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory

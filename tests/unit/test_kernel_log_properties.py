@@ -208,7 +208,7 @@ def check(kill: KillRecord, death: Death) -> None:
 
 
 @given(streams(callers=2))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_what_two_callers_print_at_once_comes_out_whole(
     drawn: tuple[list[tuple[int, bytes, bool]], dict[str, list[Death]]],
 ) -> None:
@@ -221,7 +221,7 @@ def test_what_two_callers_print_at_once_comes_out_whole(
 
 
 @given(streams(callers=1), st.integers(0, 200))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_search_finds_what_a_follower_is_told(
     drawn: tuple[list[tuple[int, bytes, bool]], dict[str, list[Death]]], padding: int
 ) -> None:
@@ -238,7 +238,7 @@ def test_a_search_finds_what_a_follower_is_told(
 
 
 @given(deaths, st.booleans())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_summary_alone_says_what_is_certain_and_no_more(death: Death, kill_known: bool) -> None:
     text = b"".join(death.messages()[-2])
     summary = read_summary(
@@ -263,7 +263,7 @@ def test_a_summary_alone_says_what_is_certain_and_no_more(death: Death, kill_kno
 @example(b'{"MESSAGE":"\\ud800 Killed process 1 ("}', 0)
 @example(b'{"MESSAGE":' + b"[" * 100_000, 0)
 @example(b"9" * 5000 + b",1,1,-;x", 0)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_no_bytes_are_too_odd(data: bytes, number: int) -> None:
     AnyLineParser().parse(data)
     export = ExportParser()
@@ -303,7 +303,7 @@ fragments = st.sampled_from(
 
 
 @given(st.lists(fragments, max_size=40).map(b"".join))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_shuffled_reports_crash_nothing_and_invent_no_pid(log: bytes) -> None:
     episodes = Episodes("x", 0)
     told = [each for kill in KillSearch().kills(BytesIO(log)) for each in episodes.add(kill)]

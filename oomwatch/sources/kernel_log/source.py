@@ -38,7 +38,7 @@ class KernelLog:
 
     def __init__(self, path: Path = DEFAULT_KERNEL_LOG, place: LogPlace | None = None) -> None:
         self._path = path
-        self._place = place
+        self.place = place
         self._feed = _feed(path)
         self._naming = Naming(self.name)
         self._why_not: str | None = "not started"
@@ -54,7 +54,7 @@ class KernelLog:
         """Follow the log, if it can be opened; else say why not, and go on without."""
         self._emit = emit
         try:
-            await self._feed.start(self._place, self._take)
+            await self._feed.start(self.place, self._take)
         except OSError as error:
             await self._feed.stop()
             self._why_not = f"{self._path} cannot be followed ({error.strerror or error}): "
