@@ -13,7 +13,7 @@ from itertools import takewhile
 
 from oomwatch.containers.lives import Life
 from oomwatch.containers.registry import Containers, Owner
-from oomwatch.events import Event, Evidence, EvidenceGap, OomKill, Scope
+from oomwatch.events import Event, Evidence, EvidenceGap, OomKill, Scope, Victim
 from oomwatch.observations import ContainerSeen, Recorded, RuntimeOom
 
 MAX_TOLD = 4096
@@ -113,7 +113,8 @@ class Ownership:
         owner = self._owner(event)
         if owner is not None:
             scope = scope_within(event, owner.cgroup)
-            event = replace(event, container=owner.container, scope=scope)
+            victims = tuple(_main_or_not(victim, owner) for victim in event.victims)
+            event = replace(event, container=owner.container, scope=scope, victims=victims)
         if event.amends is not None:
             for told in self._told:
                 if told.revision == event.amends:
@@ -166,6 +167,14 @@ class Ownership:
             invoker=None,
             evidence=evidence,
         )
+
+
+def _main_or_not(victim: Victim, owner: Owner) -> Victim:
+    """A container's init is its main process. Of any other pid a runtime's word says nothing: with
+    gVisor it is that of a command, and not of the sandbox.
+    """
+    init = owner.life is not None and owner.life.pid == victim.pid
+    return replace(victim, main_process=True) if init else victim
 
 
 def _may_be_of(cgroup: str | None, life: Life) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from oomwatch.containers.registry import Containers
-from oomwatch.events import Confidence, Container, EvidenceGap, OomKill, Scope
+from oomwatch.events import Confidence, Container, EvidenceGap, OomKill, Scope, Victim
 from oomwatch.observations import ContainerSeen, Recorded, RuntimeOom
 from oomwatch.ownership import LATE_SECONDS, Ownership, scope_within
 
@@ -74,6 +74,13 @@ def test_a_kill_in_a_known_container_is_told_with_its_name() -> None:
     assert told.container == WEB
     assert told.scope is Scope.CONTAINER_LIMIT
     assert house.amendments(1.0) == []
+
+
+def test_the_init_that_a_runtime_told_is_the_main_process() -> None:
+    house = House()
+    house.ownership.seen(replace(SEEN, pid=7), 0.0)
+    told = house.tell(replace(KILL, victims=(Victim(pid=7), Victim(pid=8))))
+    assert [victim.main_process for victim in told.victims] == [True, None]
 
 
 def test_a_name_that_comes_late_amends_the_kill_once() -> None:
