@@ -18,9 +18,11 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+import grpc
+
 from oomwatch.events import Entry
 from oomwatch.rpc.limits import Admission, Caller
-from oomwatch.rpc.refusals import Context
+from oomwatch.rpc.refusals import Context, RefusalError
 from oomwatch.rpc.translator import bookmark, frame
 from oomwatch.subscriptions import Batch, Subscription
 
@@ -29,6 +31,10 @@ BYTES_A_MESSAGE = 1024 * 1024
 """Where a message of several events is cut; a gRPC client takes 4 MiB unless told otherwise."""
 
 BOOKMARK_SECONDS = 30.0
+
+STALLED_SECONDS = 60.0
+"""How long a message may wait for its client to read. gRPC holds some megabytes for each client
+that does not; the journal holds all of it, once."""
 
 
 class Streams:
@@ -74,16 +80,28 @@ class Streams:
         `newest` is the journal's newest revision as the stream began: there it has caught up.
         """
         caught_up = subscription.cursor >= newest
-        await context.write(self._bookmark(subscription.cursor, caught_up))
+        await self._write(context, self._bookmark(subscription.cursor, caught_up))
         while True:
             # While there is history, nothing is waited for: the empty batch at its end says so.
             wait = self._until_bookmark() if caught_up else 0.0
             batch = await subscription.next(EVENTS_A_MESSAGE, wait=wait)
             for chunk in self._encoded(batch):
-                await context.write(chunk)
+                await self._write(context, chunk)
             if not batch.entries or (not caught_up and batch.caught_up):
                 caught_up = True
-                await context.write(self._bookmark(batch.cursor, caught_up))
+                await self._write(context, self._bookmark(batch.cursor, caught_up))
+
+    async def _write(self, context: Context, message: bytes) -> None:
+        try:
+            async with asyncio.timeout(STALLED_SECONDS):
+                await context.write(message)
+        except TimeoutError:
+            # UNAVAILABLE is what a client resumes after.
+            raise RefusalError(
+                grpc.StatusCode.UNAVAILABLE,
+                f"nothing was read of this stream for {STALLED_SECONDS:g} s, so it is ended: "
+                "reconnect after the last revision seen, nothing is missed",
+            ) from None
 
     def end(self) -> None:
         """End every stream now; each answers UNAVAILABLE, and so does one that comes later."""

@@ -8,7 +8,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from scripts._soak import crash
+from oomwatch.testing import FakeCgroupTree
+from scripts._soak import churn, crash
 from scripts._soak.kernel_world import ROOT, KernelWorld
 from scripts._soak.worlds import FakeWorld, World
 
@@ -18,6 +19,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="scripts/soak", description=__doc__)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--crash", action="store_true", help="the daemon dies; every sum must hold")
+    what.add_argument("--churn", action="store_true", help="cgroups come and go; nothing may grow")
     parser.add_argument("--deaths", type=int, metavar="N", help="end after so many deaths")
     parser.add_argument("--minutes", type=float, metavar="N", help="end after so many minutes")
     parser.add_argument("--seed", type=int, metavar="N", help="what happens, in which order")
@@ -33,6 +35,12 @@ def main(arguments: list[str]) -> int:
         tempfile.TemporaryDirectory(prefix="oomwatch-soak-", dir=asked.disk) as disk,
         tempfile.TemporaryDirectory(dir=crash.memory_directory()) as memory,
     ):
+        if asked.churn:
+            tree = Path(memory) / "tree"
+            minutes = 5.0 if asked.minutes is None else asked.minutes
+            flat = churn.run(FakeCgroupTree(tree), Path(disk), minutes * 60, print)
+            print("flat" if flat else "something grew, or was not told")
+            return 0 if flat else 1
         rng = random.Random(seed + 1)
         world: World
         if asked.kernel:

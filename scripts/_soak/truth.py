@@ -42,6 +42,17 @@ class JournalReader:
         self.written.update(rows)
         return rows
 
+    def accounted(self, inode: int) -> int:
+        """Return what the ledger accounts for at a cgroup and below it."""
+        connection = sqlite3.connect(f"file:{self._path}?mode=ro", uri=True, timeout=10)
+        try:
+            found = connection.execute(
+                "SELECT accounted FROM ledger WHERE cgroup_id = ?", (inode,)
+            ).fetchone()
+        finally:
+            connection.close()
+        return int(found[0]) if found else 0
+
     def check(self) -> None:
         """Read all of it again: a revision that is told stays what it is."""
         before, self.written = self.written, {}

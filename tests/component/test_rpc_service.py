@@ -657,3 +657,39 @@ async def test_a_socket_that_another_took_over_is_not_removed(node: Node, tmp_pa
         another.bind(str(path))
         await server.stop()
         assert path.exists()
+
+
+async def test_a_stream_that_nobody_reads_is_ended_in_words_and_its_cursor_resumes(
+    node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever reads meanwhile is sent everything, and so is who stalled, once it comes back."""
+    monkeypatch.setattr(streams, "STALLED_SECONDS", 0.5)
+    path = tmp_path / "s"
+    async with RpcServer(node, socket=path), channel(path) as one, channel(path) as other:
+        from_the_first = pb.SubscribeRequest(start=START(earliest=pb.EarliestPosition()))
+        stalled, reader = Stub(one).Subscribe(from_the_first), Stub(other).Subscribe(from_the_first)
+        seen = await read(stalled, 0, caught_up=True)
+        await read(reader, 0, caught_up=True)
+        assert node.subscriptions.count == 2
+        # More than gRPC holds for a client that does not read.
+        number = 0
+        async with asyncio.timeout(40):
+            while node.subscriptions.count == 2:
+                detail = "x" * 100_000
+                evidence = (Evidence(source="memory_events", time=1, detail=detail),)
+                await node.tell([kill(number + n, evidence=evidence) for n in range(1, 21)])
+                number += 20
+                assert revisions(await read(reader, 20))[-1] == number
+
+        async def read_on() -> None:
+            while True:
+                seen.extend(map(entry_from_message, (await stalled.read()).events))
+
+        with pytest.raises(grpc.aio.AioRpcError) as ended:
+            await asyncio.wait_for(read_on(), 40)
+        assert ended.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert "nothing was read of this stream for 0.5 s" in (ended.value.details() or "")
+        after = pb.AfterRevisionPosition(revision=len(seen), journal_id=node.journal.id)
+        resumed = Stub(one).Subscribe(pb.SubscribeRequest(start=START(after_revision=after)))
+        seen += await read(resumed, number - len(seen))
+        assert revisions(seen) == list(range(1, number + 1))

@@ -1,0 +1,110 @@
+"""Cgroups by the thousand come, are killed in, and go: what the daemon holds must stay flat."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import astuple, dataclass
+from pathlib import Path
+
+from oomwatch.testing import FakeCgroupTree
+from scripts._soak.lives import ANSWER_SECONDS, Lives
+from scripts._soak.truth import JournalReader
+
+ROUND = 100
+KEPT_EVENTS = 2000
+WARM_ROUNDS = 300
+"""By then retention is at work, and what is kept of recent events for streams is full."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """What a process holds: resident KiB, descriptors, inotify watches, the journal's bytes."""
+
+    resident_kib: int
+    descriptors: int
+    watches: int
+    journal_bytes: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.resident_kib / 1024:.1f} MiB resident, {self.descriptors} descriptors, "
+            f"{self.watches} watches, {self.journal_bytes / 1024:.0f} KiB of journal"
+        )
+
+
+MAY_GROW = Holdings(4096, 4, 8, 2 << 20)
+"""Between the end of the warm-up and the end: what the allocator and the log's end make of it."""
+
+
+def holdings(pid: int, state: Path) -> Holdings:
+    """Look at a process and its journal now."""
+    process = Path(f"/proc/{pid}")
+    status = (process / "status").read_text().splitlines()
+    resident = next(int(line.split()[1]) for line in status if line.startswith("VmRSS:"))
+    descriptors = watches = 0
+    for descriptor in (process / "fdinfo").iterdir():
+        with suppress(FileNotFoundError):
+            watches += descriptor.read_text().count("inotify wd:")
+            descriptors += 1
+    size = sum(path.stat().st_size for path in state.glob("journal.db*"))
+    return Holdings(resident, descriptors, watches, size)
+
+
+def run(tree: FakeCgroupTree, directory: Path, seconds: float, say: Callable[[str], None]) -> bool:
+    """Churn for so long; True if everything stayed flat and every kill was told."""
+    arguments = ("--cgroup-root", str(tree.root), "--retention-events", str(KEPT_EVENTS))
+    with Lives(directory, *arguments) as lives:
+        lives.start()
+        while not lives.watch(1.0):
+            pass
+        assert lives.pid is not None
+        end = time.monotonic() + seconds
+        warm: Holdings | None = None
+        made, next_word = 0, 0.0
+        for rounds, made in enumerate(churn(tree), 1):
+            if rounds == WARM_ROUNDS:
+                warm = holdings(lives.pid, lives.state)
+                say(f"warm after {made} cgroups: {warm}")
+            if time.monotonic() > next_word:
+                next_word = time.monotonic() + 60
+                say(f"{made} cgroups: {holdings(lives.pid, lives.state)}")
+            if time.monotonic() > end and warm is not None:
+                break
+        told = caught_up(lives.state, tree)
+        last = holdings(lives.pid, lives.state)
+        say(f"at the end, {made} cgroups and {tree.kills('/')} kills later: {last}")
+        assert warm is not None
+        grown = [a - b > c for a, b, c in zip(*map(astuple, (last, warm, MAY_GROW)), strict=True)]
+        return told and not any(grown)
+
+
+def churn(tree: FakeCgroupTree) -> Iterator[int]:
+    """Make a hundred, kill in some, remove them all; yields how many there have been."""
+    made = 0
+    while True:
+        for number in range(ROUND):
+            cgroup = f"/churn-{made + number}"
+            tree.make(cgroup)
+            if number % 5 == 0:
+                tree.kill(cgroup)
+        for number in range(ROUND):
+            cgroup = f"/churn-{made + number}"
+            if number % 10 == 1:
+                tree.kill_and_remove(cgroup)
+            else:
+                tree.remove(cgroup)
+        made += ROUND
+        yield made
+        time.sleep(0.02)
+
+
+def caught_up(state: Path, tree: FakeCgroupTree) -> bool:
+    """Wait until the daemon's ledger accounts for every kill at the root."""
+    end = time.monotonic() + ANSWER_SECONDS
+    while time.monotonic() < end:
+        if JournalReader(state).accounted(tree.root.stat().st_ino) == tree.kills("/"):
+            return True
+        time.sleep(0.2)
+    return False
