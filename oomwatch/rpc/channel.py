@@ -34,7 +34,8 @@ class ClientTls:
     """PEM files for a TCP address. `ca` signed the server's certificate (absent: the system's CAs).
 
     `certificate` and `key` are the client's own, where the server asks for them. `server_name` is
-    the name in the server's certificate where it is not the address's host.
+    the name in the server's certificate where it is not the address's host. The files are read
+    once: a client that outlives its certificate has to be made anew.
     """
 
     ca: Path | None = None

@@ -18,8 +18,22 @@ _UNWATCHED_SECONDS = 10.0
 
 
 def is_there(socket: Path) -> bool:
-    """Is there anything at this path? A dangling link is nothing."""
-    return socket.exists()
+    """Can anything be seen at this path? A dangling link is nothing.
+
+    Nor is what lies in a directory that this user may not enter, where Path.exists would raise.
+    """
+    return os.path.exists(socket)
+
+
+def is_hidden(socket: Path) -> bool:
+    """May this user not even look whether it is there?"""
+    try:
+        socket.stat()
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 class SocketDirectories:

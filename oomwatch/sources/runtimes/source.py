@@ -13,7 +13,7 @@ from oomwatch.errors import RuntimeUnreachable
 from oomwatch.events import SourceState
 from oomwatch.observations import ContainerEnded, ContainerSeen, Observation, Question, RuntimeOom
 from oomwatch.sources import Emit
-from oomwatch.sources.runtimes.sockets import SocketDirectories, is_there
+from oomwatch.sources.runtimes.sockets import SocketDirectories, is_hidden, is_there
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +110,8 @@ class RuntimeSource(ABC):
         while True:
             self._missing = not is_there(self.socket)
             if self._missing:
-                self._detail = f"there is no {self.socket}: nothing is known from {self._name}"
+                what = "this user may not look for" if is_hidden(self.socket) else "there is no"
+                self._detail = f"{what} {self.socket}: nothing is known from {self._name}"
                 await self._sockets.appears(self.socket)
                 self._missing = False
                 self._detail = f"{self.socket} has not answered yet"
