@@ -8,6 +8,11 @@ SECOND = 1_000_000
 WALL = 1_795_000_000 * SECOND
 
 
+def read(clock: StampClock, stamp: int, now: Clocks) -> int:
+    (time,) = clock.read([stamp], now)
+    return time
+
+
 def at(seconds: float, *, suspended: float = 0, wall_offset: float = 0) -> Clocks:
     """The clocks so long after the boot, at a monotonic time."""
     monotonic = round(seconds * SECOND)
@@ -19,22 +24,22 @@ def at(seconds: float, *, suspended: float = 0, wall_offset: float = 0) -> Clock
 
 def test_a_record_that_is_read_at_once_is_of_now() -> None:
     clock = StampClock()
-    assert clock.read(7 * SECOND, at(10)) == at(10).wall
+    assert read(clock, 7 * SECOND, at(10)) == at(10).wall
 
 
 def test_what_is_read_late_is_as_old_as_its_stamp_says() -> None:
     clock = StampClock()
-    clock.read(100 * SECOND, at(100))
-    assert clock.read(101 * SECOND, at(103)) == at(101).wall
+    read(clock, 100 * SECOND, at(100))
+    assert read(clock, 101 * SECOND, at(103)) == at(101).wall
 
 
 def test_many_records_that_are_read_late_are_each_as_old_as_their_stamp() -> None:
     """A storm prints hundreds while the reader is held up."""
     clock = StampClock()
-    clock.read(100 * SECOND, at(100))
+    read(clock, 100 * SECOND, at(100))
     for number in range(500):
         stamp = 101 * SECOND + number * 1000
-        assert clock.read(stamp, at(104)) == at(101).wall + number * 1000
+        assert read(clock, stamp, at(104)) == at(101).wall + number * 1000
 
 
 def test_drift_between_the_clocks_is_not_taken_for_lateness() -> None:
@@ -44,7 +49,7 @@ def test_drift_between_the_clocks_is_not_taken_for_lateness() -> None:
     for number in range(1, 30):
         now = at(number * day)
         stamp = now.monotonic - number * 4 * SECOND
-        assert clock.read(stamp, now) == now.wall
+        assert read(clock, stamp, now) == now.wall
 
 
 def test_a_suspend_does_not_make_later_records_late() -> None:
@@ -52,16 +57,16 @@ def test_a_suspend_does_not_make_later_records_late() -> None:
     for jump in (0, 3600, -5):
         clock = StampClock()
         for second in range(10):
-            clock.read((90 + second) * SECOND, at(90 + second))
+            read(clock, (90 + second) * SECOND, at(90 + second))
         now = at(101, suspended=3600)
-        assert clock.read((101 + jump) * SECOND, now) == now.wall
+        assert read(clock, (101 + jump) * SECOND, now) == now.wall
 
 
 def test_a_step_of_the_wall_clock_moves_what_comes_after() -> None:
     clock = StampClock()
-    clock.read(100 * SECOND, at(100))
+    read(clock, 100 * SECOND, at(100))
     now = at(101, wall_offset=-3600)
-    assert clock.read(101 * SECOND, now) == now.wall
+    assert read(clock, 101 * SECOND, now) == now.wall
 
 
 def test_the_backlog_of_a_downtime_is_dated_from_the_last_record_read() -> None:
@@ -88,3 +93,11 @@ def test_without_an_anchor_no_record_is_of_the_future() -> None:
         at(100).wall,
     ]
     assert date_backlog([], None, at(100)) == []
+
+
+def test_what_is_read_together_is_as_far_apart_as_it_was_printed() -> None:
+    clock = StampClock()
+    times = clock.read([90 * SECOND, 95 * SECOND, 100 * SECOND], at(100))
+    assert times == [at(90).wall, at(95).wall, at(100).wall]
+    assert clock.anchor == Anchor(100 * SECOND, at(100).wall)
+    assert clock.read([], at(101)) == []

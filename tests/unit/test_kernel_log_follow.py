@@ -52,7 +52,7 @@ def test_a_first_start_tells_nothing_that_was_there() -> None:
     # The oldest record kept is not the first ever: that is no loss of ours.
     begun = records.begin([record(n) for n in range(50, 60)], None, NOW)
     assert (told(begun), lost(begun)) == ([], [])
-    assert told(records.take(record(60), NOW)) == [60]
+    assert told(records.take([record(60)], NOW)) == [60]
 
 
 def test_a_restart_tells_what_was_not_told_and_nothing_else() -> None:
@@ -60,7 +60,7 @@ def test_a_restart_tells_what_was_not_told_and_nothing_else() -> None:
     begun = records.begin([record(n) for n in range(50, 60)], place(52, 57, 53), NOW)
     assert (told(begun), lost(begun)) == ([53, 57, 58, 59], [])
     assert all(each.recovered for each in begun if isinstance(each, Line))
-    assert lost(records.take(record(60), NOW)) == []
+    assert lost(records.take([record(60)], NOW)) == []
 
 
 def test_a_buffer_that_turned_over_is_a_loss_of_what_was_not_told() -> None:
@@ -80,16 +80,16 @@ def test_an_empty_buffer_loses_nothing() -> None:
 def test_every_jump_in_the_sequence_is_a_loss() -> None:
     records = KmsgRecords()
     records.begin([record(5)], None, NOW)
-    assert lost(records.take(record(6), NOW)) == []
-    assert lost(records.take(record(16), NOW)) == [9]
+    assert lost(records.take([record(6)], NOW)) == []
+    assert lost(records.take([record(16)], NOW)) == [9]
     assert records.lost == 9
 
 
 def test_a_line_that_user_space_wrote_counts_and_is_not_told() -> None:
     records = KmsgRecords()
     records.begin([], None, NOW)
-    assert told(records.take(record(1, KILLED.format(pid=7), priority=12), NOW)) == []
-    assert lost(records.take(record(2), NOW)) == []
+    assert told(records.take([record(1, KILLED.format(pid=7), priority=12)], NOW)) == []
+    assert lost(records.take([record(2)], NOW)) == []
     assert records.foreign == 1
 
 

@@ -64,17 +64,20 @@ class StampClock:
         self._suspended: int | None = None
         self.anchor: Anchor | None = None
 
-    def read(self, stamp: int, now: Clocks) -> int:
-        """Return when a record was printed that is read `now`."""
+    def read(self, stamps: Sequence[int], now: Clocks) -> list[int]:
+        """Return when records were printed that were read together, by `now`."""
+        if not stamps:
+            return []
         if self._suspended is None or abs(now.suspended - self._suspended) > _MICROSECONDS:
             self._lags.clear()
             self._suspended = now.suspended
-        wall = now.wall - self._lateness(stamp, now)
-        self.anchor = Anchor(stamp, wall)
-        return wall
+        # The youngest is the least late, and says most about the clocks.
+        distance = self._distance(now.monotonic - max(stamps), now)
+        times = [now.wall - (now.monotonic - stamp - distance) for stamp in stamps]
+        self.anchor = Anchor(stamps[-1], times[-1])
+        return times
 
-    def _lateness(self, stamp: int, now: Clocks) -> int:
-        lag = now.monotonic - stamp
+    def _distance(self, lag: int, now: Clocks) -> int:
         second = now.monotonic // _MICROSECONDS
         while self._lags and second - self._lags[0][0] > _LAGS_SECONDS:
             self._lags.popleft()
@@ -83,7 +86,7 @@ class StampClock:
             self._lags.append((second, min(lag, least)))
         else:
             self._lags.append((second, lag))
-        return lag - min(lag for _, lag in self._lags)
+        return min(lag for _, lag in self._lags)
 
 
 def date_backlog(

@@ -112,7 +112,7 @@ class Kmsg:
             log.error("%s", self.problem)
             self._close()
             return
-        self._take([each for record in read for each in self._records.take(record, clocks())])
+        self._take(self._records.take(read, clocks()))
 
     def _read(self, fd: int) -> tuple[list[Record], bool]:
         """Return what is there, up to so many records, and whether there may be more."""
@@ -162,17 +162,23 @@ class KmsgRecords:
             if at == 0 and place is not None:
                 taken += self._lost_meanwhile(record, place)
             elif at > 0 and (place is None or record.line > place.next):
-                taken += self._lost_before(record, _OVERWRITTEN)
+                taken += self._lost_before(record, _OVERWRITTEN, self._clock.anchor)
             self._next = max(self._next or 0, record.line + 1)
             self._clock.anchor = Anchor(stamps[at][0], time_)
             taken += self._line(record, time_, told=is_untold(place, record.line), recovered=True)
         return taken
 
-    def take(self, record: Record, now: Clocks) -> list[Line | Lost]:
-        """Take in the next record, as soon as it was read."""
-        lost = self._lost_before(record, _OVERWRITTEN)
-        self._next = record.line + 1
-        return [*lost, *self._line(record, self._clock.read(_stamp(record), now))]
+    def take(self, records: Sequence[Record], now: Clocks) -> list[Line | Lost]:
+        """Take in the next records, as soon as they were read."""
+        taken: list[Line | Lost] = []
+        before = self._clock.anchor
+        times = self._clock.read([_stamp(record) for record in records], now)
+        for record, time_ in zip(records, times, strict=True):
+            taken += self._lost_before(record, _OVERWRITTEN, before)
+            before = Anchor(_stamp(record), time_)
+            self._next = record.line + 1
+            taken += self._line(record, time_)
+        return taken
 
     def take_missing(self) -> list[Missing]:
         """Return the stretches that were overwritten since the last call."""
@@ -189,16 +195,16 @@ class KmsgRecords:
 
     def _lost_meanwhile(self, oldest: Record, place: LogPlace) -> list[Lost]:
         untold = sum(at < oldest.line for at in place.untold)
-        return self._lose(max(0, oldest.line - place.next) + untold, oldest, _OVERWRITTEN_MEANWHILE)
+        count = max(0, oldest.line - place.next) + untold
+        return self._lose(count, oldest, _OVERWRITTEN_MEANWHILE, self._clock.anchor)
 
-    def _lost_before(self, record: Record, reason: str) -> list[Lost]:
-        return self._lose(record.line - self._next if self._next else 0, record, reason)
+    def _lost_before(self, record: Record, reason: str, anchor: Anchor | None) -> list[Lost]:
+        return self._lose(record.line - self._next if self._next else 0, record, reason, anchor)
 
-    def _lose(self, count: int, until: Record, reason: str) -> list[Lost]:
+    def _lose(self, count: int, until: Record, reason: str, anchor: Anchor | None) -> list[Lost]:
         if count <= 0:
             return []
         self.lost += count
-        anchor = self._clock.anchor
         first = self._next if self._next is not None else until.line - count
         self._missing.append(Missing(anchor, _stamp(until), first, until.line))
         return [Lost(reason, count, anchor.wall if anchor is not None else None)]
