@@ -45,6 +45,7 @@ from oomwatch.observations import (
     Sight,
     Surveyed,
     UsageReading,
+    UsageSampled,
     VictimNamed,
 )
 from oomwatch.ownership import Ownership
@@ -203,9 +204,11 @@ class Correlator:
                 outcome.events.append(self._lost(observation))
             case ContainerSeen():
                 self._ownership.seen(observation, now)
-                outcome.questions += self.exits.sandbox_of(observation)
+                outcome.questions += self.exits.seen(observation)
             case SandboxSeen():
-                self.exits.found(observation)
+                outcome.questions += self.exits.found(observation)
+            case UsageSampled():
+                self.exits.sampled(observation)
             case RuntimeOom():
                 self._ownership.runtime(observation, now)
             case ContainerEnded():

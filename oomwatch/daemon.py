@@ -34,6 +34,7 @@ from oomwatch.own_process import own_cgroup
 from oomwatch.pipeline import Pipeline
 from oomwatch.registration import Registration
 from oomwatch.sources.memory_events import MemoryEvents
+from oomwatch.sources.samples import Samples
 from oomwatch.sources.sandboxes import Sandboxes, note
 from oomwatch.status import CgroupReport, NodeStatus
 from oomwatch.subscriptions import Subscriptions
@@ -87,11 +88,12 @@ class Watcher:
                 identify=partial(identify, layouts=config.layouts),
             ),
         )
+        self.samples = Samples()
         self.sandboxes = Sandboxes(
             self.memory_events.hierarchy if self.memory_events is not None else None
         )
         self.pipeline = Pipeline(
-            self.correlator, self.journal, (self.sandboxes, *self.witnesses.all)
+            self.correlator, self.journal, (self.sandboxes, self.samples, *self.witnesses.all)
         )
         self.registration = Registration(
             self.correlator.containers,
@@ -128,6 +130,7 @@ class Watcher:
             self.journal.append([self._reboot_gap(*self._earlier)], LedgerChange())
         await self._recall()
         self.sandboxes.start(self.pipeline.emit)
+        self.samples.start(self.pipeline.emit)
         naming = self.witnesses.naming
         for source in self.witnesses.beside:
             await source.start(self._emit_names if source in naming else self.pipeline.emit)

@@ -9,8 +9,15 @@ from oomwatch.containers.registry import Containers
 from oomwatch.events import Container, ContainerExit
 from oomwatch.exit_kills import KillsTold
 from oomwatch.exit_words import Exit
-from oomwatch.observations import ContainerSeen, FindSandbox, Question, SandboxSeen
-from oomwatch.verdict import ExitEvidence, LastRead, Sandbox, VictimRole, judge
+from oomwatch.observations import (
+    ContainerSeen,
+    FindSandbox,
+    FollowUsage,
+    Question,
+    SandboxSeen,
+    UsageSampled,
+)
+from oomwatch.verdict import ExitEvidence, LastRead, Sandbox, UsageSample, VictimRole, judge
 
 MAX_SANDBOXES = 4096
 
@@ -20,7 +27,9 @@ _NO_SANDBOX = frozenset({"runc", "crun", "youki"})
 class ExitWitnesses:
     """Joins what was told of an exit with what is known of its container and of its kills."""
 
-    def __init__(self, containers: Containers, kills: KillsTold) -> None:
+    def __init__(self, containers: Containers, kills: KillsTold, *, counted: bool) -> None:
+        self._counted = counted
+        self._samples: dict[LifeKey, UsageSample] = {}
         self._containers = containers
         self._kills = kills
         self._blind: tuple[int, int] | None = None
@@ -30,19 +39,40 @@ class ExitWitnesses:
         """Say that the watching began then: what older cgroups had counted is not known."""
         self._blind = (time, newest_cgroup_id)
 
-    def sandbox_of(self, seen: ContainerSeen) -> list[Question]:
-        """Ask for a container's sandbox, where its handler may run one."""
+    def seen(self, seen: ContainerSeen) -> list[Question]:
+        """Ask for a sandbox where the handler may run one; have sampled what has no counter."""
         handler = seen.container.handler
         key = (seen.container.id, seen.cgroup_id)
-        if handler is None or handler in _NO_SANDBOX or key in self._sandboxes:
-            return []
-        return [FindSandbox(*key, handler, seen.pid)]
+        questions: list[Question] = []
+        if handler is not None and handler not in _NO_SANDBOX and key not in self._sandboxes:
+            questions.append(FindSandbox(*key, handler, seen.pid))
+        if not self._counted:
+            questions += self._sampled(self._containers.life(*key))
+        return questions
 
-    def found(self, seen: SandboxSeen) -> None:
-        """Take in where a sandbox is, or that nothing of it is visible."""
-        self._sandboxes[seen.container_id, seen.cgroup_id] = seen
+    def found(self, seen: SandboxSeen) -> list[Question]:
+        """Take in where a sandbox is; what is not visible is sampled, as far as that goes."""
+        key = (seen.container_id, seen.cgroup_id)
+        self._sandboxes[key] = seen
         if len(self._sandboxes) > MAX_SANDBOXES:
             del self._sandboxes[next(iter(self._sandboxes))]
+        return self._sampled(self._containers.life(*key)) if seen.cgroup is None else []
+
+    def sampled(self, sample: UsageSampled) -> None:
+        """Take in what a container used."""
+        key = (sample.container_id, sample.cgroup_id)
+        self._samples.pop(key, None)
+        self._samples[key] = UsageSample(
+            time=sample.time, usage_bytes=sample.usage_bytes, limit_bytes=sample.limit_bytes
+        )
+        if len(self._samples) > MAX_SANDBOXES:
+            del self._samples[next(iter(self._samples))]
+
+    @staticmethod
+    def _sampled(life: Life | None) -> list[Question]:
+        if life is None or life.pid is None:
+            return []
+        return [FollowUsage(*life.key, life.pid, life.memory_limit_bytes)]
 
     def sandbox(self, life: Life) -> SandboxSeen | None:
         """What was found of a life's sandbox; `None` where it has none, or none was looked for."""
@@ -97,6 +127,7 @@ class ExitWitnesses:
             runtime_oom_killed=said.oom_killed,
             last_read=exit_.last_read or LastRead.NONE,
             kills=tuple(self._kills.of(place, self._sharing(place, seen), _roles(seen))),
+            usage=self._samples.get(life.key),
             killer_marks=exit_.marks,
             sandbox=_sandbox(seen),
             unwatched_before=self._blindness(life),

@@ -59,9 +59,10 @@ class Exits:
         self._residuals = residuals
         self._counted = counted
         self._kills = KillsTold()
-        self._witnesses = ExitWitnesses(containers, self._kills)
+        self._witnesses = ExitWitnesses(containers, self._kills, counted=counted)
         self.began = self._witnesses.began
-        self.sandbox_of = self._witnesses.sandbox_of
+        self.seen = self._witnesses.seen
+        self.sampled = self._witnesses.sampled
         self.found = self._witnesses.found
         self.sandbox = self._witnesses.sandbox
         self._exits: dict[LifeKey, Exit] = {}

@@ -327,6 +327,17 @@ class SandboxSeen:
     gofers: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageSampled:
+    """What a container used: the PSS of its processes, summed; with its limit if that was told."""
+
+    container_id: str
+    cgroup_id: int | None
+    time: int
+    usage_bytes: int
+    limit_bytes: int | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class LastLookReading:
     """Answer to `LastLook`; what the counters showed was sent before it.
@@ -407,6 +418,16 @@ class FindSandbox:
     pid: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class FollowUsage:
+    """Sample what this container uses: its counters cannot be read. `pid` is its main process."""
+
+    container_id: str
+    cgroup_id: int | None
+    pid: int
+    memory_limit_bytes: int | None
+
+
 Observation = (
     CounterReading
     | CgroupRemoved
@@ -424,5 +445,6 @@ Observation = (
     | ContainerEnded
     | LastLookReading
     | SandboxSeen
+    | UsageSampled
 )
-Question = Describe | Measure | Audit | Look | LastLook | FindSandbox
+Question = Describe | Measure | Audit | Look | LastLook | FindSandbox | FollowUsage

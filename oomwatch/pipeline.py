@@ -26,6 +26,7 @@ from oomwatch.observations import (
     AuditReading,
     Describe,
     FindSandbox,
+    FollowUsage,
     LastLook,
     LineageReading,
     Look,
@@ -154,7 +155,7 @@ class Pipeline:
                 about = question.path
             case LastLook():
                 about = question.cgroup_id or question.path
-            case FindSandbox():
+            case FindSandbox() | FollowUsage():
                 about = question.container_id
             case _:
                 about = question.cgroup.id

@@ -32,6 +32,7 @@ from oomwatch.observations import (
     Describe,
     EvidenceLost,
     FindSandbox,
+    FollowUsage,
     LastLook,
     LineageMember,
     LineageReading,
@@ -110,7 +111,9 @@ class Kernel:
         if isinstance(question, Look):
             at = (n for n in self.root.below() if n.cgroup.path == question.path)
             return [self.reading(node) for node in at]
-        assert not isinstance(question, LastLook | FindSandbox), "no container ends here"
+        assert not isinstance(question, LastLook | FindSandbox | FollowUsage), (
+            "no container ends here"
+        )
         node = self.find(question.cgroup)
         if isinstance(question, Measure):
             return [UsageReading(question.cgroup, MemoryUsage(limit_bytes=1))]

@@ -30,6 +30,7 @@ from oomwatch.observations import (
     Counters,
     Describe,
     FindSandbox,
+    FollowUsage,
     LastLook,
     LastLookReading,
     LineageMember,
@@ -41,6 +42,7 @@ from oomwatch.observations import (
     SandboxSeen,
     SubtreeCount,
     Surveyed,
+    UsageSampled,
     VictimNamed,
 )
 
@@ -65,6 +67,7 @@ class Host:
         self.written = 0
         self.ids = 1
         self.asked: list[FindSandbox] = []
+        self.followed: list[FollowUsage] = []
         self.correlator = Correlator(BOOT, Ledger(), counted=counted)
         self.correlator.expect(frozenset({"kernel_log"}))
         self.say(CounterReading(self.root, 0, START, Counters(), 0))
@@ -187,6 +190,9 @@ class Host:
             return [LineageReading(question.cgroup, members, here, None)]
         if isinstance(question, FindSandbox):
             self.asked.append(question)
+            return []
+        if isinstance(question, FollowUsage):
+            self.followed.append(question)
             return []
         if isinstance(question, Look):
             return [self.reading(c) for c in self.kills if c.path == question.path]
@@ -671,3 +677,34 @@ def test_the_counters_are_read_where_the_sentry_lives() -> None:
     host.ended(128)
     host.pass_time(RUNTIME_SECONDS)
     assert ruled(host.exit) == ("oom", "high")
+
+
+def test_what_has_no_counters_is_sampled_and_a_full_one_is_a_hint() -> None:
+    for usage, confidence in ((99, "medium"), (10, "low")):
+        host = Host(counted=False)
+        cgroup = host.run(pid=395, memory_limit_bytes=100)
+        assert host.followed == [FollowUsage(ID, cgroup.id, 395, 100)]
+        host.say(
+            UsageSampled(
+                container_id=ID,
+                cgroup_id=cgroup.id,
+                time=host.wall,
+                usage_bytes=usage,
+                limit_bytes=100,
+            )
+        )
+        host.ended(137)
+        assert ruled(host.exit) == ("unknown", confidence)
+
+
+def test_what_has_counters_is_not_sampled() -> None:
+    host = Host()
+    host.run(pid=395)
+    sandboxed(host)
+    assert not host.followed
+
+
+def test_a_sandbox_that_is_not_visible_is_sampled() -> None:
+    host = Host()
+    sandboxed(host, cgroup=None, sandbox_cgroup_id=None, alone=False, sentry=None)
+    assert [asked.pid for asked in host.followed] == [4000]
