@@ -159,6 +159,7 @@ class Watcher:
         if self._audit_timer is not None:
             self._audit_timer.cancel()
         await self.sandboxes.stop()
+        await self.samples.stop()
         for source in self.witnesses.all:
             await source.stop()
         self.pipeline.stop()
