@@ -207,6 +207,17 @@ async def test_podman_is_known_by_its_answer(socket: Path) -> None:
     assert (seen.container.runtime, seen.container.handler) == ("podman", None)
 
 
+async def test_what_podman_does_not_say_is_not_known(socket: Path) -> None:
+    docker = FakeDocker()
+    docker.podman = True
+    async with following(docker, socket) as watch:
+        await watch.event("start", WEB)
+        docker.containers[WEB] = container(WEB, "web", Running=False, ExitCode=137)
+        await watch.event("die", WEB, exitCode="137")
+        (ended,) = await watch.ended()
+    assert (ended.exit_code, ended.stop_requested, ended.oom_killed) == (137, None, None)
+
+
 async def test_a_pods_container_has_its_pod(socket: Path) -> None:
     docker = FakeDocker()
     docker.containers[WEB] = container(WEB, "k8s_web")

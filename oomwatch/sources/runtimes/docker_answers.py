@@ -79,6 +79,8 @@ def read_inspected(answer: Json, container_id: str, runtime: str) -> Inspected |
         handler = None if handler == "oci" else handler
     running = at(answer, "State", "Running") is True
     oom_killed = at(answer, "State", "OOMKilled")
+    if runtime == "podman" and oom_killed is False:
+        oom_killed = None  # seen of a container that was OOM-killed: only its True is a word
     return Inspected(
         container=Container(
             id=container_id,

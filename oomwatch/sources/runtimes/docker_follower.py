@@ -200,7 +200,8 @@ class DockerFollower:
         if life.stop_signal is not None:
             asked = True
         elif event is not None and life.connection == self._connection and not life.unclear:
-            asked = False
+            # `podman stop` says nothing before `die`: its silence means nothing either.
+            asked = False if self._runtime == "docker" else None
         code = event.exit_code if event is not None else None
         if code is None and found is not None:
             code = found.exit_code
