@@ -80,6 +80,7 @@ class Residuals:
         self._doubts: dict[int, Doubt] = {}
         self._balanced: dict[int, int] = {}
         self._rose: dict[int, int] = {}
+        self._unsure: set[int] = set()
         self.unseen = False
         """May cgroups have come and gone that nobody saw, and the sums not agreed since?
 
@@ -97,8 +98,12 @@ class Residuals:
         self._doubts.pop(cgroup.id, None)
         self._balanced.pop(cgroup.id, None)
         self._rose.pop(cgroup.id, None)
+        unsure = cgroup.id in self._unsure
+        self._unsure.discard(cgroup.id)
         if cgroup.parent is None:
             return
+        if unsure:
+            self._unsure.add(cgroup.parent.id)
         suspects = self._suspects.setdefault(cgroup.parent.id, _Suspects())
         if below is not None:
             suspects.omitted += below.omitted
@@ -138,12 +143,15 @@ class Residuals:
             self._balanced.get(survivor.id, 0),
             tuple(cgroup for cgroup, _ in suspects.seen.values()),
             suspects.omitted,
-            settled and not self.unseen,
+            settled and not self.unseen and survivor.id not in self._unsure,
         )
         if residual > kills:
             self._doubt(survivor, residual - kills, accounted + kills, now)
-        else:
+        elif self.proves(survivor, time):
             self._in_balance(survivor, time)
+        else:
+            # Whoever this was stays a suspect, so that the next one is not told of it alone.
+            self._unsure.add(survivor.id)
         return told
 
     def _doubt(
@@ -164,6 +172,7 @@ class Residuals:
         """All that the sum held at `time` is told: what was gone by then has no more to say."""
         if not self.proves(survivor, time):
             return
+        self._unsure.discard(survivor.id)
         self._balanced[survivor.id] = time
         suspects = self._suspects.get(survivor.id)
         if suspects is None:

@@ -497,6 +497,31 @@ def test_a_sum_that_was_read_before_a_kill_clears_nobody(kernel: Kernel) -> None
     assert [set(kill.candidates) for kill in unnamed] == [{"/p/gone", "/p/other"}]
 
 
+def test_who_was_told_by_elimination_is_not_so_again_before_the_sums_agree(
+    kernel: Kernel,
+) -> None:
+    """A kill elsewhere may have stood in for one of its own: nobody can be cleared by that sum."""
+    parent = kernel.make(kernel.root, "p")
+    gone, busy = kernel.make(parent, "gone"), kernel.make(parent, "busy")
+    run = Run(kernel)
+    run.pass_time(1)
+    kernel.kill(busy, limit=busy)
+    run.feed(kernel.reading(busy))
+    kernel.kill(gone)
+    kernel.remove(gone)
+    run.feed(CgroupRemoved(gone.cgroup, kernel.time))
+    # Time passes for the timers, and none for the clock that stamps the looks.
+    kernel.time -= 1_000_000
+    run.pass_time(1)
+    parent.subtree += 1
+    kernel.root.subtree += 1
+    kernel.time -= 2_000_000
+    run.settle()
+    eliminated, unsure = run.kills[1:]
+    assert eliminated.victim_cgroup == "/p/gone"
+    assert (unsure.victim_cgroup, unsure.candidates) == (None, ("/p/gone",))
+
+
 def test_one_made_while_the_tree_was_taken_in_is_told_once(kernel: Kernel) -> None:
     """It was listed, and then its creation is notified: by then all of it may be told already."""
     run = Run(kernel)
