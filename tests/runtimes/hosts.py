@@ -1,0 +1,107 @@
+"""The real daemons, started for the tests: containerd, dockerd over it, and Podman."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import suppress
+from pathlib import Path
+
+from tests.runtimes.api import ApiHost
+from tests.runtimes.processes import DaemonProcess, answers
+
+CONTAINERD_SOCKET = Path("/run/containerd/containerd.sock")
+DOCKER_SOCKET = Path("/run/docker.sock")
+PODMAN_SOCKET = Path("/run/podman/podman.sock")
+"""The usual places, where a watcher finds them by itself."""
+
+_CONTAINERD_CONFIG = """\
+version = 2
+root = "{data}/containerd"
+state = "/run/containerd"
+[grpc]
+address = "{socket}"
+"""
+_STORAGE_CONFIG = """\
+[storage]
+driver = "overlay"
+runroot = "/run/containers/storage"
+graphroot = "{data}/podman"
+"""
+
+
+def runsc_wrapper(folder: Path) -> Path:
+    """A command like runsc's that needs no KVM: what a runtime is told to call."""
+    wrapper = folder / "runsc"
+    if not wrapper.exists():
+        wrapper.write_text('#!/bin/sh\nexec /usr/bin/runsc --platform=ptrace "$@"\n')
+        wrapper.chmod(0o755)
+    return wrapper
+
+
+def start_containerd(data: Path) -> DaemonProcess:
+    """Start containerd, whose tasks live on without it."""
+    CONTAINERD_SOCKET.parent.mkdir(exist_ok=True)
+    config = data / "containerd.toml"
+    config.write_text(_CONTAINERD_CONFIG.format(data=data, socket=CONTAINERD_SOCKET))
+    daemon = DaemonProcess(
+        ("containerd", "--config", config),
+        data / "containerd.log",
+        lambda: answers(CONTAINERD_SOCKET),
+    )
+    daemon.start()
+    return daemon
+
+
+class DockerHost(ApiHost):
+    """dockerd, with runc, crun and runsc, and cgroups by cgroupfs."""
+
+    def __init__(self, data: Path, root: Path) -> None:
+        super().__init__("docker", DOCKER_SOCKET, root, "/docker/{}".format)
+        # --live-restore: containers run on while the daemon is away.
+        self.daemon = DaemonProcess(
+            (
+                *("dockerd", "--data-root", data / "docker", "--exec-root", "/run/docker"),
+                *("--pidfile", "/run/docker.pid", "--host", f"unix://{DOCKER_SOCKET}"),
+                *("--containerd", CONTAINERD_SOCKET, "--live-restore"),
+                *(
+                    "--iptables=false",
+                    "--bridge=none",
+                    "--exec-opt",
+                    "native.cgroupdriver=cgroupfs",
+                ),
+                *("--add-runtime", "crun=/usr/bin/crun"),
+                *("--add-runtime", f"runsc={runsc_wrapper(data)}"),
+            ),
+            data / "dockerd.log",
+            lambda: answers(DOCKER_SOCKET),
+        )
+        self.daemon.start()
+        self.load_image()
+
+
+class PodmanHost(ApiHost):
+    """Podman's API, with crun, conmon, and cgroups by cgroupfs."""
+
+    def __init__(self, data: Path, root: Path) -> None:
+        super().__init__("podman", PODMAN_SOCKET, root, "/libpod_parent/libpod-{}".format)
+        PODMAN_SOCKET.parent.mkdir(exist_ok=True)
+        storage = data / "storage.conf"
+        storage.write_text(_STORAGE_CONFIG.format(data=data))
+        self.daemon = DaemonProcess(
+            (
+                *("podman", "--cgroup-manager=cgroupfs", "--runtime=crun", "system", "service"),
+                *("--time=0", f"unix://{PODMAN_SOCKET}"),
+            ),
+            data / "podman.log",
+            lambda: answers(PODMAN_SOCKET),
+            environment=os.environ | {"CONTAINERS_STORAGE_CONF": str(storage)},
+        )
+        self.daemon.start()
+        self.load_image()
+
+
+def end(daemon: DaemonProcess) -> None:
+    """End a daemon when the tests are over, by force: nobody needs what it would tidy."""
+    with suppress(AssertionError, ProcessLookupError):
+        daemon.stop(signal.SIGKILL)

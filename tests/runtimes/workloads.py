@@ -1,0 +1,43 @@
+"""What the containers run: commands of a busybox that is their whole image.
+
+`dd` takes the memory in one read, so that a sandbox which intercepts every system call comes to
+its limit in seconds also under emulation.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+MEBIBYTE = 1 << 20
+LIMIT = 64 * MEBIBYTE
+"""A container's limit; a sandbox takes some 20 MiB of it for itself."""
+
+_HOG = "/bin/dd if=/dev/zero of=/dev/null bs=256M count=1"
+_APPLETS = ("sh", "dd", "sleep", "true", "cat", "kill", "tail", "ls")
+
+HOG = tuple(_HOG.split())
+"""The main process goes over the limit."""
+
+SLEEPER = ("/bin/sleep", "10000")
+
+
+def script(text: str) -> tuple[str, ...]:
+    """A shell's command; HOG in it stands for a child that goes over the limit."""
+    return ("/bin/sh", "-c", text.replace("HOG", _HOG))
+
+
+CHILD_KILLED = script("HOG; exec /bin/sleep 10000")
+"""A child goes over the limit, and the container lives on."""
+
+
+def make_root(path: Path) -> Path:
+    """Make the root file system that every container here has: busybox and links to it."""
+    busybox = shutil.which("busybox")
+    assert busybox is not None
+    for name in ("bin", "proc", "sys", "dev", "tmp", "etc"):
+        (path / name).mkdir(parents=True)
+    shutil.copy(busybox, path / "bin/busybox")
+    for applet in _APPLETS:
+        (path / "bin" / applet).symlink_to("busybox")
+    return path
