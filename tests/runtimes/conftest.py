@@ -12,7 +12,7 @@ import pytest
 from tests.kernel.conftest import why_not as why_no_kernel
 from tests.runtimes.by_hand import HandHost
 from tests.runtimes.ctr import ContainerdHost
-from tests.runtimes.hosts import DockerHost, PodmanHost, end, start_containerd
+from tests.runtimes.hosts import DockerHost, PodmanHost, SystemdDockerHost, end, start_containerd
 from tests.runtimes.processes import DaemonProcess
 from tests.runtimes.systemd import Systemd
 from tests.runtimes.workloads import make_root
@@ -97,3 +97,11 @@ def systemd(data: Path) -> Iterator[Systemd]:
     manager = Systemd(data)
     yield manager
     end(manager.daemon)
+
+
+@pytest.fixture(scope="session")
+def systemd_docker_host(data: Path, root: Path, systemd: Systemd) -> Iterator[SystemdDockerHost]:
+    """dockerd below systemd."""
+    host = SystemdDockerHost(data, root, systemd)
+    yield host
+    host.close()

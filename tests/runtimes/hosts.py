@@ -8,7 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from tests.runtimes.api import ApiHost
-from tests.runtimes.processes import DaemonProcess, answers
+from tests.runtimes.processes import DaemonProcess, answers, wait_for
+from tests.runtimes.systemd import CGROUP, Systemd
 
 CONTAINERD_SOCKET = Path("/run/containerd/containerd.sock")
 DOCKER_SOCKET = Path("/run/docker.sock")
@@ -77,6 +78,25 @@ class DockerHost(ApiHost):
             lambda: answers(DOCKER_SOCKET),
         )
         self.daemon.start()
+        self.load_image()
+
+
+class SystemdDockerHost(ApiHost):
+    """dockerd as a service of systemd's, with cgroups by systemd: scopes in system.slice."""
+
+    def __init__(self, data: Path, root: Path, systemd: Systemd) -> None:
+        socket = data / "systemd-docker.sock"
+        super().__init__(
+            "docker", socket, root, lambda id_: f"{CGROUP}/system.slice/docker-{id_}.scope"
+        )
+        systemd.service(
+            "docker",
+            *("/usr/sbin/dockerd", "--data-root", data / "systemd-docker"),
+            *("--host", f"unix://{socket}", "--iptables=false", "--bridge=none"),
+            *("--exec-opt", "native.cgroupdriver=systemd"),
+            properties=("Delegate=yes", "KillMode=process"),
+        )
+        wait_for(lambda: answers(socket), systemd.daemon.last_words)
         self.load_image()
 
 

@@ -66,9 +66,10 @@ class Systemd:
             *map(str, words),
         ]
 
-    def service(self, name: str, memory: int, *command: str) -> str:
-        """Start a service with MemoryMax; returns its cgroup."""
-        words = ("systemd-run", f"--unit={name}", f"--property=MemoryMax={memory}", "--", *command)
+    def service(self, name: str, *command: str | Path, properties: tuple[str, ...] = ()) -> str:
+        """Start a service; returns its cgroup."""
+        options = (f"--property={one}" for one in properties)
+        words = ("systemd-run", f"--unit={name}", *options, "--", *command)
         done = subprocess.run(
             self.inside(*words), capture_output=True, text=True, check=False, timeout=SECONDS
         )
