@@ -52,7 +52,8 @@ class ApiHost:
             IMAGE,
             list(spec.command),
             name=spec.name,
-            runtime=spec.handler,
+            # Podman's service was started with its one OCI runtime.
+            runtime=None if self.runtime == "podman" else spec.handler,
             network_mode="none",
             mem_limit=spec.memory,
             init=spec.init,
@@ -65,14 +66,13 @@ class ApiHost:
                 else None
             ),
         )
-        # Asked for before it starts: one that removes itself cannot be asked afterwards.
-        until: Literal["removed", "next-exit"] = "removed" if spec.remove else "next-exit"
-        waiting = self._waiters.submit(_exit_code, container, until)
+        # Asked before it starts: one that removes itself cannot be asked afterwards.
+        removed = self._waiters.submit(_exit_code, container, "removed") if spec.remove else None
         container.start()
         cgroup = (
             f"{spec.parent}/{container.id}" if spec.parent else self._cgroup_of(str(container.id))
         )
-        return ApiContainer(container, cgroup, waiting, asked, now())
+        return ApiContainer(container, cgroup, removed, asked, now())
 
     def close(self) -> None:
         """Remove every container, and hang up."""
@@ -91,13 +91,13 @@ class ApiContainer:
         self,
         container: Container,
         cgroup: str,
-        waiting: concurrent.futures.Future[int],
+        removed: concurrent.futures.Future[int] | None,
         asked: float,
         started: float,
     ) -> None:
         self.container = container
         self.cgroup = cgroup
-        self._waiting = waiting
+        self._removed = removed
         self._asked = asked
         self._started = started
 
@@ -125,8 +125,11 @@ class ApiContainer:
         self.container.stop(timeout=seconds)
 
     def wait(self) -> Ended:
-        """Return once it has ended for the first time."""
-        exit_code = self._waiting.result(SECONDS)
+        """Return once it has ended, and was removed if it removes itself."""
+        if self._removed is not None:
+            exit_code = self._removed.result(SECONDS)
+        else:
+            exit_code = _exit_code(self.container, "not-running")
         ended = now()
         oom_killed = None
         with suppress(NotFound):
@@ -139,5 +142,5 @@ class ApiContainer:
             self.container.remove(force=True)
 
 
-def _exit_code(container: Container, until: Literal["removed", "next-exit"]) -> int:
+def _exit_code(container: Container, until: Literal["removed", "not-running"]) -> int:
     return container.wait(timeout=SECONDS, condition=until)["StatusCode"]

@@ -36,8 +36,12 @@ def let_go(container: ApiContainer) -> None:
 
 async def following(told: Told, runtime: str) -> None:
     """Wait until the watcher follows a runtime's events."""
-    (source,) = (one for one in told.watcher.sources if one.name == runtime)
-    await told.until(lambda: source.state().active)
+
+    def active() -> bool:
+        states = told.watcher.witnesses.states()
+        return any(state.name == runtime and state.active for state in states)
+
+    await told.until(active)
 
 
 def words(told: Told, cgroup: str) -> list[OomKill]:
