@@ -32,6 +32,7 @@ from oomwatch.observations import (
     ContainerSeen,
     CounterReading,
     EvidenceLost,
+    FoundRisen,
     LastLookReading,
     LineageReading,
     LogRead,
@@ -188,6 +189,8 @@ class Correlator:
                 self._removed(observation, now, outcome)
             case AuditReading():
                 self._audited(observation, now, outcome)
+            case FoundRisen():
+                self._residuals.came_and_went(observation.cgroup)
             case Surveyed():
                 self._surveyed(observation, now, outcome)
             case VictimNamed():

@@ -16,6 +16,11 @@ from oomwatch.observations import VictimNamed
 SAME_KILL_MICROSECONDS = 2_000_000
 """Two witnesses that name one pid within this time mean one kill: pids are not reused so soon."""
 
+READ_LATE_MICROSECONDS = 30_000_000
+"""And so does a witness's first word on it within this, of a process of the same name: one who read
+late, on a host that stood still, may date it by as much. Seen: a line that was dated 5 s after its
+kill became a second victim, and took the kill of another cgroup."""
+
 KEEP_SECONDS = 60.0
 """How long a name waits for its kill. Some never get one: a victim that was exiting already is
 named by the tracepoint, and counted by nobody."""
@@ -105,6 +110,15 @@ class Name:
         self.records.append(record)
         return self._said() != before
 
+    def may_hold(self, record: VictimNamed) -> bool:
+        """May a record of the same pid be of this kill?"""
+        apart = abs(self.time - record.time)
+        if apart <= SAME_KILL_MICROSECONDS:
+            return True
+        comms = {self.victim.comm, record.victim.comm} - {None}
+        first = not self.named_by(record.source)
+        return first and apart <= READ_LATE_MICROSECONDS and len(comms) <= 1
+
     def _said(self) -> tuple[object, ...]:
         return (
             self.victim,
@@ -141,7 +155,7 @@ class Names:
         for name in reversed(self._names):
             if name.records[0].victim.pid != record.victim.pid:
                 continue
-            if abs(name.time - record.time) > SAME_KILL_MICROSECONDS:
+            if not name.may_hold(record):
                 break
             return name if name.add(record) else None
         name = Name([record], now)

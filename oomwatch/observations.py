@@ -244,6 +244,16 @@ class Recorded:
 
 
 @dataclass(frozen=True, slots=True)
+class FoundRisen:
+    """A cgroup that has just appeared counts kills below it that it has no cgroup left for.
+
+    Cgroups came, were killed in and went before its directory was watched.
+    """
+
+    cgroup: Cgroup
+
+
+@dataclass(frozen=True, slots=True)
 class Surveyed:
     """Every cgroup below the root has been looked at: these are all that exist."""
 
@@ -435,6 +445,7 @@ Observation = (
     | UsageReading
     | AuditReading
     | Surveyed
+    | FoundRisen
     | VictimNamed
     | ProcessesSeen
     | LogRead

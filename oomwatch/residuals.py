@@ -92,6 +92,10 @@ class Residuals:
         for ancestor in cgroup.lineage():
             self._rose[ancestor.id] = time
 
+    def came_and_went(self, survivor: Cgroup) -> None:
+        """Note that below it somebody was killed and went unseen: it may be any kill's cgroup."""
+        self._unsure.add(survivor.id)
+
     def removed(self, cgroup: Cgroup, time: int) -> None:
         """Suspect a removed cgroup, and whatever was suspected below it, at its parent."""
         below = self._suspects.pop(cgroup.id, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -33,6 +34,7 @@ from oomwatch.observations import (
     EvidenceLost,
     FindSandbox,
     FollowUsage,
+    FoundRisen,
     LastLook,
     LineageMember,
     LineageReading,
@@ -497,6 +499,31 @@ def test_a_sum_that_was_read_before_a_kill_clears_nobody(kernel: Kernel) -> None
     assert [set(kill.candidates) for kill in unnamed] == [{"/p/gone", "/p/other"}]
 
 
+def test_one_that_came_and_went_before_the_first_look_may_have_been_it(kernel: Kernel) -> None:
+    """Below a cgroup that was just made, the only one seen to go is not the only suspect."""
+    run = Run(kernel)
+    parent = kernel.make(kernel.root, "p")
+    unseen = kernel.make(parent, "unseen")
+    kernel.kill(unseen)
+    kernel.remove(unseen)
+    gone = kernel.make(parent, "gone")
+    run.feed(kernel.reading(parent), FoundRisen(parent.cgroup), kernel.reading(gone))
+    kernel.remove(gone)
+    run.feed(CgroupRemoved(gone.cgroup, kernel.time))
+    run.pass_time(1)
+    (kill,) = run.kills
+    assert (kill.victim_cgroup, kill.candidates) == (None, ("/p/gone",))
+    again = kernel.make(parent, "again")
+    run.feed(kernel.reading(again))
+    kernel.time += 1_000_000
+    run.settle()
+    kernel.kill(again)
+    kernel.remove(again)
+    run.feed(CgroupRemoved(again.cgroup, kernel.time))
+    run.pass_time(1)
+    assert run.kills[1].victim_cgroup == "/p/again", "once the sums agreed, it is sure again"
+
+
 def test_who_was_told_by_elimination_is_not_so_again_before_the_sums_agree(
     kernel: Kernel,
 ) -> None:
@@ -649,6 +676,28 @@ def test_two_witnesses_of_one_victim_are_one_victim(kernel: Kernel) -> None:
     (kill,) = run.kills
     assert len(kill.victims) == 1
     assert [e.source for e in kill.evidence].count("tracepoint") == 1
+
+
+def test_a_witness_that_read_late_names_no_second_victim(kernel: Kernel) -> None:
+    child = kernel.make(kernel.root, "c")
+    other = kernel.make(kernel.root, "d")
+    run = expecting(kernel)
+    kernel.kill(child, limit=child)
+    run.feed(kernel.reading(child))
+    run.feed(replace(named(7, "/c", "tracepoint"), time=kernel.time))
+    late = kernel.time + 5_000_000
+    run.feed(replace(named(7, "/c"), time=late))
+    kernel.kill(other, limit=other)
+    run.feed(kernel.reading(other))
+    run.pass_time(1)
+    assert {v.pid for k in run.kills if k.victim_cgroup == "/c" for v in k.victims} == {7}
+    assert run.told == 2
+    kernel.kill(child, limit=child)
+    run.feed(kernel.reading(child))
+    run.feed(replace(named(7, "/c"), time=late + 5_000_000, sequence=99))
+    run.pass_time(1)
+    assert len([k for k in run.kills if k.kill_count and k.victim_cgroup == "/c"]) == 2
+    assert run.kills[-1].amends or run.kills[-1].victims, "a pid used again is another victim"
 
 
 def test_the_logs_word_outranks_the_counters_hint(kernel: Kernel) -> None:

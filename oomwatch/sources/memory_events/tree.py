@@ -18,7 +18,14 @@ from collections.abc import Iterator
 from oomwatch.cgroup import files
 from oomwatch.cgroup.hierarchy import Hierarchy
 from oomwatch.events import Cgroup
-from oomwatch.observations import CgroupRemoved, CounterReading, Counters, Observation, Sight
+from oomwatch.observations import (
+    CgroupRemoved,
+    CounterReading,
+    Counters,
+    FoundRisen,
+    Observation,
+    Sight,
+)
 from oomwatch.sources.memory_events.inotify import Refused, Watcher
 from oomwatch.sources.memory_events.node import NOTHING, ZERO, Node
 
@@ -170,6 +177,14 @@ class Tree:
             elif node.has_counter:
                 self.look(node)
         self.watch_directory(node, directory)
+        if not node.baseline and node.parent is not None:
+            self._sum_at_first(node)
+
+    def _sum_at_first(self, node: Node) -> None:
+        """Say so where somebody was killed below it, and went, before its directory was watched."""
+        kills = self.subtree_kills(node)
+        if kills and kills > (node.seen.oom_kill or 0):
+            self._batch.append(FoundRisen(node.cgroup))
 
     def detach(self, node: Node) -> None:
         """Let go of a cgroup that was removed, and of everything below it, deepest first."""
