@@ -679,25 +679,22 @@ def test_two_witnesses_of_one_victim_are_one_victim(kernel: Kernel) -> None:
 
 
 def test_a_witness_that_read_late_names_no_second_victim(kernel: Kernel) -> None:
-    child = kernel.make(kernel.root, "c")
-    other = kernel.make(kernel.root, "d")
+    """Dated seconds after its kill, a line takes no other cgroup's kill."""
+    parent = kernel.make(kernel.root, "p")
+    child, gone = kernel.make(parent, "c"), kernel.make(parent, "gone")
     run = expecting(kernel)
     kernel.kill(child, limit=child)
     run.feed(kernel.reading(child))
-    run.feed(replace(named(7, "/c", "tracepoint"), time=kernel.time))
-    late = kernel.time + 5_000_000
-    run.feed(replace(named(7, "/c"), time=late))
-    kernel.kill(other, limit=other)
-    run.feed(kernel.reading(other))
+    run.feed(replace(named(7, "/p/c", "tracepoint"), time=kernel.time))
     run.pass_time(1)
-    assert {v.pid for k in run.kills if k.victim_cgroup == "/c" for v in k.victims} == {7}
+    run.feed(replace(named(7, "/p/c"), time=kernel.time + 5_000_000))
+    kernel.kill(gone)
+    kernel.remove(gone)
+    run.feed(CgroupRemoved(gone.cgroup, kernel.time))
+    run.pass_time(1)
     assert run.told == 2
-    kernel.kill(child, limit=child)
-    run.feed(kernel.reading(child))
-    run.feed(replace(named(7, "/c"), time=late + 5_000_000, sequence=99))
-    run.pass_time(1)
-    assert len([k for k in run.kills if k.kill_count and k.victim_cgroup == "/c"]) == 2
-    assert run.kills[-1].amends or run.kills[-1].victims, "a pid used again is another victim"
+    assert run.kills[-1].victim_cgroup == "/p/gone"
+    assert sum(k.victim_cgroup == "/p/c" for k in run.kills if k.kill_count) == 1
 
 
 def test_the_logs_word_outranks_the_counters_hint(kernel: Kernel) -> None:
