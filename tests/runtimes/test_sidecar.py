@@ -21,8 +21,8 @@ from tests.runtimes.processes import wait_for
 from tests.runtimes.workloads import HOG
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
-# The image has no Python: it borrows this machine's.
-_BORROWED = ("/usr", "/lib", "/lib64", str(_CHECKOUT))
+# The image has no Python: it borrows this machine's, and where the venv's was made from.
+_BORROWED = {"/usr", "/lib", "/lib64", sys.base_prefix, sys.prefix, str(_CHECKOUT)}
 
 
 @contextmanager
