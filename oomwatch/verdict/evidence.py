@@ -117,10 +117,8 @@ class ExitEvidence:
     """All that is known about one exit. `None` is what nobody said; times are microseconds.
 
     `exit_code` is the status as the runtime told it, 128 + signal in most; `signal` where it was
-    told apart. `kills` are all of this life, in the order of time. `max_rise` is by how much the
-    cgroup's `max` counter rose in the last moments, `pressure` a sentence about stalls on memory in
-    them. `sandbox_log` is what a sandbox's own log said of its end. `unwatched_before` is the
-    first look, where the container is older than that.
+    told apart. `kills` are all of this life, in the order of time. `unwatched_before` is the first
+    look, where the container is older than that.
     """
 
     exit_time: int
@@ -132,11 +130,8 @@ class ExitEvidence:
     last_read: LastRead = LastRead.NONE
     kills: tuple[KillOfLife, ...] = ()
     usage: UsageSample | None = None
-    max_rise: int | None = None
-    pressure: str | None = None
     killer_marks: tuple[KillerMark, ...] = ()
     sandbox: Sandbox | None = None
-    sandbox_log: str | None = None
     unwatched_before: int | None = None
 
     # What ended it
@@ -226,7 +221,4 @@ class ExitEvidence:
     @property
     def hinted(self) -> bool:
         """Is there a sign, short of a kill, that memory had run out?"""
-        at_limit = self.usage is not None and self.usage.at_limit
-        return (
-            at_limit or bool(self.max_rise) or self.pressure is not None or bool(self.sandbox_log)
-        )
+        return self.usage is not None and self.usage.at_limit

@@ -289,7 +289,7 @@ ROWS: tuple[Row, ...] = (
     Row(
         "hinted",
         "no counters; SIGKILL (or gVisor's 0, 128, 143) and a sign that memory was short: usage at "
-        "95 % of the limit, `max` rising, stalls on memory, the sandbox's own log",
+        "95 % of the limit when it was sampled last",
         Verdict.UNKNOWN,
         Confidence.MEDIUM,
         "memory was short as it ended, which is a hint and no proof",

@@ -95,12 +95,6 @@ def hints(evidence: ExitEvidence) -> list[str]:
             share = 100 * sample.usage_bytes / sample.limit_bytes
             used += f" of its limit of {size(sample.limit_bytes)} ({share:.0f} %)"
         said.append(f"{used} when last sampled, {ago:.1f} s before the exit")
-    if evidence.max_rise:
-        said.append(f"it had run into its limit {evidence.max_rise} times since the last look")
-    if evidence.pressure is not None:
-        said.append(evidence.pressure)
-    if evidence.sandbox_log:
-        said.append(f"the sandbox's own log says: {evidence.sandbox_log}")
     return said
 
 

@@ -115,7 +115,7 @@ ROW_BY_ROW = {
         (exited(137, last_read=READ), NOT_OOM, CONFIRMED),
         (exited(137, last_read=SUMS), NOT_OOM, CONFIRMED),
         (exited(137, LONG_AGO, last_read=READ), NOT_OOM, CONFIRMED),
-        (exited(137, last_read=READ, usage=FULL, max_rise=900), NOT_OOM, CONFIRMED),
+        (exited(137, last_read=READ, usage=FULL), NOT_OOM, CONFIRMED),
     ],
     "killed_earlier_ended_well": [
         (exited(0, LONG_AGO, last_read=READ), NOT_OOM, HIGH),
@@ -137,8 +137,6 @@ ROW_BY_ROW = {
     ],
     "hinted": [
         (exited(137, usage=FULL), UNKNOWN, MEDIUM),
-        (exited(137, max_rise=900), UNKNOWN, MEDIUM),
-        (exited(137, pressure="tasks stalled for 400 ms"), UNKNOWN, MEDIUM),
         (exited(128, sandbox=Sandbox.UNSEEN, usage=FULL), UNKNOWN, MEDIUM),
     ],
     "sigkill_alone": [
@@ -227,11 +225,8 @@ evidences = st.builds(
         usage_bytes=st.integers(0, 2**62),
         limit_bytes=st.none() | st.integers(0, 2**62),
     ),
-    max_rise=st.none() | st.integers(0, 10_000),
-    pressure=st.none() | st.just("tasks stalled"),
     killer_marks=st.lists(st.just(EARLYOOM), max_size=1).map(tuple),
     sandbox=st.none() | st.sampled_from(Sandbox),
-    sandbox_log=st.none() | st.just("panic"),
     unwatched_before=st.none() | st.integers(EXIT - 90 * SECOND, EXIT),
 )
 
