@@ -26,6 +26,7 @@ import grpc
 from inotify_simple import INotify, flags
 
 from oomwatch.errors import AddressError
+from oomwatch.watches import open_inotify
 
 _log = logging.getLogger(__name__)
 
@@ -130,7 +131,7 @@ class Certificates:
     def follow(self) -> None:
         """Read the files again whenever they change, until `close`."""
         try:
-            self._inotify = INotify(nonblocking=True)
+            self._inotify = open_inotify()
         except OSError as error:
             _log.warning(
                 "the TLS files cannot be followed (inotify: %s): send SIGHUP when they change",

@@ -30,6 +30,7 @@ from oomwatch.ledger import LogPlace
 from oomwatch.observations import LogRead
 from oomwatch.sources.kernel_log.feed import Line, Lost, Take, is_untold
 from oomwatch.sources.kernel_log.lines import LineCutter
+from oomwatch.watches import open_inotify
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +114,7 @@ class TextFile:
     async def start(self, place: LogPlace | None, take: Take) -> None:
         """Read what was written since `place`, then follow. OSError without inotify."""
         self._take = take
-        self._inotify = INotify(nonblocking=True)
+        self._inotify = open_inotify()
         self._inotify.add_watch(str(self._path.parent), _NAMES)
         self._current = self._open()
         if self._current is not None:

@@ -20,7 +20,9 @@ import errno
 import os
 from enum import Enum
 
-from inotify_simple import Event, INotify, flags, parse_events
+from inotify_simple import Event, flags, parse_events
+
+from oomwatch.watches import open_inotify
 
 MODIFY = int(flags.MODIFY)
 CREATE = int(flags.CREATE) | int(flags.MOVED_TO)
@@ -48,7 +50,7 @@ class Watcher:
     """
 
     def __init__(self) -> None:
-        self._inotify = INotify(nonblocking=True)
+        self._inotify = open_inotify()
 
     def fileno(self) -> int:
         """The descriptor to wait on."""
