@@ -39,8 +39,9 @@ SETTLE_SECONDS = 0.025
 SETTLE_LIMIT_SECONDS = 0.5
 """The longest that a kill is held back while its group is still being killed."""
 
-EPISODE_SECONDS = 0.1
-"""A kill in the same group this soon after the last one belongs to the same episode."""
+EPISODE_SECONDS = 1.0
+"""A kill in another cgroup of a group this soon after the last one belongs to the same episode. The
+kernel is done in milliseconds; a busy host may wake us a good deal later for one than another."""
 
 HINT_SECONDS = 5.0
 """A rise of `oom` without a kill for this long is taken for what it was: a failed attempt."""
