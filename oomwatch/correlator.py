@@ -13,7 +13,7 @@ events: that transaction is what makes a crash lose nothing and double nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from oomwatch.containers.registry import Containers
@@ -150,11 +150,16 @@ class Correlator:
         change = self.ledger.take_changes()
         if self._logged is None and self._root is None:
             return change
-        waiting = self._names.waiting(now) + self._kills.amendments.waiting()
-        if self._logged is not None:
-            waiting += self._logged.waiting()
-        place = self._log.take((r.span for r in waiting), committing=told or bool(change))
+        waiting = (record.span for record in self._waiting(now))
+        place = self._log.take(waiting, committing=told or bool(change))
         return replace(change, log=place) if place is not None else change
+
+    def _waiting(self, now: float) -> Iterator[VictimNamed]:
+        """The records that are in no event yet; gone through only where a place is to be noted."""
+        yield from self._names.waiting(now)
+        yield from self._kills.amendments.waiting()
+        if self._logged is not None:
+            yield from self._logged.waiting()
 
     @property
     def deadline(self) -> float | None:
