@@ -13,6 +13,7 @@ from oomwatch.events import Constraint, Evidence, OomKill, Scope
 from oomwatch.names import KEEP_SECONDS, SAME_KILL_MICROSECONDS, Name
 from oomwatch.observations import Recorded, VictimNamed
 from oomwatch.recall import Recalled
+from oomwatch.told_kills import ToldKill, ToldKills
 
 MAX_TOLD = 4096
 """Kills that can still be amended."""
@@ -71,22 +72,17 @@ def _may_be_below(name: Name, event: OomKill) -> bool:
     return (victim + "/").startswith(group.rstrip("/") + "/")
 
 
-@dataclass(slots=True)
-class _Told:
-    """A kill that was told: how many of its victims have no name yet, and its revision if known.
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Told(ToldKill):
+    """A kill that was told, and how many of its victims have no name yet.
 
-    `fresh` are the records that came since, which its next amendment will hold; it is `due` a
-    moment after the first of them, so that what comes together is told together. Names of kills
+    `fresh` are the records that came since, which its next amendment will hold. Names of kills
     after `until` are another's: after a restart the log is read of the time before and since.
     """
 
-    event: OomKill
     missing: int
-    at: float
     names: list[Name]
-    revision: int | None = None
     fresh: list[tuple[Name, VictimNamed]] = field(default_factory=list)
-    due: float | None = None
     until: int | None = None
 
     def may_have(self, name: Name) -> bool:
@@ -102,22 +98,27 @@ class Amendments:
     """The kills of the last moments, for which a name may still come."""
 
     def __init__(self, settle_seconds: float) -> None:
-        self._settle_seconds = settle_seconds
-        self._told: list[_Told] = []
+        self._told: ToldKills[_Told] = ToldKills(settle_seconds)
 
     def told(self, event: OomKill, names: list[Name], now: float) -> None:
         """Remember a kill that was told, with the names that it had."""
-        while self._told and (now - self._told[0].at > KEEP_SECONDS or len(self._told) >= MAX_TOLD):
-            del self._told[0]
+        told = self._told
+        while told and (now - told.oldest.at > KEEP_SECONDS or len(told) >= MAX_TOLD):
+            told.forget_oldest()
         missing = (event.kill_count or 0) - sum(name.kills for name in names)
-        self._told.append(_Told(event, missing, now, list(names)))
+        told.add(_Told(event=event, at=now, missing=missing, names=list(names)))
 
     def recall(self, recalled: Recalled, now: float) -> None:
         """Remember a kill that was told before a restart."""
-        event, names = recalled.event, list(recalled.names)
-        until = event.detect_time + SAME_KILL_MICROSECONDS
-        self._told.append(
-            _Told(event, recalled.missing, now, names, recalled.revision, until=until)
+        self._told.add(
+            _Told(
+                event=recalled.event,
+                at=now,
+                revision=recalled.revision,
+                missing=recalled.missing,
+                names=list(recalled.names),
+                until=recalled.event.detect_time + SAME_KILL_MICROSECONDS,
+            )
         )
 
     def waiting(self) -> list[VictimNamed]:
@@ -168,35 +169,29 @@ class Amendments:
     @property
     def deadline(self) -> float | None:
         """When `expire` must be called next; `None` while there is nothing to amend."""
-        return min((t.due for t in self._told if t.due is not None and t.revision), default=None)
+        return self._told.deadline
 
     def recorded(self, recorded: Recorded) -> None:
         """Take in a kill's revision: from now on it can be amended."""
-        for told in reversed(self._told):
-            same = told.event.episode_id == recorded.episode_id
-            if same and told.event.victim_cgroup == recorded.victim_cgroup:
-                told.revision = told.revision or recorded.revision
-                return
+        self._told.recorded(recorded)
 
     def expire(self, now: float) -> list[OomKill]:
         """Return the amendments that are due."""
         events: list[OomKill] = []
-        for told in self._told:
-            if told.due is not None and told.due <= now and told.revision is not None:
-                events += self._amendments(told, told.revision)
+        for told, revision in self._told.take_due(now):
+            events += self._amendments(told, revision)
         return events
 
     def _note(self, told: _Told, name: Name, record: VictimNamed, now: float) -> None:
         told.fresh.append((name, record))
-        if told.due is None:
-            told.due = now + self._settle_seconds
+        self._told.amend(told, now)
 
     @staticmethod
     def _amendments(told: _Told, revision: int) -> list[OomKill]:
         """What came since, in one event for each cgroup: of several kills in one sum, each name
         knows where it lived alone.
         """
-        fresh, told.fresh, told.due = told.fresh, [], None
+        fresh, told.fresh = told.fresh, []
         by_cgroup: dict[str | None, list[tuple[Name, VictimNamed]]] = {}
         for name, record in fresh:
             where = told.event.victim_cgroup or name.cgroup

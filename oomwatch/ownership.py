@@ -15,6 +15,7 @@ from oomwatch.containers.lives import Life
 from oomwatch.containers.registry import Containers, Owner
 from oomwatch.events import Event, Evidence, EvidenceGap, OomKill, Scope, Victim
 from oomwatch.observations import ContainerSeen, Recorded, RuntimeOom
+from oomwatch.told_kills import ToldKill, ToldKills
 
 MAX_TOLD = 4096
 LATE_SECONDS = 600.0
@@ -24,18 +25,14 @@ RUNTIME_SECONDS = 30.0
 """How far apart a kill and a runtime's word on it may come: a busy Docker takes seconds."""
 
 
-@dataclass(slots=True)
-class _Told:
-    """A kill that was told: as whose, and its revision once the journal gave it one."""
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Told(ToldKill):
+    """A kill that was told: as whose, and what was learned of it since."""
 
-    event: OomKill
     owner: Owner | None
-    at: float
-    revision: int | None = None
     runtimes: set[str] = field(default_factory=set)
     evidence: list[Evidence] = field(default_factory=list)
     learned: int = 0
-    due: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +48,13 @@ class Ownership:
 
     def __init__(self, containers: Containers, settle_seconds: float) -> None:
         self._containers = containers
-        self._settle_seconds = settle_seconds
-        self._told: deque[_Told] = deque(maxlen=MAX_TOLD)
+        self._told: ToldKills[_Told] = ToldKills(settle_seconds)
         self._words: deque[_Word] = deque(maxlen=MAX_TOLD)
 
     @property
     def deadline(self) -> float | None:
         """When `expire` must be called next; `None` while there is nothing to amend."""
-        return min((t.due for t in self._told if t.due is not None and t.revision), default=None)
+        return self._told.deadline
 
     def name(self, events: Sequence[Event], now: float) -> list[Event]:
         """Return the events with their containers."""
@@ -90,16 +86,11 @@ class Ownership:
 
     def recorded(self, recorded: Recorded) -> None:
         """Take in a kill's revision: from now on it can be amended."""
-        for told in reversed(self._told):
-            same = told.event.episode_id == recorded.episode_id
-            if same and told.event.victim_cgroup == recorded.victim_cgroup:
-                told.revision = told.revision or recorded.revision
-                return
+        self._told.recorded(recorded)
 
     def expire(self, now: float) -> list[OomKill]:
         """Return the amendments that are due."""
-        due = [t for t in self._told if t.due is not None and t.due <= now and t.revision]
-        return [self._amendment(told) for told in due]
+        return [self._amendment(told) for told, _ in self._told.take_due(now)]
 
     def _named(self, event: Event, now: float) -> Event:
         if isinstance(event, OomKill):
@@ -121,14 +112,25 @@ class Ownership:
                     # What this one learned of the limit stands when another amends after it.
                     told.event, told.owner = event, owner
             return event
-        told = _Told(event, owner, now)
-        self._told.append(told)
+        told = self._remember(event, owner, now)
         for word in [w for w in self._words if now - w.at < RUNTIME_SECONDS]:
             if word.oom.source not in told.runtimes and self._meant(word.oom, owner):
                 self._words.remove(word)
                 told.runtimes.add(word.oom.source)
                 event = replace(event, evidence=(*event.evidence, _evidence(word.oom)))
         return event
+
+    def _remember(self, event: OomKill, owner: Owner | None, now: float) -> _Told:
+        """One that nothing can amend any more is forgotten, so that a daemon does not grow old."""
+        kills = self._told
+        while kills and (
+            len(kills) >= MAX_TOLD
+            or (now - kills.oldest.at >= LATE_SECONDS and kills.oldest.due is None)
+        ):
+            kills.forget_oldest()
+        told = _Told(event=event, at=now, owner=owner)
+        kills.add(told)
+        return told
 
     def _meant(self, oom: RuntimeOom, owner: Owner | None) -> bool:
         """Is it this container that a runtime speaks of? A worker may call it by another id."""
@@ -150,13 +152,12 @@ class Ownership:
 
     def _amend(self, told: _Told, time: int, now: float) -> None:
         told.learned = max(told.learned, time)
-        if told.due is None:
-            told.due = now + self._settle_seconds
+        self._told.amend(told, now)
 
     @staticmethod
     def _amendment(told: _Told) -> OomKill:
         """What was learned; `name` gives it its container, and the scope that follows from it."""
-        evidence, told.evidence, told.due = tuple(told.evidence), [], None
+        evidence, told.evidence = tuple(told.evidence), []
         return replace(
             told.event,
             detect_time=told.learned,

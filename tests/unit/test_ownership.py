@@ -102,6 +102,14 @@ def test_a_name_that_comes_much_later_amends_nothing() -> None:
     assert house.ownership.deadline is None
 
 
+def test_kills_that_nothing_can_amend_any_more_are_forgotten() -> None:
+    house = House()
+    house.tell()
+    house.ownership.name([replace(KILL, episode_id="e2")], LATE_SECONDS + 1)
+    house.ownership.seen(SEEN, LATE_SECONDS + 1)
+    assert [told.event.episode_id for told in house.ownership._told] == ["e2"]
+
+
 def test_nothing_is_amended_before_it_has_a_revision() -> None:
     house = House()
     house.ownership.name([KILL], 0.0)
