@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from oomwatch.events import Constraint, Evidence, OomKill, Scope
+from oomwatch.events import Constraint, Evidence, OomKill, Scope, is_within
 from oomwatch.names import KEEP_SECONDS, SAME_KILL_MICROSECONDS, Name
 from oomwatch.observations import Recorded, VictimNamed
 from oomwatch.recall import Recalled
@@ -67,9 +67,7 @@ def _constraint(names: Sequence[Name]) -> Constraint | None:
 def _may_be_below(name: Name, event: OomKill) -> bool:
     """Can a name without a cgroup be of this kill? Of a group's, only the group is known."""
     group, victim = name.group_cgroup, event.victim_cgroup
-    if group is None or victim is None:
-        return True
-    return (victim + "/").startswith(group.rstrip("/") + "/")
+    return group is None or victim is None or is_within(victim, group)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

@@ -105,6 +105,11 @@ class Cgroup:
         return f"<Cgroup {self.id} {self.path}>"
 
 
+def is_within(path: str, above: str) -> bool:
+    """Is a cgroup's path another's, or below it? "/" is above every path."""
+    return (path + "/").startswith(above.rstrip("/") + "/")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
     """One piece of evidence under an event: which witness, when, and what it saw in words."""

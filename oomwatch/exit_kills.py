@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from oomwatch.containers.lives import Life
-from oomwatch.events import OomKill, Scope
+from oomwatch.events import OomKill, Scope, is_within
 from oomwatch.verdict import KillOfLife, VictimRole
 from oomwatch.verdict.words import size
 
@@ -154,7 +154,7 @@ def _is_own(life: Life, path: str | None, cgroup_id: int | None) -> bool:
         return False
     if path == life.cgroup:
         return cgroup_id is None or life.cgroup_id is None or cgroup_id == life.cgroup_id
-    return path.startswith(life.cgroup.rstrip("/") + "/")
+    return is_within(path, life.cgroup)
 
 
 def _alive(life: Life, path: str | None, time: int) -> bool:
@@ -201,10 +201,8 @@ def _as_seen_from(
 
 
 def _is_candidate(life: Life, event: OomKill) -> bool:
-    if life.cgroup is None:
-        return False
-    below = life.cgroup.rstrip("/") + "/"
-    return any((path + "/").startswith(below) for path in event.candidates)
+    cgroup = life.cgroup
+    return cgroup is not None and any(is_within(path, cgroup) for path in event.candidates)
 
 
 def _all_named(event: OomKill) -> bool:

@@ -19,6 +19,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from oomwatch.events import is_within
 from oomwatch.observations import Observation, VictimNamed
 
 _ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
@@ -102,11 +103,11 @@ class HostPaths:
         return fit
 
     def _below(self, path: str) -> bool:
-        inside = path == self._prefix or path.startswith(self._prefix + "/")
+        inside = is_within(path, self._prefix)
         return inside and not path.startswith("/../") and path != "/.."
 
     def _cut(self, path: str | None, above: str | None) -> str | None:
         """The path of a cgroup in the namespace; `None` for one that is above or beside it."""
-        if path is None or above is None or not (path + "/").startswith(above + "/"):
+        if path is None or above is None or not is_within(path, above):
             return None
         return self._prefix + path[len(above) :] or "/"

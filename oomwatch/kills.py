@@ -21,6 +21,7 @@ from oomwatch.events import (
     MemoryUsage,
     OomKill,
     Scope,
+    is_within,
 )
 from oomwatch.ledger import Ledger
 from oomwatch.names import Name, Names
@@ -134,9 +135,8 @@ class OpenKills:
 
     def below(self, path: str) -> list[Cgroup]:
         """Return the cgroups at and below a path in which a kill is open."""
-        prefix = path.rstrip("/") + "/"
         cgroups = [pending.cgroup for pending in self._pending.values()]
-        return [cgroup for cgroup in cgroups if (cgroup.path + "/").startswith(prefix)]
+        return [cgroup for cgroup in cgroups if is_within(cgroup.path, path)]
 
     def is_open(self, path: str | None) -> bool:
         """Is a kill in the cgroup at this path about to be told?"""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from itertools import takewhile
 
-from oomwatch.events import Constraint, Invoker, Victim
+from oomwatch.events import Constraint, Invoker, Victim, is_within
 from oomwatch.observations import VictimNamed
 
 SAME_KILL_MICROSECONDS = 2_000_000
@@ -184,7 +184,6 @@ class Names:
 
         Only those killed after `since`: what was killed before has been told, with its name or not.
         """
-        prefix = cgroup.rstrip("/") + "/"
         return [
             name
             for name in self._names
@@ -192,7 +191,7 @@ class Names:
             and name.cgroup
             and name.certain
             and name.time > since
-            and (name.cgroup + "/").startswith(prefix)
+            and is_within(name.cgroup, cgroup)
         ]
 
     def lately(self, pids: frozenset[int]) -> list[Name]:

@@ -13,7 +13,7 @@ from itertools import takewhile
 
 from oomwatch.containers.lives import Life
 from oomwatch.containers.registry import Containers, Owner
-from oomwatch.events import Event, Evidence, EvidenceGap, OomKill, Scope, Victim
+from oomwatch.events import Event, Evidence, EvidenceGap, OomKill, Scope, Victim, is_within
 from oomwatch.observations import ContainerSeen, Recorded, RuntimeOom
 from oomwatch.told_kills import ToldKill, ToldKills
 
@@ -194,8 +194,7 @@ def scope_within(event: OomKill, container_cgroup: str) -> Scope:
         return event.scope
     if limit == container_cgroup:
         return Scope.CONTAINER_LIMIT
-    below = limit.startswith(container_cgroup.rstrip("/") + "/")
-    return Scope.DESCENDANT if below else Scope.ANCESTOR_LIMIT
+    return Scope.DESCENDANT if is_within(limit, container_cgroup) else Scope.ANCESTOR_LIMIT
 
 
 def _evidence(oom: RuntimeOom) -> Evidence:

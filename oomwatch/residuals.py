@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from oomwatch.events import Cgroup
+from oomwatch.events import Cgroup, is_within
 
 MAX_LOOKS = 20
 """Where kills go on and on, a residual is told after so many looks: half a second."""
@@ -189,10 +189,7 @@ class Residuals:
 
     def in_doubt(self, path: str) -> bool:
         """Is there a residual that may be of this cgroup, and awaits its second look?"""
-        return any(
-            (path + "/").startswith(doubt.cgroup.path.rstrip("/") + "/")
-            for doubt in self._doubts.values()
-        )
+        return any(is_within(path, doubt.cgroup.path) for doubt in self._doubts.values())
 
     @property
     def deadline(self) -> float | None:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from oomwatch.containers.lives import LivesChange
-from oomwatch.events import Event, EvidenceGap, OomKill, SourceState
+from oomwatch.events import Event, EvidenceGap, OomKill, SourceState, is_within
 from oomwatch.ledger import LedgerChange
 from oomwatch.observations import Observation, Question
 from oomwatch.sources import Emit
@@ -147,11 +147,10 @@ class MemorySink:
 
     def told(self, cgroup: str = "/") -> int:
         """Kills told at and below a cgroup."""
-        prefix = cgroup.rstrip("/") + "/"
         total = 0
         for kill in self.kills:
             where = kill.victim_cgroup or kill.survivor_cgroup or ""
-            if (where + "/").startswith(prefix):
+            if is_within(where, cgroup):
                 total += kill.kill_count or 0
         return total
 

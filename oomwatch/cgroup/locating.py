@@ -17,6 +17,7 @@ from oomwatch.cgroup import files
 from oomwatch.cgroup.hierarchy import Hierarchy
 from oomwatch.cgroup.resolving import Resolved
 from oomwatch.errors import NoSuchCgroup, NoSuchProcess
+from oomwatch.events import is_within
 
 SEARCHED = 200_000
 """Directories that are looked into at most for one process."""
@@ -90,7 +91,7 @@ def _as_named(hierarchy: Hierarchy, shown: str) -> Iterator[str]:
     """Paths below the watched directory that a shown path may mean."""
     if ".." in shown.split("/"):
         return
-    if (shown + "/").startswith(hierarchy.prefix + "/"):
+    if is_within(shown, hierarchy.prefix):
         yield shown[len(hierarchy.prefix) :].rstrip("/")
     if hierarchy.prefix:
         yield shown.rstrip("/")

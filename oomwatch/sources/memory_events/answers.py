@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from oomwatch.cgroup import files
 from oomwatch.cgroup.hierarchy import Hierarchy
-from oomwatch.events import Cgroup
+from oomwatch.events import Cgroup, is_within
 from oomwatch.observations import (
     Audit,
     AuditReading,
@@ -37,7 +37,7 @@ def find(tree: Tree, cgroup: Cgroup) -> Node | None:
 def at(tree: Tree, path: str) -> Node | None:
     """Return the node at the kernel's path of a cgroup, `None` if it is not followed."""
     prefix = tree.hierarchy.prefix
-    if path != prefix and not path.startswith(prefix + "/"):
+    if not is_within(path, prefix):
         return None
     node: Node | None = tree.root
     for part in path[len(prefix) :].split("/"):
@@ -158,11 +158,10 @@ def audit(tree: Tree, question: Audit) -> Iterator[AuditReading | None]:
 
 def select(tree: Tree, prefix: str, after_path: str, limit: int) -> list[Node]:
     """Return the nodes at and below a path, in order of path, the first `limit` after another."""
-    prefix = prefix.rstrip("/")
     found: list[tuple[str, Node]] = []
     for node in tree.root.subtree():
         path = node.cgroup.path
-        if path > after_path and (not prefix or path == prefix or path.startswith(prefix + "/")):
+        if path > after_path and is_within(path, prefix):
             found.append((path, node))
     return [node for _, node in heapq.nsmallest(limit, found, key=lambda row: row[0])]
 
