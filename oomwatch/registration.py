@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 from oomwatch.cgroup.hierarchy import Hierarchy
-from oomwatch.cgroup.locating import locate, nearest_counted, shown_cgroup
+from oomwatch.cgroup.locating import locate, nearest_counted, printed_cgroup
 from oomwatch.cgroup.process import sees_the_hosts_pids
 from oomwatch.cgroup.resolving import Resolved, resolve
 from oomwatch.containers.lives import WORKER, Life
@@ -44,6 +44,7 @@ class Registration:
         self._emit = emit
         self._report = report
         self._states = states
+        self._own_pids = sees_the_hosts_pids()
 
     async def watch(
         self,
@@ -66,8 +67,7 @@ class Registration:
                 f"{MAX_REGISTERED} containers are registered already: unwatch or finalize those "
                 "that have ended"
             )
-        own = await asyncio.to_thread(self._find, pid, cgroup)
-        counted = await asyncio.to_thread(self._counted, own)
+        own, counted = await asyncio.to_thread(self._look_up, pid, cgroup)
         self._emit(
             [
                 ContainerSeen(
@@ -76,7 +76,7 @@ class Registration:
                     container=container,
                     cgroup=counted.path,
                     cgroup_id=counted.cgroup_id or None,
-                    pid=pid if sees_the_hosts_pids() else None,
+                    pid=pid if self._own_pids else None,
                     memory_limit_bytes=memory_limit_bytes,
                 )
             ]
@@ -102,10 +102,9 @@ class Registration:
                 f"container id {container_id!r} fits several, {lives[0].container_id} and "
                 f"{lives[1].container_id} among them: give more of it"
             )
-        if not lives or lives[0].cgroup is None:
+        life = lives[0] if lives else None
+        if life is None or life.cgroup is None:
             return None
-        life = lives[0]
-        assert life.cgroup is not None
         report = await self._of(life.cgroup, life.cgroup_id or 0)
         return self._with_notes(report, life, None)
 
@@ -123,7 +122,7 @@ class Registration:
         if pid is not None:
             if self._hierarchy is not None:
                 return locate(self._hierarchy, pid)
-            path = shown_cgroup(pid, controller="memory") or shown_cgroup(pid)
+            path = printed_cgroup(pid)
             if path is None:
                 raise NoSuchCgroup(f"process {pid} is in no memory cgroup")
             return Resolved(path, 0)
@@ -132,11 +131,12 @@ class Registration:
             return resolve(self._hierarchy, cgroup)
         return Resolved(cgroup.rstrip("/") or "/", 0)
 
-    def _counted(self, own: Resolved) -> Resolved:
-        """The cgroup whose counter counts its kills: its own, as a rule."""
+    def _look_up(self, pid: int | None, cgroup: str | None) -> tuple[Resolved, Resolved]:
+        """Its own cgroup, and the one whose counter counts its kills: the same, as a rule."""
+        own = self._find(pid, cgroup)
         if self._hierarchy is None:
-            return own
-        return nearest_counted(self._hierarchy, own) or own
+            return own, own
+        return own, nearest_counted(self._hierarchy, own) or own
 
     async def _of(self, path: str, cgroup_id: int) -> CgroupReport:
         for _ in range(_TREE_LOOKS):

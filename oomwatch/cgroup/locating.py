@@ -80,6 +80,14 @@ def shown_cgroup(pid: int, proc: str = "/proc", controller: str = "") -> str | N
     return None
 
 
+def printed_cgroup(pid: int, proc: str = "/proc") -> str | None:
+    """The path that the kernel's log prints for a process: of the hierarchy with the memory.
+
+    On cgroup v1 that is the memory controller's. Raises `NoSuchProcess` where it is gone.
+    """
+    return shown_cgroup(pid, proc, "memory") or shown_cgroup(pid, proc)
+
+
 def _in_initial_namespace(proc: str) -> bool:
     try:
         return os.readlink(f"{proc}/self/ns/cgroup") == _INITIAL_CGROUP_NAMESPACE

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from oomwatch.cgroup.hierarchy import Hierarchy
-from oomwatch.cgroup.locating import shown_cgroup
+from oomwatch.cgroup.locating import printed_cgroup, shown_cgroup
 from oomwatch.cgroup.process import sees_the_hosts_pids
 from oomwatch.cgroup.resolving import resolve
 from oomwatch.containers.paths import identify
@@ -43,9 +43,9 @@ class Places:
         if not self._own_pids:
             return Place(pid)
         try:
-            # Without counters there is the kernel's log, which on cgroup v1 prints that path.
-            v1 = shown_cgroup(pid, self._proc, "memory") if self._hierarchy is None else None
-            path = v1 or shown_cgroup(pid, self._proc)
+            # Without counters there is the kernel's log: what counts is the path that it prints.
+            find = printed_cgroup if self._hierarchy is None else shown_cgroup
+            path = find(pid, self._proc)
         except NoSuchProcess:
             return Place()
         if path is None:
