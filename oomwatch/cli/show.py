@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -35,12 +36,8 @@ def command(
 ) -> int:
     """Explain one event in sentences, with the evidence that it rests on."""
     from oomwatch.address import DEFAULT_SOCKET
-    from oomwatch.cli.explain import explain
-    from oomwatch.cli.interrupts import run_until_signal
-    from oomwatch.cli.output import put
     from oomwatch.cli.reach import find_daemon
     from oomwatch.errors import DaemonUnavailable, OomwatchError
-    from oomwatch.event_json import dumps
 
     if state_dir is not None:
         # Opening would make a directory that is not there.
@@ -55,6 +52,16 @@ def command(
                 "or name its journal with --state-dir"
             )
         work = _from_daemon(asked, revision)
+    return show(work, output)
+
+
+def show(work: Coroutine[Any, Any, Entry], output: str) -> int:
+    """Print an event once it is there, explained or as JSON; the exit code."""
+    from oomwatch.cli.explain import explain
+    from oomwatch.cli.interrupts import run_until_signal
+    from oomwatch.cli.output import put
+    from oomwatch.event_json import dumps
+
     found: list[Entry] = []
 
     async def fetch() -> None:

@@ -91,9 +91,7 @@ def command(
         return 0
 
     from oomwatch.address import DEFAULT_SOCKET
-    from oomwatch.cli.explain import explain
-    from oomwatch.cli.interrupts import run_until_signal
-    from oomwatch.event_json import dumps
+    from oomwatch.cli.show import show
 
     asked = find_daemon(connection)
     if asked is None:
@@ -101,16 +99,12 @@ def command(
             f"no daemon answers at {DEFAULT_SOCKET}: it is the one that saw the container; leave "
             "--container out to judge the status alone"
         )
-    found: list[Entry] = []
 
-    async def fetch() -> None:
-        if not told:
-            found.append(await _told_exit(asked, container))
-            return
+    async def finalized() -> Entry:
         async with asked.client() as client:
             report = await client.get_container(container_id=container)
             known = report.container if report is not None else None
-            entry = await client.finalize(
+            return await client.finalize(
                 known.id if known is not None else container,
                 exit_code=exit_code,
                 signal=signal,
@@ -119,13 +113,8 @@ def command(
                 runtime_oom_killed=oom_flag,
                 maximum_wait=wait,
             )
-            found.append(entry)
 
-    code = run_until_signal(fetch())
-    for entry in found:
-        for line in [dumps(entry)] if output == "json" else explain(entry):
-            put(line)
-    return code
+    return show(finalized() if told else _told_exit(asked, container), output)
 
 
 async def _told_exit(asked: Daemon, container: str) -> Entry:

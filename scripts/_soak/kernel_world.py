@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from scripts._soak.worlds import Life, World
+from tests.kernel.workload import removed
 
 ROOT = Path("/sys/fs/cgroup")
 LIMIT = 8 << 20
@@ -61,7 +62,7 @@ class KernelWorld(World):
             for pid in (Path(directory) / "cgroup.procs").read_text().split():
                 with suppress(ProcessLookupError):
                     os.kill(int(pid), signal.SIGKILL)
-            _until(lambda directory=directory: _removed(Path(directory)))  # type: ignore[misc]
+            _until(lambda directory=directory: removed(Path(directory)))  # type: ignore[misc]
 
     def _victims(self, top: Life) -> list[Life]:
         self._reap()
@@ -131,7 +132,7 @@ class KernelWorld(World):
         _until(lambda: not (path / "cgroup.procs").read_text())
         # Now that nothing can be counted there any more.
         life.counted = self.read(life, "memory.events.local")
-        _until(lambda: _removed(path))
+        _until(lambda: removed(path))
         return True
 
     def _kill_and_remove(self, life: Life) -> bool:
@@ -141,18 +142,8 @@ class KernelWorld(World):
         self._hog(life)
         for hog in self._hogs.pop(life):
             hog.wait(_BOUND)
-        _until(lambda: _removed(self._path_of(life)), pause=0)
+        _until(lambda: removed(self._path_of(life)), pause=0)
         return True
-
-
-def _removed(path: Path) -> bool:
-    try:
-        path.rmdir()
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
-    return True
 
 
 def _until(true: Callable[[], bool], *, pause: float = 0.002) -> None:

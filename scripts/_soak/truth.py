@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 from oomwatch.event_json import event_loads
@@ -32,26 +33,23 @@ class JournalReader:
         if not self._path.exists():
             return []
         newest = max(self.written, default=0)
-        connection = sqlite3.connect(f"file:{self._path}?mode=ro", uri=True, timeout=10)
-        try:
+        with closing(self._open()) as connection:
             rows = connection.execute(
                 "SELECT revision, event FROM events WHERE revision > ? ORDER BY revision", (newest,)
             ).fetchall()
-        finally:
-            connection.close()
         self.written.update(rows)
         return rows
 
     def accounted(self, inode: int) -> int:
         """Return what the ledger accounts for at a cgroup and below it."""
-        connection = sqlite3.connect(f"file:{self._path}?mode=ro", uri=True, timeout=10)
-        try:
+        with closing(self._open()) as connection:
             found = connection.execute(
                 "SELECT accounted FROM ledger WHERE cgroup_id = ?", (inode,)
             ).fetchone()
-        finally:
-            connection.close()
         return int(found[0]) if found else 0
+
+    def _open(self) -> sqlite3.Connection:
+        return sqlite3.connect(f"file:{self._path}?mode=ro", uri=True, timeout=10)
 
     def check(self) -> None:
         """Read all of it again: a revision that is told stays what it is."""

@@ -118,10 +118,11 @@ def configure(path: Path, *, limit: int | None = None, group: bool = False) -> N
 
 def remove(path: Path) -> None:
     """Remove a cgroup as soon as the kernel lets go of its last process."""
-    wait_for(lambda: _removed(path))
+    wait_for(lambda: removed(path))
 
 
-def _removed(path: Path) -> bool:
+def removed(path: Path) -> bool:
+    """Try to remove a cgroup; False while the kernel holds it."""
     try:
         path.rmdir()
     except FileNotFoundError:
@@ -233,7 +234,7 @@ def _reap_and_remove(pid: int, path: Path) -> None:
     _, status = os.waitpid(pid, 0)
     if not os.WIFSIGNALED(status) or os.WTERMSIG(status) != signal.SIGKILL:
         raise SystemExit(f"the child in {path} was not killed: status {status}")
-    while not _removed(path):
+    while not removed(path):
         pass
 
 
