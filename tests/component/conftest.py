@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import shutil
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,14 @@ import pytest
 from oomwatch.config import Config
 from oomwatch.daemon import Watcher
 from oomwatch.testing import FakeCgroupTree
+from tests.component.served import in_memory
+
+
+@pytest.fixture
+def on_tmpfs(tmp_path: Path) -> Iterator[None]:
+    """Take away what `tests.component.served` made in memory."""
+    yield
+    shutil.rmtree(in_memory(tmp_path), ignore_errors=True)
 
 
 @pytest.fixture

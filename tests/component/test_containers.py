@@ -4,58 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from oomwatch.client import AsyncClient
-from oomwatch.config import Config
-from oomwatch.daemon import Watcher
 from oomwatch.errors import RequestRefused
-from oomwatch.events import Container, OomKill, Scope
-from oomwatch.rpc.server import RpcServer
-from oomwatch.subscriptions import Earliest, EventFilter
-from oomwatch.testing import FakeCgroupTree
+from oomwatch.events import Container, Scope
+from oomwatch.subscriptions import EventFilter
+from tests.component.served import BOUND, served
 
-BOUND = 30.0
+pytestmark = pytest.mark.usefixtures("on_tmpfs")
+
 JOB = Container(id="job-17", name="job", handler="runc", labels={"team": "a"})
-
-
-@dataclass
-class Place:
-    """A tree, a daemon on it, and a client of that."""
-
-    tree: FakeCgroupTree
-    watcher: Watcher
-    client: AsyncClient
-
-    async def kills(self, count: int, event_filter: EventFilter | None = None) -> list[OomKill]:
-        """Return the first events of the journal that pass."""
-        found: list[OomKill] = []
-        async with asyncio.timeout(BOUND):
-            async for entry in self.client.subscribe(Earliest(), event_filter):
-                assert isinstance(entry.event, OomKill)
-                found.append(entry.event)
-                if len(found) == count:
-                    break
-        return found
-
-
-@asynccontextmanager
-async def served(directory: Path, tree: FakeCgroupTree | None = None) -> AsyncIterator[Place]:
-    tree = tree or FakeCgroupTree(directory / "cgroup")
-    config = Config(cgroup_root=tree.root, state_dir=directory / "state")
-    socket = directory / "o.sock"
-    async with (
-        Watcher(config) as watcher,
-        RpcServer(watcher, socket=socket),
-        AsyncClient(socket) as client,
-    ):
-        yield Place(tree, watcher, client)
 
 
 async def test_a_registered_container_is_told_by_its_name(tmp_path: Path) -> None:

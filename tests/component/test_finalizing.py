@@ -3,65 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from oomwatch import finalizing
-from oomwatch.client import AsyncClient, Client
-from oomwatch.config import Config
-from oomwatch.daemon import Watcher
+from oomwatch.client import Client
 from oomwatch.errors import DaemonUnavailable, RequestRefused
 from oomwatch.events import Confidence, Container, ContainerExit, Entry, OomKill, Verdict
-from oomwatch.rpc.server import RpcServer
-from oomwatch.subscriptions import Earliest
-from oomwatch.testing import FakeCgroupTree
+from tests.component.served import BOUND, served
 
-BOUND = 30.0
+pytestmark = pytest.mark.usefixtures("on_tmpfs")
+
 JOB = Container(id="job-17", name="job", handler="runc")
 ID = "ee12" * 16
 WAIT = 20.0
 """An upper bound that no test waits out: it ends as soon as the exit can be judged."""
-
-
-class Place:
-    """A tree, a daemon on it, and a client of that."""
-
-    def __init__(self, tree: FakeCgroupTree, watcher: Watcher, client: AsyncClient) -> None:
-        self.tree, self.watcher, self.client = tree, watcher, client
-
-    async def journaled(self) -> list[Entry]:
-        return [entry async for entry in self.client.list_events(Earliest())]
-
-
-@pytest.fixture(autouse=True)
-def _on_tmpfs(tmp_path: Path) -> Iterator[None]:
-    """Its inodes rise, as those of cgroupfs do; those of a disk's file system come again."""
-    yield
-    shutil.rmtree(_memory(tmp_path), ignore_errors=True)
-
-
-def _memory(tmp_path: Path) -> Path:
-    return Path(f"/dev/shm/oomwatch-{os.getpid()}-{tmp_path.parent.name}-{tmp_path.name}")
-
-
-@asynccontextmanager
-async def served(directory: Path, tree: FakeCgroupTree | None = None) -> AsyncIterator[Place]:
-    tree = tree or FakeCgroupTree(_memory(directory))
-    config = Config(cgroup_root=tree.root, state_dir=directory / "state")
-    socket = directory / "o.sock"
-    async with (
-        Watcher(config) as watcher,
-        RpcServer(watcher, socket=socket),
-        AsyncClient(socket) as client,
-    ):
-        yield Place(tree, watcher, client)
 
 
 def exit_of(entry: Entry) -> ContainerExit:
