@@ -23,12 +23,12 @@ from oomwatch.config import Config
 from oomwatch.containers.paths import identify
 from oomwatch.containers.registry import Containers
 from oomwatch.correlator import Correlator
+from oomwatch.correlator.names import KEEP_SECONDS
 from oomwatch.errors import OwnFault
 from oomwatch.events import Container, ContainerExit, Entry, EvidenceGap, OomKill
 from oomwatch.finalizing import Finalization
 from oomwatch.journal import Journal, Retention
 from oomwatch.ledger import Ledger, LedgerChange
-from oomwatch.names import KEEP_SECONDS
 from oomwatch.observations import ContainerSeen, Observation, Recorded
 from oomwatch.own_process import own_cgroup
 from oomwatch.pipeline import Pipeline

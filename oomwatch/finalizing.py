@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable, Sequence
 
 from oomwatch.containers.lives import WORKER, LifeKey
+from oomwatch.correlator.exits import RUNTIME_SECONDS, Exits
 from oomwatch.errors import JournalStalled, NoSuchContainer
 from oomwatch.events import ContainerExit
-from oomwatch.exits import RUNTIME_SECONDS, Exits
 from oomwatch.observations import ContainerEnded, ContainerSeen, Observation
 
 WRITE_SECONDS = 5.0

@@ -17,9 +17,8 @@ from functools import partial
 from typing import Protocol
 
 from oomwatch.containers.lives import LivesChange
-from oomwatch.correlator import Correlator
+from oomwatch.correlator import Correlator, Outcome
 from oomwatch.events import Cgroup, Event
-from oomwatch.kills import Outcome
 from oomwatch.ledger import LedgerChange
 from oomwatch.observations import (
     Audit,

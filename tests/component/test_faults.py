@@ -22,10 +22,10 @@ from oomwatch import daemon
 from oomwatch.cgroup import files
 from oomwatch.config import Config
 from oomwatch.correlator import Correlator
+from oomwatch.correlator.kills import Outcome
 from oomwatch.daemon import Watcher
 from oomwatch.errors import OwnFault
 from oomwatch.events import Entry, EvidenceGap, OomKill
-from oomwatch.kills import Outcome
 from oomwatch.observations import CounterReading, Observation, Question
 from oomwatch.sources.memory_events import MemoryEvents
 from oomwatch.subscriptions import Latest

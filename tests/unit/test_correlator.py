@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oomwatch.correlator import Correlator
+from oomwatch.correlator.kills import EPISODE_SECONDS, HINT_SECONDS, SETTLE_SECONDS, Outcome
+from oomwatch.correlator.names import KEEP_SECONDS
 from oomwatch.events import (
     Cgroup,
     Confidence,
@@ -21,9 +23,7 @@ from oomwatch.events import (
     Scope,
     Victim,
 )
-from oomwatch.kills import EPISODE_SECONDS, HINT_SECONDS, SETTLE_SECONDS, Outcome
 from oomwatch.ledger import Ledger, LedgerRow
-from oomwatch.names import KEEP_SECONDS
 from oomwatch.observations import (
     Audit,
     AuditReading,

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from oomwatch.correlator import Correlator
+from oomwatch.correlator.exits import AMEND_SECONDS, RUNTIME_SECONDS, WORKER_SECONDS
+from oomwatch.correlator.kills import SETTLE_SECONDS, Outcome
 from oomwatch.events import (
     Cgroup,
     Confidence,
@@ -17,8 +19,6 @@ from oomwatch.events import (
     Verdict,
     Victim,
 )
-from oomwatch.exits import AMEND_SECONDS, RUNTIME_SECONDS, WORKER_SECONDS
-from oomwatch.kills import SETTLE_SECONDS, Outcome
 from oomwatch.ledger import Ledger
 from oomwatch.observations import (
     Audit,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from oomwatch.correlator.log_progress import MAX_UNTOLD, LogProgress
 from oomwatch.kernel_log.kmsg import parse_kmsg
 from oomwatch.kernel_log.record import Record
 from oomwatch.ledger import LogPlace
-from oomwatch.log_progress import MAX_UNTOLD, LogProgress
 from oomwatch.observations import EvidenceLost, LogRead, LogSpan, VictimNamed
 from oomwatch.sources.kernel_log.clock import Clocks
 from oomwatch.sources.kernel_log.feed import Line, Lost

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from oomwatch.containers.registry import Containers
+from oomwatch.correlator.ownership import LATE_SECONDS, Ownership, scope_within
 from oomwatch.events import Confidence, Container, EvidenceGap, OomKill, Scope, Victim
 from oomwatch.observations import ContainerSeen, Recorded, RuntimeOom
-from oomwatch.ownership import LATE_SECONDS, Ownership, scope_within
 
 ID = "ee12" + "0" * 60
 PATH = f"/docker/{ID}"

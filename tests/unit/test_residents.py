@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from oomwatch.cgroup.process import Stat, read_cmdline, read_pids, read_stat
+from oomwatch.correlator.names import Name
+from oomwatch.correlator.residents import KEEP_MICROSECONDS, MAX_RESIDENTS, Residents
 from oomwatch.events import Cgroup, Victim
-from oomwatch.names import Name
 from oomwatch.observations import ProcessesSeen, Resident, VictimNamed
-from oomwatch.residents import KEEP_MICROSECONDS, MAX_RESIDENTS, Residents
 from oomwatch.sources.memory_events.census import oldest
 
 ROOT = Cgroup(1, "")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from oomwatch.correlator.told_kills import ToldKill, ToldKills
 from oomwatch.events import Confidence, OomKill, Scope
 from oomwatch.observations import Recorded
-from oomwatch.told_kills import ToldKill, ToldKills
 
 
 def kill(number: int) -> ToldKill:

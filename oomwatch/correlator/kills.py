@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from oomwatch.amendments import Amendments, with_names
-from oomwatch.attribution import UNKNOWN, Attribution, attribute
+from oomwatch.correlator.amendments import Amendments, with_names
+from oomwatch.correlator.attribution import UNKNOWN, Attribution, attribute
+from oomwatch.correlator.names import Name, Names
 from oomwatch.events import (
     Cgroup,
     Confidence,
@@ -24,7 +25,6 @@ from oomwatch.events import (
     is_within,
 )
 from oomwatch.ledger import Ledger
-from oomwatch.names import Name, Names
 from oomwatch.observations import (
     CounterReading,
     Describe,

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from oomwatch.correlator.names import Name
 from oomwatch.events import Entry, OomKill
-from oomwatch.names import Name
 from oomwatch.observations import VictimNamed
 
 _RECALLED = "journal"

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from oomwatch.containers.lives import Life, LifeKey
 from oomwatch.containers.registry import Containers
+from oomwatch.correlator.exits.kills import KillsTold
+from oomwatch.correlator.exits.words import Exit
 from oomwatch.events import Container, ContainerExit
-from oomwatch.exit_kills import KillsTold
-from oomwatch.exit_words import Exit
 from oomwatch.observations import (
     ContainerSeen,
     FindSandbox,

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from oomwatch.amendments import with_names
+from oomwatch.correlator.amendments import with_names
+from oomwatch.correlator.names import Name, Names
+from oomwatch.correlator.residuals import Residual
 from oomwatch.events import Cgroup, Confidence, Evidence, OomKill, Scope
 from oomwatch.ledger import Ledger
-from oomwatch.names import Name, Names
 from oomwatch.observations import SubtreeCount
-from oomwatch.residuals import Residual
 
 MAX_CANDIDATES = 64
 """Candidates named in one event; the rest are counted."""

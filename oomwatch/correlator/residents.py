@@ -13,8 +13,8 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import Any
 
+from oomwatch.correlator.names import SAME_KILL_MICROSECONDS, Name
 from oomwatch.events import Cgroup, Victim
-from oomwatch.names import SAME_KILL_MICROSECONDS, Name
 from oomwatch.observations import ProcessesSeen, Resident, VictimNamed
 
 KEEP_MICROSECONDS = 10_000_000

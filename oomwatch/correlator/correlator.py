@@ -17,13 +17,18 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from oomwatch.containers.registry import Containers
+from oomwatch.correlator.exits import Exits
+from oomwatch.correlator.kills import SETTLE_SECONDS, OpenKills, Outcome
+from oomwatch.correlator.log_progress import LogProgress
+from oomwatch.correlator.logged import LoggedKills
+from oomwatch.correlator.names import Name, Names
+from oomwatch.correlator.ownership import Ownership
+from oomwatch.correlator.recall import recall
+from oomwatch.correlator.residents import Residents
+from oomwatch.correlator.residual_kills import ResidualKills
+from oomwatch.correlator.residuals import Residuals
 from oomwatch.events import Cgroup, Entry, EvidenceGap
-from oomwatch.exits import Exits
-from oomwatch.kills import SETTLE_SECONDS, OpenKills, Outcome
 from oomwatch.ledger import Ledger, LedgerChange
-from oomwatch.log_progress import LogProgress
-from oomwatch.logged import LoggedKills
-from oomwatch.names import Name, Names
 from oomwatch.observations import (
     Audit,
     AuditReading,
@@ -49,11 +54,6 @@ from oomwatch.observations import (
     UsageSampled,
     VictimNamed,
 )
-from oomwatch.ownership import Ownership
-from oomwatch.recall import recall
-from oomwatch.residents import Residents
-from oomwatch.residual_kills import ResidualKills
-from oomwatch.residuals import Residuals
 
 STRAY_SECONDS = 2.0
 """How long after the last name without a cgroup it is asked whose it was."""

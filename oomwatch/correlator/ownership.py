@@ -13,9 +13,9 @@ from itertools import takewhile
 
 from oomwatch.containers.lives import Life
 from oomwatch.containers.registry import Containers, Owner
+from oomwatch.correlator.told_kills import ToldKill, ToldKills
 from oomwatch.events import Event, Evidence, EvidenceGap, OomKill, Scope, Victim, is_within
 from oomwatch.observations import ContainerSeen, Recorded, RuntimeOom
-from oomwatch.told_kills import ToldKill, ToldKills
 
 MAX_TOLD = 4096
 LATE_SECONDS = 600.0

@@ -18,13 +18,13 @@ from dataclasses import replace
 
 from oomwatch.containers.lives import WORKER, Life, LifeKey
 from oomwatch.containers.registry import Containers
+from oomwatch.correlator.exits.kills import KillsTold, concerns
+from oomwatch.correlator.exits.witnesses import ExitWitnesses
+from oomwatch.correlator.exits.words import Exit, gist
+from oomwatch.correlator.kills import OpenKills, Outcome
+from oomwatch.correlator.residuals import Residuals
 from oomwatch.events import ContainerExit, Event, Evidence, OomKill
-from oomwatch.exit_kills import KillsTold, concerns
-from oomwatch.exit_witnesses import ExitWitnesses
-from oomwatch.exit_words import Exit, gist
-from oomwatch.kills import OpenKills, Outcome
 from oomwatch.observations import AuditReading, ContainerEnded, LastLook, LastLookReading, Recorded
-from oomwatch.residuals import Residuals
 from oomwatch.verdict import KillerMark, LastRead
 
 WORKER_SECONDS = 5.0

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from oomwatch.correlator.names import KEEP_SECONDS, SAME_KILL_MICROSECONDS, Name
+from oomwatch.correlator.recall import Recalled
+from oomwatch.correlator.told_kills import ToldKill, ToldKills
 from oomwatch.events import Constraint, Evidence, OomKill, Scope, is_within
-from oomwatch.names import KEEP_SECONDS, SAME_KILL_MICROSECONDS, Name
 from oomwatch.observations import Recorded, VictimNamed
-from oomwatch.recall import Recalled
-from oomwatch.told_kills import ToldKill, ToldKills
 
 MAX_TOLD = 4096
 """Kills that can still be amended."""

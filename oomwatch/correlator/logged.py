@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from oomwatch.amendments import with_names
+from oomwatch.correlator.amendments import with_names
+from oomwatch.correlator.names import Name
 from oomwatch.events import Confidence, OomKill, Scope
-from oomwatch.names import Name
 from oomwatch.observations import VictimNamed
 
 

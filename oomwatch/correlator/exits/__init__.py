@@ -1,0 +1,11 @@
+"""From the word that a container ended to one exit for each life, after its kills; pure."""
+
+from oomwatch.correlator.exits.exits import (
+    AMEND_SECONDS,
+    MAX_EXITS,
+    RUNTIME_SECONDS,
+    WORKER_SECONDS,
+    Exits,
+)
+
+__all__ = ["AMEND_SECONDS", "MAX_EXITS", "RUNTIME_SECONDS", "WORKER_SECONDS", "Exits"]
