@@ -185,14 +185,14 @@ class Crash:
         self._say(f"{len(out.splitlines())} subscribers saw all {newest} revisions once, in order")
 
     def _tell(self, differences: list[tuple[Life | None, str]]) -> str:
-        """The story, as far as it is of the cgroups that differ."""
-        tops = {life for life, _ in differences if life is not None}
+        """The story, as far as it is of the cgroups that differ and of those beside them."""
+        tops = {life.parent or life for life, _ in differences if life is not None}
         ids = {life.id for life in self._world.lives.values() if tops & set(life.lineage())}
         lives = [f"({number})" for number in ids]
         story = [
             line
             for line in self._world.story
-            if line.startswith("the daemon") or any(life in line for life in lives)
+            if " the daemon " in line or any(life in line for life in lives)
         ]
         events = [
             f"{revision} {text}"

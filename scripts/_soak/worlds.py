@@ -11,6 +11,7 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
 
@@ -83,8 +84,8 @@ class World(ABC):
         rng.choices(what, weights)[0]()
 
     def note(self, words: str) -> None:
-        """Write a line of the story."""
-        self.story.append(words)
+        """Write a line of the story, with the time as events have it."""
+        self.story.append(f"{datetime.now(UTC):%H:%M:%S.%f} {words}")
 
     def kills(self, life: Life) -> tuple[int | None, int]:
         """What the kernel says: the life's own kills (None where it has no count), and the sum."""
