@@ -70,11 +70,13 @@ class FakeCgroupTree:
         self._below.pop(cgroup, None)
 
     def kill_and_remove(self, cgroup: str, kills: int = 1) -> None:
-        """Remove a cgroup so soon after a kill in it that its own counter cannot be read."""
-        shutil.rmtree(self.path(cgroup))
-        self._counts.pop(cgroup, None)
-        self._below.pop(cgroup, None)
+        """Remove a cgroup so soon after a kill in it that its own counter cannot be read.
+
+        The sums rise first, as the kernel's do before the victim gets its signal: whoever sees the
+        removal and then a sum without the kill would rightly take the cgroup for innocent.
+        """
         self._count_above(cgroup, "oom_kill", kills)
+        self.remove(cgroup)
 
     def kills(self, cgroup: str) -> int:
         """The hierarchical kill count, which is what must have been told."""
