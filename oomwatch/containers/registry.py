@@ -86,7 +86,7 @@ class Containers:
         """
         key = (seen.container.id, seen.cgroup_id)
         if seen.source == WORKER:
-            self._unregister(seen.container.id, seen.time, but=seen.cgroup_id)
+            self._unregister(seen.container.id, seen.time, but=seen)
         life = self._lives.get(key) or self._without_cgroup(key)
         if life is None:
             fresh = Life(seen.container.id, seen.cgroup_id, seen.time)
@@ -210,6 +210,12 @@ class Containers:
             lives = [life for life in lives if life.cgroup_id in (None, cgroup_id)]
         elif time:
             alive = [life for life in lives if life.ended_time is None or life.ended_time >= time]
+            # A path is one life's at a time: the last that was heard of by then, and where none
+            # was, the kill came before its container was spoken of.
+            heard = [life for life in alive if life.seen_time <= time]
+            last = max(heard, key=lambda life: life.seen_time, default=None)
+            if last is not None:
+                alive = [life for life in heard if life.cgroup_id == last.cgroup_id]
             lives = alive or lives[-1:]
         return self._one(lives)
 
@@ -227,21 +233,26 @@ class Containers:
 
     # Keeping
 
-    def _unregister(self, container_id: str, time: int, but: int | None = None) -> bool:
-        """Drop a worker's word on the lives of an id that go on, in other cgroups than one."""
+    def _unregister(self, container_id: str, time: int, but: ContainerSeen | None = None) -> bool:
+        """Drop a worker's word on the lives of an id that go on, but for the one it speaks of now.
+
+        Where it speaks of another cgroup, the container moved. Of the same path made anew it did
+        not: what was there before is gone, and keeps its name.
+        """
         found = False
         for key in list(self._by_id.get(container_id, ())):
             life = self._lives[key]
             if not life.registered or life.ended_time is not None:
                 continue
-            if but is not None and life.cgroup_id == but:
+            if but is not None and life.cgroup_id == but.cgroup_id:
                 continue
             found = True
+            gone = but is not None and life.cgroup == but.cgroup
             others = {source: said for source, said in life.said.items() if source != WORKER}
-            if others:
+            if others and not gone:
                 self._put(replace(life, said=others))
             else:
-                self._end(key, time, moved=but is not None)
+                self._end(key, time, moved=but is not None and not gone)
         return found
 
     def _without_cgroup(self, key: LifeKey) -> Life | None:

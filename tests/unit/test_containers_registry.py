@@ -121,6 +121,20 @@ def test_another_container_under_an_old_path_does_not_get_the_old_ones_kills() -
     assert after.container.name == "new"
 
 
+def test_of_a_path_whose_removals_are_told_late_each_time_has_its_own_life() -> None:
+    """A kill whose inode nobody knows is not given to a container that came after it."""
+    containers = Containers()
+    for number in range(3):
+        life = Container(id="job", name=f"life-{number}")
+        containers.seen(seen(life, "/job", 7 + number, source=WORKER, time=number * 2 * SECOND))
+    for number in range(3):
+        containers.removed(7 + number, 9 * SECOND)
+    for number in range(3):
+        owner = containers.owner("/job", None, time=(number * 2 + 1) * SECOND)
+        assert owner is not None
+        assert owner.container.name == f"life-{number}"
+
+
 def test_a_worker_calls_it_by_its_own_id_and_the_runtime_fills_in_the_rest() -> None:
     containers = Containers()
     containers.seen(seen(WEB))
