@@ -81,12 +81,15 @@ class Cgroup:
     """One life of one cgroup: the directory with inode `id`, until it is removed.
 
     A path that is removed and made again is another Cgroup. `name` is the last part of the path;
-    for the root it is the path of the watched root itself ("" for the real one).
+    for the root it is the path of the watched root itself ("" for the real one). At `absent_at`
+    (monotonic seconds) it was known not to be there yet; 0 where nobody looked: whoever was killed
+    at its path before that lived in another.
     """
 
     id: int
     name: str
     parent: Cgroup | None = None
+    absent_at: float = 0.0
 
     @property
     def path(self) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from oomwatch.correlator.names import KEEP_SECONDS, SAME_KILL_MICROSECONDS, Name
 from oomwatch.correlator.recall import Recalled
 from oomwatch.correlator.told_kills import ToldKill, ToldKills
-from oomwatch.events import Constraint, Evidence, OomKill, Scope, is_within
+from oomwatch.events import Cgroup, Constraint, Evidence, OomKill, Scope, is_within
 from oomwatch.observations import Recorded, VictimNamed
 
 MAX_TOLD = 4096
@@ -80,12 +80,15 @@ class _Told(ToldKill):
 
     missing: int
     names: list[Name]
+    cgroup: Cgroup | None = None
     fresh: list[tuple[Name, VictimNamed]] = field(default_factory=list)
     until: int | None = None
 
     def may_have(self, name: Name) -> bool:
         """Does a name's cgroup fit, and its time?"""
         if name.cgroup is None or (self.until is not None and name.time > self.until):
+            return False
+        if self.cgroup is not None and not name.may_be_in(self.cgroup):
             return False
         if self.event.victim_cgroup is not None:
             return name.cgroup == self.event.victim_cgroup
@@ -98,13 +101,17 @@ class Amendments:
     def __init__(self, settle_seconds: float) -> None:
         self._told: ToldKills[_Told] = ToldKills(settle_seconds)
 
-    def told(self, event: OomKill, names: list[Name], now: float) -> None:
-        """Remember a kill that was told, with the names that it had."""
+    def told(
+        self, event: OomKill, names: list[Name], now: float, cgroup: Cgroup | None = None
+    ) -> None:
+        """Remember a kill that was told, with the names that it had; `cgroup` is the victim's
+        where its own counter showed it.
+        """
         told = self._told
         while told and (now - told.oldest.at > KEEP_SECONDS or len(told) >= MAX_TOLD):
             told.forget_oldest()
         missing = (event.kill_count or 0) - sum(name.kills for name in names)
-        told.add(_Told(event=event, at=now, missing=missing, names=list(names)))
+        told.add(_Told(event=event, at=now, missing=missing, names=list(names), cgroup=cgroup))
 
     def recall(self, recalled: Recalled, now: float) -> None:
         """Remember a kill that was told before a restart."""

@@ -125,7 +125,7 @@ class Correlator:
                 outcome.questions.append(self._audit(self._root))
         if self._strays_due is not None and self._strays_due <= now:
             self._strays_due = None
-            self._kills.adopt(self._names.unclaimed(None), now)
+            self._kills.adopt(self._names.strays(), now)
         outcome.events += self._ownership.expire(now)
         self.exits.advance(now, outcome)
         outcome.events = self._ownership.name(outcome.events, now)
@@ -364,7 +364,7 @@ class Correlator:
             )
             if residual is not None:
                 told = self._residual_kills.tell(
-                    residual, count, recovered=self._resumed, is_open=self._kills.is_open
+                    residual, count, recovered=self._resumed, awaited=self._kills.awaits
                 )
                 for event, names in told:
                     outcome.events.append(event)

@@ -138,9 +138,12 @@ class OpenKills:
         cgroups = [pending.cgroup for pending in self._pending.values()]
         return [cgroup for cgroup in cgroups if is_within(cgroup.path, path)]
 
-    def is_open(self, path: str | None) -> bool:
-        """Is a kill in the cgroup at this path about to be told?"""
-        return any(pending.cgroup.path == path for pending in self._pending.values())
+    def awaits(self, name: Name) -> bool:
+        """Is a kill in the cgroup of this name about to be told, which may be its own?"""
+        return any(
+            pending.cgroup.path == name.cgroup and name.may_be_in(pending.cgroup)
+            for pending in self._pending.values()
+        )
 
     def close(self, cgroup: Cgroup, now: float, outcome: Outcome) -> None:
         """Tell what is open in a cgroup as it is known now: nothing more can be read of it."""
@@ -220,7 +223,7 @@ class OpenKills:
     def named(self, name: Name, now: float, outcome: Outcome) -> bool:
         """Take in a name; False if no kill is open that it could be of."""
         for pending in list(self._pending.values()):
-            if pending.cgroup.path == name.cgroup:
+            if pending.cgroup.path == name.cgroup and name.may_be_in(pending.cgroup):
                 self._advance(pending, now, outcome)
                 return True
         return False
@@ -251,7 +254,7 @@ class OpenKills:
         """Is a witness due that has not named every victim, and the moment not over yet?"""
         if not self.naming or now - pending.opened >= self._settle_seconds * 0.9:
             return False
-        names = self._names.unclaimed(pending.cgroup.path)
+        names = self._names.unclaimed(pending.cgroup)
         named = (sum(n.kills for n in names if n.named_by(source)) for source in self.naming)
         return any(kills < pending.count for kills in named)
 
@@ -260,7 +263,7 @@ class OpenKills:
 
         A path may have had several lives while nobody watched: the one that is there was the last.
         """
-        names = self._names.unclaimed(pending.cgroup.path)
+        names = self._names.unclaimed(pending.cgroup)
         if pending.recovered:
             mine = self._names.first(names[::-1], pending.count)[::-1]
         else:
@@ -324,7 +327,7 @@ class OpenKills:
         )
         outcome.events.append(event)
         if self.naming:
-            self.amendments.told(event, names, now)
+            self.amendments.told(event, names, now, pending.cgroup)
         self._ledger.tell(pending.cgroup, pending.count, pending.counter_id)
         self.told += pending.count
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from itertools import takewhile
 
-from oomwatch.events import Constraint, Invoker, Victim, is_within
+from oomwatch.events import Cgroup, Constraint, Invoker, Victim, is_within
 from oomwatch.observations import VictimNamed
 
 SAME_KILL_MICROSECONDS = 2_000_000
@@ -20,6 +20,9 @@ READ_LATE_MICROSECONDS = 30_000_000
 """And so does a witness's first word on it within this, of a process of the same name: one who read
 late, on a host that stood still, may date it by as much. Seen: a line that was dated 5 s after its
 kill became a second victim, and took the kill of another cgroup."""
+
+CLOCKS_APART_SECONDS = 0.1
+"""How far a witness's clock, brought to ours, may be off at most while nobody stood still."""
 
 KEEP_SECONDS = 60.0
 """How long a name waits for its kill. Some never get one: a victim that was exiting already is
@@ -93,6 +96,18 @@ class Name:
     def time(self) -> int:
         """When the kernel did it: the earliest that a witness says."""
         return min(record.time for record in self.records)
+
+    @property
+    def happened_at(self) -> float:
+        """When that was, in monotonic seconds: its age when it was read, which no step of the wall
+        clock changes, before it arrived.
+        """
+        first = self.records[0]
+        return self.arrived - max(0, first.seen_time - first.time) / 1e6
+
+    def may_be_in(self, cgroup: Cgroup) -> bool:
+        """Can the victim have lived in this life of its path, and not in an earlier one?"""
+        return self.happened_at >= cgroup.absent_at - CLOCKS_APART_SECONDS
 
     @property
     def kills(self) -> int:
@@ -175,9 +190,18 @@ class Names:
             for record in name.records
         ]
 
-    def unclaimed(self, cgroup: str | None) -> list[Name]:
-        """Return the names that no kill has claimed, of a cgroup or (`None`) of an unknown one."""
-        return [name for name in self._names if not name.claimed and name.cgroup == cgroup]
+    def strays(self) -> list[Name]:
+        """Return the names that no kill has claimed, and of which nobody knows the cgroup."""
+        return [name for name in self._names if not name.claimed and name.cgroup is None]
+
+    def unclaimed(self, cgroup: Cgroup) -> list[Name]:
+        """Return the names that no kill has claimed, of this life of a cgroup."""
+        path = cgroup.path
+        return [
+            name
+            for name in self._names
+            if not name.claimed and name.cgroup == path and name.may_be_in(cgroup)
+        ]
 
     def unclaimed_below(self, cgroup: str, since: int) -> list[Name]:
         """Return the names that no kill has claimed, of a cgroup and those below it.

@@ -31,18 +31,18 @@ class ResidualKills:
         count: SubtreeCount,
         *,
         recovered: bool,
-        is_open: Callable[[str | None], bool] = lambda _: False,
+        awaited: Callable[[Name], bool] = lambda _: False,
     ) -> list[tuple[OomKill, list[Name]]]:
         """Return the kills of a residual with the names that each has.
 
         A witness that named a cgroup below the survivor, since the sums last agreed, says where;
-        what is left over is told by elimination, or with its candidates. `is_open` says of a cgroup
-        that its own counter showed a kill which is about to be told: its names are that kill's.
+        what is left over is told by elimination, or with its candidates. `awaited` says of a name
+        that its cgroup's own counter showed a kill which is about to be told: it is that kill's.
         """
         told: list[tuple[OomKill, list[Name]]] = []
         left = residual.kills
         for name in self._names.unclaimed_below(residual.survivor.path, residual.since):
-            if is_open(name.cgroup):
+            if awaited(name):
                 continue
             if name.kills > left:
                 break
@@ -57,7 +57,11 @@ class ResidualKills:
 
     def _named(self, name: Name, residual: Residual, count: SubtreeCount) -> OomKill:
         """A path that the kernel printed; whose life of it, where one alone was removed."""
-        ids = {cgroup.id for cgroup in residual.suspects if cgroup.path == name.cgroup}
+        ids = {
+            cgroup.id
+            for cgroup in residual.suspects
+            if cgroup.path == name.cgroup and name.may_be_in(cgroup)
+        }
         known = len(ids) == 1 and not residual.suspects_omitted and min(ids) > 0
         return replace(
             self._bare(residual.survivor, name.kills, count, f"and {name.cgroup} is gone"),

@@ -151,8 +151,11 @@ class Crash:
         self._live_until_ready()
         end = time.monotonic() + self._pace.settle_seconds
         while differences := self._differences():
+            if self._lives.dead:
+                raise DifferenceError(f"the daemon ended by itself:\n{self._last_words()}")
             if time.monotonic() > end:
-                raise DifferenceError(self._tell(differences))
+                words = self._last_words()
+                raise DifferenceError(f"{self._tell(differences)}\n\nits log:\n{words}")
             time.sleep(0.05)
         # Another life has nothing to add to what is right.
         self._lives.end()
@@ -164,6 +167,9 @@ class Crash:
         self._lives.end()
         del self._world.story[:]
         self._say(self.figures())
+
+    def _last_words(self) -> str:
+        return "\n".join(self._lives.log.read_text(errors="replace").splitlines()[-60:])
 
     def _differences(self) -> list[tuple[Life | None, str]]:
         for revision, text in self._journal.read():

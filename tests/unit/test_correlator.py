@@ -82,9 +82,11 @@ class Kernel:
         self.time = 7
         self.root = ModelNode(Cgroup(1, "", None), None, group=False)
 
-    def make(self, parent: ModelNode, name: str, *, group: bool = False) -> ModelNode:
+    def make(
+        self, parent: ModelNode, name: str, *, group: bool = False, absent_at: float = 0.0
+    ) -> ModelNode:
         self.ids += 1
-        node = ModelNode(Cgroup(self.ids, name, parent.cgroup), parent, group=group)
+        node = ModelNode(Cgroup(self.ids, name, parent.cgroup, absent_at), parent, group=group)
         parent.children[name] = node
         return node
 
@@ -724,6 +726,40 @@ def test_a_removed_cgroups_kill_is_told_by_name(kernel: Kernel) -> None:
     run.pass_time(1)
     (kill,) = run.kills
     assert (kill.victim_cgroup, kill.confidence) == ("/p/a", Confidence.CONFIRMED)
+    assert [victim.pid for victim in kill.victims] == [7]
+
+
+def test_a_name_from_before_a_cgroup_was_made_is_an_earlier_lifes(kernel: Kernel) -> None:
+    """A path had a life that nobody saw; its name is read, and the path is made anew."""
+    run = expecting(kernel)
+    run.feed(named(7, "/c"))
+    run.pass_time(1)
+    again = kernel.make(kernel.root, "c", absent_at=run.now)
+    run.pass_time(1)
+    kernel.kill(again, limit=again)
+    run.feed(kernel.reading(again))
+    run.pass_time(1)
+    (kill,) = run.kills
+    assert (kill.victim_cgroup_id, kill.victims) == (again.cgroup.id, ())
+    run.feed(Recorded(kill.episode_id, "/c", 41))
+    late = replace(named(6, "/c"), time=0, seen_time=kernel.time)
+    run.feed(late, replace(named(8, "/c"), time=kernel.time, seen_time=kernel.time))
+    run.pass_time(1)
+    amendment = run.kills[1]
+    assert (amendment.amends, [v.pid for v in amendment.victims]) == (41, [8])
+
+
+def test_a_sum_is_not_told_of_a_life_that_began_after_its_kill(kernel: Kernel) -> None:
+    again = kernel.make(kernel.root, "c", absent_at=200.0)
+    run = expecting(kernel)
+    run.now = 201.0
+    kernel.root.subtree += 1
+    kernel.remove(again)
+    run.feed(replace(named(7, "/c"), time=8, seen_time=8_000_000))
+    run.feed(CgroupRemoved(again.cgroup, kernel.time))
+    run.pass_time(1)
+    (kill,) = run.kills
+    assert (kill.victim_cgroup, kill.victim_cgroup_id) == ("/c", None)
     assert [victim.pid for victim in kill.victims] == [7]
 
 

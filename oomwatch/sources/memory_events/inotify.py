@@ -33,6 +33,8 @@ OVERFLOW = int(flags.Q_OVERFLOW)
 
 _WATCH_DIRECTORY = CREATE | DELETE | int(flags.ONLYDIR)
 _READ_BYTES = 65536
+_MAX_EVENT_BYTES = 16 + 256
+"""An event's header and the longest name (inotify(7)): less room than this may end a read early."""
 _NO_ROOM = (errno.ENOSPC, errno.ENOMEM)
 
 
@@ -73,11 +75,13 @@ class Watcher:
                 raise
 
     def read(self) -> list[Event]:
-        """Return what has happened; an empty list where nothing has."""
+        """Return what has happened; an empty list where nothing has. Sets `drained`."""
+        self.drained = True
         try:
             text = os.read(self._inotify.fileno(), _READ_BYTES)
         except BlockingIOError:
             return []
+        self.drained = len(text) < _READ_BYTES - _MAX_EVENT_BYTES
         return list(parse_events(text))
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -218,6 +219,7 @@ class MemoryEvents:
 
     def _wake(self) -> None:
         assert self._watcher is not None
+        began = time.monotonic()
         happened = self._watcher.read()
         changed: dict[Node, None] = {}
         controls: dict[Node, None] = {}
@@ -248,6 +250,8 @@ class MemoryEvents:
             self._restructure(node, event)
         for node in controls:
             self._controllers_changed(node)
+        if self._watcher.drained:
+            self.tree.drained_at = began
         if overflow:
             self._overflows += 1
             log.warning("the inotify queue overflowed: reading every cgroup again")

@@ -52,6 +52,8 @@ class Tree:
         self.last_text = b""
         self.cgroups = 0
         self.read_errors = 0
+        self.drained_at = 0.0
+        """When inotify's queue was last seen empty: what it told of later was made later."""
         self.unreadable: dict[Node, str] = {}
         """Cgroups whose counters could not be read when last tried, and why."""
         self._last_error = ""
@@ -124,7 +126,8 @@ class Tree:
                 self.detach(child)
         for name, inode in found.items():
             if node.child(name) is None:
-                self._attach_only(node, name, f"{directory}/{name}", inode, baseline=baseline)
+                cgroup = Cgroup(inode, name, node.cgroup)
+                self._attach_only(node, cgroup, f"{directory}/{name}", baseline=baseline)
         return list((node.children or {}).values())
 
     @staticmethod
@@ -148,20 +151,18 @@ class Tree:
             return None
         if not self.still_there(parent):
             return None  # then it is a child of the next cgroup at the parent's path
-        node = self._attach_only(parent, name, directory, inode, baseline=False)
-        if node is not None:
-            for _ in self._descend([node], baseline=False):
-                pass
+        cgroup = Cgroup(inode, name, parent.cgroup, self.drained_at)
+        node = self._attach_only(parent, cgroup, directory, baseline=False)
+        for _ in self._descend([node], baseline=False):
+            pass
         return node
 
-    def _attach_only(
-        self, parent: Node, name: str, directory: str, inode: int, *, baseline: bool
-    ) -> Node:
-        node = Node(Cgroup(inode, name, parent.cgroup), parent, baseline=baseline)
+    def _attach_only(self, parent: Node, cgroup: Cgroup, directory: str, *, baseline: bool) -> Node:
+        node = Node(cgroup, parent, baseline=baseline)
         if parent.children is None:
             parent.children = {}
             self.watch_control(parent)
-        parent.children[name] = node
+        parent.children[cgroup.name] = node
         self.cgroups += 1
         self.take_in(node, directory)
         return node
@@ -203,7 +204,7 @@ class Tree:
     def missed(self, parent: Node, name: str) -> None:
         """A cgroup came and went before it could be taken in: it is a suspect all the same."""
         self._unseen -= 1
-        removed = Cgroup(self._unseen, name, parent.cgroup)
+        removed = Cgroup(self._unseen, name, parent.cgroup, self.drained_at)
         self._batch.append(CgroupRemoved(removed, wall_time()))
 
     def still_there(self, node: Node) -> bool:
