@@ -19,6 +19,9 @@ MAX_LOOKS = 20
 LEAD_MICROSECONDS = 10_000
 """How long a kill may be in its cgroup's own counter before it is in the sums above: far less."""
 
+ASK_AGAIN_SECONDS = 0.5
+"""How soon a second look that nobody could make is asked for again."""
+
 MAX_SUSPECTS = 4096
 """Removed cgroups remembered below one survivor; a clean audit forgets them long before."""
 
@@ -26,6 +29,9 @@ MAX_SUSPECTS = 4096
 @dataclass(slots=True)
 class Doubt:
     """A residual that was seen once, and when the second look is due (monotonic seconds).
+
+    It is asked for at `ask_at`, and again until somebody has looked: a timer may be early, a
+    file not to be read.
 
     `accounted` is what was told below the cgroup at that look. Had anything been told since, the
     second look could be at another kill than the first: then it counts as a first one, but for
@@ -37,7 +43,7 @@ class Doubt:
     due: float
     accounted: int
     looks: int = 1
-    asked: bool = False
+    ask_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +139,7 @@ class Residuals:
             self._doubt(survivor, residual, accounted, now)
             return None
         if now < doubt.due:
+            doubt.ask_at = doubt.due
             return None
         settled = accounted == doubt.accounted
         if not settled and doubt.looks < MAX_LOOKS:
@@ -162,7 +169,7 @@ class Residuals:
         self, survivor: Cgroup, kills: int, accounted: int, now: float, looks: int = 1
     ) -> None:
         due = now + self._settle_seconds
-        self._doubts[survivor.id] = Doubt(survivor, kills, due, accounted, looks)
+        self._doubts[survivor.id] = Doubt(survivor, kills, due, accounted, looks, due)
 
     def proves(self, survivor: Cgroup, time: int) -> bool:
         """Does a sum that agrees, read at `time`, prove that all it held is told?
@@ -193,12 +200,12 @@ class Residuals:
 
     @property
     def deadline(self) -> float | None:
-        """When the next second look is due; `None` while nothing is in doubt."""
-        return min((doubt.due for doubt in self._doubts.values() if not doubt.asked), default=None)
+        """When the next second look is to be asked for; `None` while nothing is in doubt."""
+        return min((doubt.ask_at for doubt in self._doubts.values()), default=None)
 
     def take_due(self, now: float) -> list[Cgroup]:
-        """Return the cgroups whose second look is due, each once."""
-        due = [doubt for doubt in self._doubts.values() if doubt.due <= now and not doubt.asked]
+        """Return the cgroups whose second look is to be asked for now."""
+        due = [doubt for doubt in self._doubts.values() if doubt.ask_at <= now]
         for doubt in due:
-            doubt.asked = True
+            doubt.ask_at = now + ASK_AGAIN_SECONDS
         return [doubt.cgroup for doubt in due]

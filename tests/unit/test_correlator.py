@@ -353,6 +353,30 @@ def test_a_residual_is_told_only_after_a_second_look(kernel: Kernel) -> None:
     assert kill.confidence is Confidence.HIGH
 
 
+@pytest.mark.parametrize("answered", ["early", "never"])
+def test_a_second_look_that_came_to_nothing_is_asked_for_again(
+    kernel: Kernel, answered: str
+) -> None:
+    """A timer may be called a moment before its time, and a file may be unreadable for once."""
+    child = kernel.make(kernel.root, "c")
+    run = Run(kernel)
+    kernel.kill(child)
+    kernel.remove(child)
+    run.feed(CgroupRemoved(child.cgroup, kernel.time))
+    due = run.correlator.deadline
+    assert due is not None
+    (question,) = run.correlator.expire(due + 0.001).questions
+    if answered == "early":
+        run.now = due - 0.0005
+        run.feed(*kernel.answer(question))
+    else:
+        run.now = due
+        run.feed(AuditReading(kernel.root.cgroup, ()))
+    assert run.told == 0
+    run.pass_time(1)
+    assert run.told == 1
+
+
 def test_a_sum_that_leads_its_counter_is_no_residual(kernel: Kernel) -> None:
     """/proc/vmstat rises before the cgroup's counter: seen between the two, it proves nothing."""
     child = kernel.make(kernel.root, "c")
