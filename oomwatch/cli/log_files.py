@@ -1,8 +1,4 @@
-"""Opens a log that may be compressed, told by its first bytes: gzip, xz, bzip2 or Zstandard.
-
-Zstandard is read by Python's own module where there is one (3.14), and by the `zstd` program before
-that: a package more to install would serve nothing else here.
-"""
+"""Opens a log that may be compressed, told by its first bytes: gzip, xz, bzip2 or Zstandard."""
 
 from __future__ import annotations
 
@@ -12,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
 from oomwatch.errors import OomwatchError
 from oomwatch.kernel_log.search import Readable
@@ -102,57 +98,15 @@ def _decompressed(file: Any, begin: bytes, name: str) -> Iterator[Readable]:
         with bz2.BZ2File(file) as unpacked_bz2:
             yield cast(Readable, unpacked_bz2)
     elif begin.startswith(_ZSTANDARD):
-        with _zstandard(file, name) as stream_zst:
-            yield stream_zst
+        if sys.version_info >= (3, 14):
+            from compression import zstd
+        else:
+            from backports import zstd
+
+        try:
+            with zstd.ZstdFile(file) as unpacked_zst:
+                yield cast(Readable, unpacked_zst)
+        except zstd.ZstdError as error:
+            raise LogUnreadable(f"{name}: damaged or cut off: {error}") from error
     else:
         yield file
-
-
-@contextmanager
-def _zstandard(file: Any, name: str) -> Iterator[Readable]:
-    if sys.version_info >= (3, 14):
-        from compression import zstd
-
-        with zstd.ZstdFile(file) as stream:
-            yield cast(Readable, stream)
-        return
-    import shutil
-    import subprocess
-    import threading
-
-    program = shutil.which("zstd")
-    if program is None:
-        raise LogUnreadable(
-            f"{name}: compressed by Zstandard, which needs Python 3.14 or the zstd program: "
-            "install zstd, or give the log unpacked"
-        )
-    # A pipe was looked into, so that its beginning is in our buffer: the program is fed from there.
-    fed = isinstance(file, io.BufferedReader)
-    with subprocess.Popen(
-        [program, "-dcq"],
-        stdin=subprocess.PIPE if fed else file.fileno(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    ) as process:
-        if fed:
-            threading.Thread(target=_feed, args=(file, process.stdin), daemon=True).start()
-        assert process.stdout is not None
-        assert process.stderr is not None
-        try:
-            yield cast(Readable, process.stdout)
-        except BaseException:
-            process.kill()
-            raise
-        if process.wait() != 0:
-            words = process.stderr.read(1000).decode("utf-8", "replace").strip()
-            raise LogUnreadable(f"{name}: damaged or cut off: {words}")
-
-
-def _feed(source: io.BufferedReader, sink: BinaryIO) -> None:
-    """Hand a pipe on to a program, as long as that reads."""
-    import shutil
-    from contextlib import suppress
-
-    # It says itself, by its exit status, why it stopped.
-    with suppress(BrokenPipeError), sink:
-        shutil.copyfileobj(source, sink, 1 << 20)
