@@ -132,6 +132,24 @@ async def test_a_container_that_is_removed_at_once_ends_without_a_flag(socket: P
     assert (ended.exit_code, ended.oom_killed, ended.stop_requested) == (137, None, None)
 
 
+@pytest.mark.parametrize("podman", [False, True])
+async def test_a_container_that_is_gone_when_its_start_is_read_has_its_name(
+    socket: Path, podman: bool
+) -> None:
+    docker = FakeDocker()
+    docker.podman = podman
+    own = {"name": "web", "image": "shop:1"} | ({"containerExitCode": "0"} if podman else {})
+    async with following(docker, socket) as watch:
+        await watch.event("start", WEB, app="web", **own)
+        await watch.until(lambda: bool(watch.all(ContainerSeen)))
+    (seen,) = watch.all(ContainerSeen)
+    runtime = "podman" if podman else "docker"
+    assert seen.container == Container(
+        id=WEB, name="web", runtime=runtime, image="shop:1", labels={"app": "web"}
+    )
+    assert (seen.pid, seen.cgroup) == (None, None)
+
+
 @pytest.mark.parametrize(
     ("signals", "requested", "signal"),
     [

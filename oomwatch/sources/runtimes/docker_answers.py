@@ -7,13 +7,15 @@ differs (pkg/api/handlers/compat), that is said.
 from __future__ import annotations
 
 import signal as signals
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from oomwatch.containers import claims
 from oomwatch.containers.claims import Json, at
 from oomwatch.events import Container
 
+# Podman tells an exit code with every event.
+_OWN_ATTRIBUTES = ("name", "image", "containerExitCode")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -37,13 +39,17 @@ class Inspected:
 
 @dataclass(frozen=True, slots=True)
 class DockerEvent:
-    """One event of a container. `nanoseconds` since the epoch tell events apart."""
+    """One event of a container. `nanoseconds` since the epoch tell events apart.
+
+    `attributes` are what it says of the container: its name, its image, and among them its labels.
+    """
 
     container_id: str
     action: str
     nanoseconds: int
     exit_code: int | None
     signal: int | None
+    attributes: Json = field(default=None, compare=False)
 
     @property
     def time(self) -> int:
@@ -114,6 +120,24 @@ def read_event(event: Json) -> DockerEvent | None:
         nanoseconds=nanoseconds,
         exit_code=_exit_code(int(code)) if isinstance(code, str) and _is_number(code) else None,
         signal=_signal(at(event, "Actor", "Attributes", "signal")),
+        attributes=at(event, "Actor", "Attributes"),
+    )
+
+
+def read_started(event: DockerEvent, runtime: str) -> Container:
+    """Read who was started: all that is left of one that was removed before it could be asked for.
+
+    Its labels stand among the attributes, of which a start has none of its own but name and image.
+    """
+    told = claims.labels(event.attributes) or {}
+    known = {key: label for key, label in told.items() if key not in _OWN_ATTRIBUTES}
+    return Container(
+        id=event.container_id,
+        name=_name(at(event.attributes, "name")),
+        runtime=runtime,
+        image=claims.text(at(event.attributes, "image")),
+        labels=known,
+        pod=claims.pod_of(known),
     )
 
 

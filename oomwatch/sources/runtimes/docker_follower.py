@@ -11,7 +11,8 @@ What was seen of Docker 20.10 and in Podman's source, and what follows from it:
   still say `die` for it, as it finds out itself.
 - `docker stop` and `docker kill` are a `kill` event with the signal, before `die`. Podman's carries
   no signal, and then nothing is said of who asked.
-- With --rm there is nothing left to inspect after `die`: Docker's own OOM flag is then unknown.
+- With --rm there is nothing left to inspect after `die`: Docker's own OOM flag is then unknown; nor
+  after `start`, where it ended at once: the event itself names the container.
 - Podman says `remove` for `destroy`, and has no `oom`.
 
 It blocks, and so lives in a thread.
@@ -32,6 +33,7 @@ from oomwatch.sources.runtimes.docker_answers import (
     Inspected,
     read_event,
     read_inspected,
+    read_started,
     read_summary,
 )
 from oomwatch.sources.runtimes.docker_api import DockerApi
@@ -70,7 +72,7 @@ class DockerFollower:
         self._connection = 0
         self._since: float | None = None
         self._lives: OrderedDict[str, _Life] = OrderedDict()
-        self._told: OrderedDict[DockerEvent, None] = OrderedDict()
+        self._told: OrderedDict[tuple[str, str, int], None] = OrderedDict()
         self._found_ended: set[str] = set()
 
     def follow(self, api: DockerApi, connected: Callable[[], None]) -> None:
@@ -123,7 +125,9 @@ class DockerFollower:
             case "start":
                 self._lives[event.container_id] = _Life(connection=self._connection)
                 self._found_ended.discard(event.container_id)
-                self._inspect(event.container_id, api)
+                if not self._inspect(event.container_id, api):
+                    who = read_started(event, self._runtime)
+                    self._tell([ContainerSeen(source=self._name, time=_now(), container=who)])
             case "rename":
                 self._inspect(event.container_id, api)
             case "oom":
@@ -159,10 +163,11 @@ class DockerFollower:
             # Also where Docker is ending itself: it stops its containers, and answers no more.
             self._tell([self._ended(event.container_id, life, found, event)])
 
-    def _inspect(self, container_id: str, api: DockerApi) -> None:
+    def _inspect(self, container_id: str, api: DockerApi) -> bool:
+        """Tell who and where a container is; False where it is gone."""
         found = read_inspected(api.inspect(container_id), container_id, self._runtime)
         if found is None:
-            return
+            return False
         place = self._places.locate(container_id, found.pid)
         if found.running:
             life = self._lives.setdefault(container_id, _Life())
@@ -183,6 +188,7 @@ class DockerFollower:
                 )
             ]
         )
+        return True
 
     def _asked_to_stop(self, event: DockerEvent) -> None:
         life = self._lives.get(event.container_id)
@@ -220,9 +226,10 @@ class DockerFollower:
         )
 
     def _is_new(self, event: DockerEvent) -> bool:
-        if event in self._told:
+        key = (event.container_id, event.action, event.nanoseconds)
+        if key in self._told:
             return False
-        self._told[event] = None
+        self._told[key] = None
         if len(self._told) > _EVENTS_REMEMBERED:
             self._told.popitem(last=False)
         return True
