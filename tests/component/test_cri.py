@@ -72,13 +72,11 @@ class FakeCri:
         pod = pb.PodSandbox(id=SANDBOX, metadata=metadata, runtime_handler="runsc")
         return pb.ListPodSandboxResponse(items=[pod]).SerializeToString()
 
-    async def containers(self, request: bytes, context: Context) -> bytes:
+    async def containers(self, _: bytes, context: Context) -> bytes:
         self.lists += 1
-        state = pb.ListContainersRequest.FromString(request).filter.state.state
         listed = [
-            pb.Container(id=one.id, pod_sandbox_id=SANDBOX, metadata=one.metadata)
+            pb.Container(id=one.id, pod_sandbox_id=SANDBOX, metadata=one.metadata, state=one.state)
             for one in self.statuses.values()
-            if one.state == state
         ]
         return pb.ListContainersResponse(containers=listed).SerializeToString()
 
@@ -191,10 +189,36 @@ async def test_what_starts_and_ends_is_told(
         fake.end(API)
         fake.event(API, pb.CONTAINER_EVENT_TYPE_STOPPED)
         (ended,) = await watch.some(ContainerEnded)
-        assert watch.source.state().figures["seen"] == 1
+        # The next list holds what has ended as well.
+        before = fake.lists
+        fake.event(API, pb.CONTAINER_EVENT_TYPE_STARTED)
+        await watch.until(lambda: fake.lists > before + (not serves_events))
+        figures = watch.source.state().figures
+        assert (figures["seen"], figures["ended"]) == (1, 1)
     assert (ended.container_id, ended.exit_code, ended.oom_killed) == (API, 137, True)
     assert ended.exit_time == 1795385309805177
     assert ended.stop_requested is None
+
+
+async def test_one_that_came_and_went_between_two_lists_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cri_api, "LIST_SECONDS", 0.02)
+    fake = FakeCri(serves_events=False)
+    fake.run("before")
+    fake.end("before")
+    async with following(fake, tmp_path) as watch:
+        await watch.until(lambda: watch.source.active)
+        fake.run(API)
+        fake.end(API)
+        (seen,) = await watch.some(ContainerSeen)
+        (ended,) = await watch.some(ContainerEnded)
+        before = fake.lists
+        await watch.until(lambda: fake.lists > before + 2)
+        figures = watch.source.state().figures
+        assert (figures["seen"], figures["ended"]) == (1, 1)
+    assert (seen.container.name, ended.exit_code, ended.oom_killed) == ("api", 137, True)
+    assert seen.container.pod == Pod(uid="u1", name="api-0", namespace="prod")
 
 
 async def test_a_container_that_was_removed_at_once_has_no_end(

@@ -7,7 +7,8 @@ Of the interface (k8s.io/cri-api, runtime/v1), and what follows from it:
   for, as JSON under "info".
 - GetContainerEvents is not served by all, and where it is, may be switched off (CRI-O's
   `enable_pod_events`). So: without it the containers are listed anew every 10 s, which is nothing
-  beside the kubelet, who lists them every second.
+  beside the kubelet, who lists them every second. One that came and went between two lists is
+  among those that ended: the runtime keeps it until the kubelet removes it.
 - It has no word for a kill: `reason` is "OOMKilled" once a container has ended of it.
 
 It imports grpc and the generated messages, and is imported itself once the socket is there.
@@ -51,6 +52,8 @@ class CriFollower:
         self._runtime: str | None = None
         # Of the containers that run: the inode of each one's cgroup, where it was found.
         self._running: OrderedDict[str, int | None] = OrderedDict()
+        # Those whose end is told, and those that had ended before the first list.
+        self._over: set[str] | None = None
 
     async def follow(self, socket: Path, connected: Callable[[], None]) -> None:
         """Follow until the connection is lost, which is a `RuntimeUnreachable`."""
@@ -73,18 +76,21 @@ class CriFollower:
     async def _take_list(self, api: GrpcApi) -> None:
         """Take in what runs, and how what ran at the last look has ended."""
         pods = await self._list_pods(api)
-        running = pb.ContainerStateValue(state=pb.CONTAINER_STATE_RUNNING)
         answer = await api.call(
-            f"{_SERVICE}/ListContainers",
-            pb.ListContainersRequest(filter=pb.ContainerFilter(state=running)),
-            pb.ListContainersResponse,
+            f"{_SERVICE}/ListContainers", pb.ListContainersRequest(), pb.ListContainersResponse
         )
-        listed = {one.id: one for one in answer.containers} if answer is not None else {}
-        for missing in [known for known in self._running if known not in listed]:
+        listed = [one for one in answer.containers if claims.plausible_id(one.id)] if answer else []
+        running = {one.id for one in listed if one.state == pb.CONTAINER_STATE_RUNNING}
+        over = {one.id for one in listed if one.state == pb.CONTAINER_STATE_EXITED}
+        known = over if self._over is None else self._over
+        passed, self._over = over - known - self._running.keys(), over
+        for missing in [known for known in self._running if known not in running]:
             await self._look_at_end(api, missing)
-        for container_id, one in listed.items():
-            if claims.plausible_id(container_id) and container_id not in self._running:
+        for one in listed:
+            if one.id in passed or (one.id in running and one.id not in self._running):
                 await self._look_at_start(api, one, pods.get(one.pod_sandbox_id))
+        for one_id in passed & self._running.keys():
+            await self._look_at_end(api, one_id)
 
     async def _list_pods(self, api: GrpcApi) -> dict[str, pb.PodSandbox]:
         answer = await api.call(
@@ -141,6 +147,8 @@ class CriFollower:
     async def _look_at_end(self, api: GrpcApi, container_id: str) -> None:
         """It ran and does no more: its status says how it ended, unless it was removed already."""
         cgroup_id = self._running.pop(container_id)
+        if self._over is not None:
+            self._over.add(container_id)
         answer = await self._status(api, container_id)
         if answer is None or answer.status.state != pb.CONTAINER_STATE_EXITED:
             return
