@@ -6,12 +6,14 @@ path: one that names other containers, and not this one, is not its place.
 
 from __future__ import annotations
 
+import posixpath
 from dataclasses import dataclass
 
 from oomwatch.cgroup.hierarchy import Hierarchy
 from oomwatch.cgroup.locating import printed_cgroup, shown_cgroup
 from oomwatch.cgroup.process import sees_the_hosts_pids
-from oomwatch.cgroup.resolving import resolve
+from oomwatch.cgroup.resolving import LONGEST_PATH, resolve
+from oomwatch.containers.claims import Json
 from oomwatch.containers.paths import identify
 from oomwatch.errors import BadCgroupPath, NoSuchCgroup, NoSuchProcess
 
@@ -60,6 +62,17 @@ class Places:
         except (BadCgroupPath, NoSuchCgroup):
             return Place(pid)  # outside of what is watched, or gone
         return Place(pid, found.path, found.cgroup_id)
+
+    def claimed(self, container_id: str, path: Json) -> Place:
+        """Where a runtime says that it puts a container: one that was gone before a look at its
+        pid has no other place. What the path means is known where the whole tree is watched.
+        """
+        whole = self._hierarchy is None or self._hierarchy.real_root
+        if not whole or not isinstance(path, str) or len(path) > LONGEST_PATH:
+            return Place()
+        if not path.startswith("/") or path != posixpath.normpath(path) or "\0" in path:
+            return Place()
+        return Place(cgroup=_own_cgroup(container_id, path))
 
 
 def _own_cgroup(container_id: str, path: str) -> str | None:

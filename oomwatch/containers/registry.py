@@ -87,7 +87,7 @@ class Containers:
         key = (seen.container.id, seen.cgroup_id)
         if seen.source == WORKER:
             self._unregister(seen.container.id, seen.time, but=seen)
-        life = self._lives.get(key) or self._without_cgroup(key)
+        life = self._lives.get(key) or self._without_cgroup(key, seen.source)
         if life is None:
             fresh = Life(seen.container.id, seen.cgroup_id, seen.time)
             self._put(fresh.heard(seen))
@@ -106,6 +106,11 @@ class Containers:
         """A cgroup is gone: the lives in it have ended, and are remembered for a while."""
         for key in list(self._by_cgroup.get(cgroup_id, ())):
             self._end(key, time)
+
+    def ended(self, container_id: str, time: int) -> None:
+        """A container ended. Where its cgroup was never found, nothing else will end its life."""
+        if (container_id, None) in self._lives:
+            self._end((container_id, None), time)
 
     def only(self, cgroup_ids: frozenset[int], time: int) -> None:
         """These cgroups are all that exist: what lived in another ended while nobody watched."""
@@ -255,13 +260,20 @@ class Containers:
                 self._end(key, time, moved=but is not None and not gone)
         return found
 
-    def _without_cgroup(self, key: LifeKey) -> Life | None:
-        """A life of the same id that was told without its cgroup, or is told so now."""
+    def _without_cgroup(self, key: LifeKey, source: str) -> Life | None:
+        """A life of the same id that was told without its cgroup, or is told so now.
+
+        One that has ended is another than what is found to run, and the same as what a cgroup's
+        path tells as that is removed.
+        """
         container_id, cgroup_id = key
         if cgroup_id is None:
-            newest = self.newest(container_id)
-            return newest if newest is not None and newest.ended_time is None else None
-        return self._lives.get((container_id, None))
+            life = self.newest(container_id)
+        else:
+            life = self._lives.get((container_id, None))
+        if life is None or life.ended_time is None or (cgroup_id is not None and source == PATH):
+            return life
+        return None
 
     def _put(self, life: Life) -> None:
         old = self._lives.get(life.key)

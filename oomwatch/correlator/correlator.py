@@ -221,6 +221,7 @@ class Correlator:
                 self._ownership.runtime(observation, now)
             case ContainerEnded():
                 self.exits.ended(observation, now, outcome)
+                self.containers.ended(observation.container_id, observation.time)
             case LastLookReading():
                 self.exits.looked(observation)
                 if self.exits.wants_sums and self._root is not None:

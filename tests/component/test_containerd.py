@@ -27,6 +27,7 @@ from oomwatch.sources.runtimes.sockets import SocketDirectories
 from oomwatch.sources.runtimes.v1 import containerd_pb2 as pb
 
 WEB = "ee129607aff3d1cf1f1f4fdcbb5c38b4fb3a3b0f2bb6b6d3c56a07d9c1b0f0aa"
+OTHER = "0ba8ac17e4e7a31fb82279503552fe94e64bab4745bf6fd2ff231e7c8ca8bed0"
 POD = {
     "io.kubernetes.pod.name": "api-0",
     "io.kubernetes.pod.namespace": "prod",
@@ -229,8 +230,32 @@ async def test_containers_of_every_namespace_are_described(socket: Path) -> None
     assert web.container.name == "api"
     assert web.container.pod == Pod(uid="u1", name="api-0", namespace="prod")
     assert 'topic=="/tasks/oom"' in fake.filters
-    # There is no such process: its pid is nobody's.
-    assert redis.pid is None
+    # There is no such process: its pid is nobody's, and its place what its specification says.
+    assert (redis.pid, redis.cgroup, redis.cgroup_id) == (None, "/x", None)
+
+
+@pytest.mark.parametrize(
+    ("path", "cgroup"),
+    [
+        ("/default/redis", "/default/redis"),
+        (f"/kubepods/pod-u1/{WEB}", f"/kubepods/pod-u1/{WEB}"),
+        (f"/docker/{OTHER}", None),
+        ("system.slice:docker:x", None),
+        ("/default/../docker", None),
+        ("/", None),
+        (7, None),
+    ],
+)
+async def test_a_place_that_a_specification_claims_is_no_other_containers(
+    socket: Path, path: object, cgroup: str | None
+) -> None:
+    fake = FakeContainerd()
+    told = container(WEB)
+    told.spec.value = json.dumps({"linux": {"cgroupsPath": path}}).encode()
+    fake.run("default", told)
+    async with following(fake, socket) as watch:
+        (seen,) = await watch.some(ContainerSeen)
+    assert seen.cgroup == cgroup
 
 
 async def test_dockers_containers_are_dockers(socket: Path) -> None:

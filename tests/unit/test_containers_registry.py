@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
+
 from oomwatch.containers import registry
 from oomwatch.containers.lives import WORKER, merged
 from oomwatch.containers.registry import Containers
-from oomwatch.events import Container, Pod
+from oomwatch.events import Cgroup, Container, Pod
 from oomwatch.observations import ContainerSeen
 
 ID = "ee12" + "0" * 60
@@ -198,6 +202,41 @@ def test_what_is_gone_is_remembered_within_bounds() -> None:
     containers.seen(seen(Container(id="late"), "/late", 5, time=2 * day))
     assert containers.newest("c11") is None
     assert containers.newest("late") is not None
+
+
+def test_a_life_whose_cgroup_was_never_found_ends_as_its_runtime_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(registry, "MAX_ENDED", 3)
+    containers = Containers()
+    for number in range(10):
+        short = replace(WEB, id=f"{number:064}")
+        containers.seen(seen(short, None, None, time=number * SECOND))
+        containers.ended(short.id, number * SECOND)
+    kept = [containers.newest(f"{number:064}") for number in range(10)]
+    assert [life is not None for life in kept] == [False] * 7 + [True] * 3
+    assert name_of(containers, f"/docker/{9:064}", 99) == "web"
+
+
+def test_a_container_that_runs_again_is_not_the_life_that_ended_unseen() -> None:
+    containers = Containers()
+    containers.seen(seen(WEB, None, None))
+    containers.ended(ID, 2 * SECOND)
+    containers.seen(seen(WEB, PATH, 7, time=3 * SECOND))
+    again = containers.life(ID, 7)
+    assert again is not None
+    assert again.ended_time is None
+
+
+def test_the_path_of_a_cgroup_that_is_removed_late_joins_the_life_that_ended() -> None:
+    containers = Containers()
+    containers.seen(seen(WEB, None, None))
+    containers.ended(ID, 2 * SECOND)
+    named = containers.named(Cgroup(7, PATH[1:], Cgroup(1, "")), 3 * SECOND)
+    assert named is not None
+    containers.seen(named)
+    containers.removed(7, 3 * SECOND)
+    assert name_of(containers, PATH, 7) == "web"
 
 
 def test_what_lives_on_is_bounded_too() -> None:

@@ -4,7 +4,8 @@ Of its API (github.com/containerd/containerd, api/services), and what follows fr
 
 - Events are of all namespaces unless a filter asks for one; every other call is about one.
 - An event names a container, and nothing of it. So: it is looked up as it is made, before it runs,
-  for one that runs with --rm may be gone by the time that its start is read.
+  for one that runs with --rm may be gone by the time that its start is read. Its specification then
+  says where its cgroup was: containerd's own layout, /NAMESPACE/ID, shows no container.
 - A container's specification is tens of kilobytes. So: the list is asked for one by one.
 - /tasks/exit is also of execs; the init's carries the container's id.
 - Docker is a client of containerd, in the namespace "moby": it keeps names and labels to itself.
@@ -18,6 +19,7 @@ import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
@@ -167,6 +169,9 @@ class ContainerdFollower:
             pod=claims.pod_of(known),
         )
         place = self._places.locate(container_id, claims.count(pid))
+        if place.cgroup is None:
+            claimed = self._places.claimed(container_id, at(spec, "linux", "cgroupsPath"))
+            place = replace(place, cgroup=claimed.cgroup)
         if pid:
             self._remember((namespace, container_id), place.cgroup_id)
         self._tell(
