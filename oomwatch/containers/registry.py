@@ -44,8 +44,9 @@ class Owner:
 class _Index(dict[_At, tuple[LifeKey, ...]]):
     """Keys of lives by what they share, in the order in which they were heard of."""
 
-    def add(self, at: _At, key: LifeKey) -> None:
-        self[at] = (*self.get(at, ()), key)
+    def add(self, at: _At, alone: tuple[LifeKey]) -> None:
+        """`alone` is one key, in the tuple that all indices share: most have no other."""
+        self[at] = self[at] + alone if at in self else alone
 
     def discard(self, at: _At, key: LifeKey) -> None:
         left = tuple(other for other in self[at] if other != key)
@@ -263,39 +264,42 @@ class Containers:
     def _without_cgroup(self, key: LifeKey, source: str) -> Life | None:
         """A life of the same id that was told without its cgroup, or is told so now.
 
-        One that has ended is another than what is found to run, and the same as what a cgroup's
-        path tells as that is removed.
+        Of one that has ended, a source that said nothing of it yet speaks late; and the path of a
+        cgroup is told as that is removed. Any other word is of a life that began since.
         """
         container_id, cgroup_id = key
         if cgroup_id is None:
             life = self.newest(container_id)
+            late = life is not None and source not in life.said
         else:
             life = self._lives.get((container_id, None))
-        if life is None or life.ended_time is None or (cgroup_id is not None and source == PATH):
-            return life
-        return None
+            late = source == PATH
+        return life if life is None or life.ended_time is None or late else None
 
     def _put(self, life: Life) -> None:
-        old = self._lives.get(life.key)
+        # One key for all that holds it: there may be ten thousand.
+        key = life.key
+        alone = (key,)
+        old = self._lives.get(key)
         if old is None:
-            self._by_id.add(life.container_id, life.key)
+            self._by_id.add(life.container_id, alone)
             if life.cgroup_id is not None:
-                self._by_cgroup.add(life.cgroup_id, life.key)
+                self._by_cgroup.add(life.cgroup_id, alone)
         if life.cgroup is not None and (old is None or old.cgroup != life.cgroup):
             if old is not None and old.cgroup is not None:
-                self._by_path.discard(old.cgroup, life.key)
-            self._by_path.add(life.cgroup, life.key)
-        self._lives[life.key] = life
-        self._kept[life.key] = life
-        self._forgotten.discard(life.key)
+                self._by_path.discard(old.cgroup, key)
+            self._by_path.add(life.cgroup, alone)
+        self._lives[key] = life
+        self._kept[key] = life
+        self._forgotten.discard(key)
         if life.ended_time is not None:
-            self._ended[life.key] = life.ended_time
+            self._ended[key] = life.ended_time
         else:
-            self._ended.pop(life.key, None)
+            self._ended.pop(key, None)
         if life.registered and life.ended_time is None:
-            self._registered.add(life.key)
+            self._registered.add(key)
         else:
-            self._registered.discard(life.key)
+            self._registered.discard(key)
         self._bound(life.seen_time)
 
     def _end(self, key: LifeKey, time: int, *, moved: bool = False) -> None:
