@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from oomwatch.containers import registry
+from oomwatch.containers.lives import PATH as PATH_ALONE
 from oomwatch.containers.lives import WORKER, merged
 from oomwatch.containers.registry import Containers
 from oomwatch.events import Cgroup, Container, Pod
@@ -237,6 +238,21 @@ def test_the_path_of_a_cgroup_that_is_removed_late_joins_the_life_that_ended() -
     containers.seen(named)
     containers.removed(7, 3 * SECOND)
     assert name_of(containers, PATH, 7) == "web"
+
+
+def test_a_runtime_that_speaks_late_speaks_of_the_life_that_ended() -> None:
+    containers = Containers()
+    containers.seen(seen(Container(id=ID), PATH, 7, source=PATH_ALONE))
+    containers.removed(7, 2 * SECOND)
+    for source in ("containerd", "docker"):
+        containers.seen(seen(WEB, None, None, source=source, time=3 * SECOND))
+    assert len(containers.take_changes().kept) == 1
+    assert name_of(containers, PATH, 7) == "web"
+    # The same source once more: it runs again.
+    containers.seen(seen(WEB, None, None, time=4 * SECOND))
+    newest = containers.newest(ID)
+    assert newest is not None
+    assert newest.ended_time is None
 
 
 def test_what_lives_on_is_bounded_too() -> None:
