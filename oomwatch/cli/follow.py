@@ -82,13 +82,20 @@ async def follow(
     event_filter: EventFilter,
     *,
     output: str,
+    notice: str | None = None,
 ) -> None:
-    """Print every event until cancelled.
+    """Print every event until cancelled; say the notice once no later event can be missed.
 
     Raises BrokenPipeError as soon as nobody reads stdout any more, also while nothing happens.
     """
     printer = _Printer(output)
-    async with open_feed(asked, cgroup_root, start, event_filter, printer.begin) as feed:
+
+    def begin() -> None:
+        if notice is not None:
+            say(notice)
+        printer.begin()
+
+    async with open_feed(asked, cgroup_root, start, event_filter, begin) as feed:
         with _ends_with_its_reader() as closed:
             while True:
                 coming = asyncio.ensure_future(anext(feed))

@@ -83,13 +83,13 @@ def command(
     from oomwatch.address import DEFAULT_SOCKET
     from oomwatch.cli.follow import follow, print_history
     from oomwatch.cli.interrupts import run_until_signal
-    from oomwatch.cli.output import say
     from oomwatch.cli.reach import find_daemon
     from oomwatch.errors import DaemonUnavailable
 
     start = _start(lines, since, after, earliest)
     event_filter = _filter((*filters, *(f"kind={kind}" for kind in kinds)))
     asked = find_daemon(connection, cgroup_root)
+    notice = None
     if asked is None:
         nobody = f"no daemon answers at {DEFAULT_SOCKET}"
         if cgroup_root is not None:
@@ -103,10 +103,12 @@ def command(
         past = (
             "; what happened before is not known" if since is not None or lines or earliest else ""
         )
-        say(f"{nobody}: watching {cgroup_root or options.CGROUP_ROOT} itself, from now on{past}")
+        watched = cgroup_root or options.CGROUP_ROOT
+        notice = f"{nobody}: watching {watched} itself, from now on{past}"
     if asked is not None and no_follow:
         return run_until_signal(print_history(asked, start, event_filter, output=output))
-    return run_until_signal(follow(asked, cgroup_root, start, event_filter, output=output))
+    following = follow(asked, cgroup_root, start, event_filter, output=output, notice=notice)
+    return run_until_signal(following)
 
 
 def _start(lines: int | None, since: str | None, after: str | None, earliest: bool) -> Start:
