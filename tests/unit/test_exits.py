@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from oomwatch.correlator import Correlator
-from oomwatch.correlator.exits import AMEND_SECONDS, RUNTIME_SECONDS, WORKER_SECONDS
+from oomwatch.correlator.exits import AMEND_SECONDS, RUNTIME_SECONDS, WORKER_SECONDS, kills
 from oomwatch.correlator.kills import SETTLE_SECONDS, Outcome
 from oomwatch.events import (
     Cgroup,
@@ -708,3 +708,25 @@ def test_a_sandbox_that_is_not_visible_is_sampled() -> None:
     host = Host()
     sandboxed(host, cgroup=None, sandbox_cgroup_id=None, alone=False, sentry=None)
     assert [asked.pid for asked in host.followed] == [4000]
+
+
+def test_a_verdict_looks_at_its_own_kills_however_many_were_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    host = Host()
+    for number in range(200):
+        host.kill(host.make(f"other-{number}"), pid=1000 + number)
+    cgroup = host.run(pid=395)
+    host.kill(cgroup, pid=395)
+    looked_at: list[str | None] = []
+    seen_from = kills._as_seen_from
+
+    def counting(life: Any, told: Any, *rest: Any) -> Any:
+        looked_at.append(told.event.victim_cgroup)
+        return seen_from(life, told, *rest)
+
+    monkeypatch.setattr(kills, "_as_seen_from", counting)
+    host.ended(137)
+    host.pass_time(RUNTIME_SECONDS)
+    assert host.exit.verdict is Verdict.OOM
+    assert set(looked_at) == {cgroup.path}

@@ -27,6 +27,12 @@ NESTED_MICROSECONDS = 2_000_000
 _MAX_WORDS = 3
 
 
+_Place = tuple[str | None, int | None]
+"""A cgroup's path and inode, as far as they are known."""
+
+_NOWHERE: _Place = (None, None)
+
+
 @dataclass(slots=True, eq=False)
 class _Told:
     event: OomKill
@@ -43,10 +49,16 @@ class _InCgroup:
 
 
 class KillsTold:
-    """Kills by the cgroup they happened in; those of no known cgroup by their candidates."""
+    """Kills by the cgroup they happened in; those of no known cgroup by their candidates.
+
+    An exit asks for its own several times while its caller waits, and thousands may be kept: they
+    are found by the cgroups around them and by their victims' pids, and never gone through.
+    """
 
     def __init__(self) -> None:
-        self._by_cgroup: dict[tuple[str | None, int | None], _InCgroup] = {}
+        self._by_cgroup: dict[_Place, _InCgroup] = {}
+        self._within: dict[str, dict[_Place, None]] = {}
+        self._by_pid: dict[int, list[_Told]] = {}
         self._by_revision: dict[int, _Told] = {}
 
     def told(self, event: OomKill) -> None:
@@ -58,26 +70,13 @@ class KillsTold:
         if told is None:
             return
         kills = self._by_cgroup.get(_key(told.event))
+        self._unname(told)
         told.event = _merged(told.event, event)
+        self._name(told)
         if kills is not None and self._by_cgroup.get(_key(told.event)) is not kills:
             if told in kills.recent:
                 kills.recent.remove(told)
             self._put(told)
-
-    def _put(self, told: _Told) -> None:
-        key = _key(told.event)
-        kills = self._by_cgroup.pop(key, None) or _InCgroup()
-        self._by_cgroup[key] = kills
-        kills.recent.append(told)
-        if len(kills.recent) > RECENT:
-            oldest = kills.recent.popleft()
-            kills.older += oldest.event.kill_count or 0
-            kills.older_time = _time(oldest.event)
-            self._by_revision.pop(oldest.revision or 0, None)
-        if len(self._by_cgroup) > MAX_CGROUPS:
-            gone = self._by_cgroup.pop(next(iter(self._by_cgroup)))
-            for told in gone.recent:
-                self._by_revision.pop(told.revision or 0, None)
 
     def recorded(self, episode_id: str, victim_cgroup: str | None, revision: int) -> None:
         """Take in a kill's revision."""
@@ -95,7 +94,11 @@ class KillsTold:
         `sharing` is how many containers live in its cgroup; `roles` are a sandbox's processes.
         """
         found: list[KillOfLife] = []
-        for (path, cgroup_id), kills in self._by_cgroup.items():
+        pids = roles.keys() | ({life.pid} if life.pid is not None else set())
+        named = [told for pid in pids for told in self._by_pid.get(pid, ())]
+        for place in self._places(life, named):
+            path, cgroup_id = place
+            kills = self._by_cgroup[place]
             own = _is_own(life, path, cgroup_id)
             if own and kills.older and _alive(life, path, kills.older_time):
                 found.append(
@@ -112,6 +115,57 @@ class KillsTold:
                     found.append(kill)
         return sorted(found, key=lambda kill: kill.time)
 
+    def _places(self, life: Life, named: list[_Told]) -> dict[_Place, None]:
+        """Where a kill may be a life's: in its cgroup, in none that is known, by its pids."""
+        places = dict(self._within.get(life.cgroup, {})) if life.cgroup is not None else {}
+        places |= dict.fromkeys(_key(told.event) for told in named)
+        if _NOWHERE in self._by_cgroup:
+            places[_NOWHERE] = None
+        return places
+
+    def _put(self, told: _Told) -> None:
+        place = _key(told.event)
+        kills = self._by_cgroup.pop(place, None) or _InCgroup()
+        self._by_cgroup[place] = kills
+        for path in _lineage(place[0]):
+            self._within.setdefault(path, {})[place] = None
+        kills.recent.append(told)
+        self._name(told)
+        if len(kills.recent) > RECENT:
+            oldest = kills.recent.popleft()
+            kills.older += oldest.event.kill_count or 0
+            kills.older_time = _time(oldest.event)
+            self._forget(oldest)
+        if len(self._by_cgroup) > MAX_CGROUPS:
+            self._drop(next(iter(self._by_cgroup)))
+
+    def _drop(self, place: _Place) -> None:
+        for told in self._by_cgroup.pop(place).recent:
+            self._forget(told)
+        for path in _lineage(place[0]):
+            places = self._within[path]
+            del places[place]
+            if not places:
+                del self._within[path]
+
+    def _forget(self, told: _Told) -> None:
+        self._by_revision.pop(told.revision or 0, None)
+        self._unname(told)
+
+    def _name(self, told: _Told) -> None:
+        for victim in told.event.victims:
+            of_pid = self._by_pid.setdefault(victim.pid, [])
+            if told not in of_pid:
+                of_pid.append(told)
+
+    def _unname(self, told: _Told) -> None:
+        for victim in told.event.victims:
+            of_pid = self._by_pid.get(victim.pid, [])
+            if told in of_pid:
+                of_pid.remove(told)
+            if not of_pid:
+                self._by_pid.pop(victim.pid, None)
+
     def _all(self) -> Iterator[_Told]:
         # The newest first: it is those that are still written down and amended.
         for kills in reversed(self._by_cgroup.values()):
@@ -126,7 +180,16 @@ def concerns(life: Life, event: OomKill) -> bool:
     return _is_own(life, event.victim_cgroup, event.victim_cgroup_id) or life.pid in pids
 
 
-def _key(event: OomKill) -> tuple[str | None, int | None]:
+def _lineage(path: str | None) -> Iterator[str]:
+    """A cgroup and those around it, up to the root; nothing for none."""
+    while path:
+        yield path
+        path = path.rpartition("/")[0] or ("/" if path != "/" else None)
+
+
+def _key(event: OomKill) -> _Place:
+    if event.victim_cgroup is None:
+        return _NOWHERE
     return (event.victim_cgroup, event.victim_cgroup_id)
 
 
