@@ -20,6 +20,7 @@ class Config:
     """What can be set from outside.
 
     A `state_dir` of `None` keeps the journal in memory, with no more than the last 10,000 events.
+    `killer_log` is where userspace OOM killers write what they kill.
     `runtimes` are asked for names; `None` means those at their usual sockets, where the tree that
     is watched is a kernel's. `layouts` are patterns for the paths of an operator's own containers.
     """
@@ -27,6 +28,7 @@ class Config:
     cgroup_root: Path = DEFAULT_ROOT
     state_dir: Path | None = None
     kernel_log: Path | None = DEFAULT_KERNEL_LOG
+    killer_log: Path | None = None
     runtimes: tuple[RuntimeSocket, ...] | None = None
     layouts: tuple[Layout, ...] = ()
     poll_seconds: float = POLL_SECONDS

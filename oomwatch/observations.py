@@ -338,6 +338,21 @@ class SandboxSeen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxLogRead:
+    """Answer to `ReadSandboxLog`: what a gVisor sandbox itself wrote of its end.
+
+    `stubs` are pids of stubs that it lost to SIGKILL, `lines` its own words on that and on a panic,
+    `out_of_memory` says that it panicked for want of memory.
+    """
+
+    container_id: str
+    cgroup_id: int | None
+    stubs: tuple[int, ...] = ()
+    lines: tuple[str, ...] = ()
+    out_of_memory: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UsageSampled:
     """What a container used: the PSS of its processes, summed; with its limit if that was told."""
 
@@ -346,6 +361,16 @@ class UsageSampled:
     time: int
     usage_bytes: int
     limit_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SignalledByKiller:
+    """A userspace OOM killer says in its log that it sent this process a signal."""
+
+    killer: str
+    time: int
+    pid: int
+    mark: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -429,6 +454,14 @@ class FindSandbox:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadSandboxLog:
+    """Read what this container's sandbox wrote since it was found: it has ended."""
+
+    container_id: str
+    cgroup_id: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class FollowUsage:
     """Sample what this container uses: its counters cannot be read. `pid` is its main process."""
 
@@ -456,6 +489,8 @@ Observation = (
     | ContainerEnded
     | LastLookReading
     | SandboxSeen
+    | SandboxLogRead
     | UsageSampled
+    | SignalledByKiller
 )
-Question = Describe | Measure | Audit | Look | LastLook | FindSandbox | FollowUsage
+Question = Describe | Measure | Audit | Look | LastLook | FindSandbox | ReadSandboxLog | FollowUsage

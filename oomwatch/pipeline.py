@@ -32,6 +32,8 @@ from oomwatch.observations import (
     Measure,
     Observation,
     Question,
+    ReadSandboxLog,
+    SandboxLogRead,
     UsageReading,
 )
 
@@ -154,7 +156,7 @@ class Pipeline:
                 about = question.path
             case LastLook():
                 about = question.cgroup_id or question.path
-            case FindSandbox() | FollowUsage():
+            case FindSandbox() | ReadSandboxLog() | FollowUsage():
                 about = question.container_id
             case _:
                 about = question.cgroup.id
@@ -203,5 +205,9 @@ def unanswered(question: Question) -> list[Observation]:
             return [UsageReading(question.cgroup, None)]
         case Audit():
             return [AuditReading(question.cgroup, ())]
+        case ReadSandboxLog():
+            return [
+                SandboxLogRead(container_id=question.container_id, cgroup_id=question.cgroup_id)
+            ]
         case _:
             return []

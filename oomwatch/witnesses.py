@@ -19,6 +19,7 @@ from oomwatch.host_paths import HostPaths
 from oomwatch.ledger import LogPlace
 from oomwatch.sources import Source
 from oomwatch.sources.kernel_log import KernelLog
+from oomwatch.sources.killer_log import KillerLog
 from oomwatch.sources.memory_events import MemoryEvents
 from oomwatch.sources.runtimes import USUAL_SOCKETS, runtime_sources
 from oomwatch.sources.runtimes.source import RuntimeSource
@@ -39,6 +40,7 @@ class Witnesses:
         self.naming = _naming(config, self.memory_events)
         self.beside: tuple[Source, ...] = (
             *self.naming,
+            *((KillerLog(config.killer_log),) if config.killer_log is not None else ()),
             *_runtimes(config, self.memory_events),
         )
 

@@ -116,6 +116,13 @@ Each option can come from the environment: OOMWATCH_ and its name, as in OOMWATC
     "journalctl; off leaves the counters alone.",
 )
 @click.option(
+    "--killer-log",
+    type=_FILE,
+    metavar="PATH|journal",
+    help="Where earlyoom or nohang write which process they kill: a file of theirs or of a syslog "
+    "daemon's, or journal for systemd's. The verdict on an exit names them by it.",
+)
+@click.option(
     "--runtime",
     "runtimes",
     type=Runtime(),
@@ -178,6 +185,7 @@ def command(
     state_dir: Path | None,
     cgroup_root: Path,
     kernel_log: Path,
+    killer_log: Path | None,
     runtimes: tuple[RuntimeSocket | None, ...],
     layouts: tuple[Layout, ...],
     poll_interval: float,
@@ -237,6 +245,7 @@ def command(
         cgroup_root=cgroup_root,
         state_dir=state_dir,
         kernel_log=None if str(kernel_log) == "off" else kernel_log,
+        killer_log=killer_log,
         runtimes=tuple(one for one in runtimes if one is not None) if runtimes else None,
         layouts=layouts,
         poll_seconds=poll_interval,

@@ -47,8 +47,10 @@ from oomwatch.observations import (
     Question,
     Recorded,
     RuntimeOom,
+    SandboxLogRead,
     SandboxSeen,
     Sight,
+    SignalledByKiller,
     Surveyed,
     UsageReading,
     UsageSampled,
@@ -215,8 +217,12 @@ class Correlator:
                 outcome.questions += self.exits.seen(observation)
             case SandboxSeen():
                 outcome.questions += self.exits.found(observation)
+            case SandboxLogRead():
+                self.exits.sandbox_wrote(observation)
             case UsageSampled():
                 self.exits.sampled(observation)
+            case SignalledByKiller():
+                self.exits.signalled(observation, outcome)
             case RuntimeOom():
                 self._ownership.runtime(observation, now)
             case ContainerEnded():

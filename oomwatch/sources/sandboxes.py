@@ -1,7 +1,7 @@
 """Finds gVisor sandboxes: which of the host's processes a container is, and in which cgroup.
 
-Nothing is followed: it answers when a container of such a handler is heard of. /proc is read in a
-thread, for it can be long.
+Nothing is followed: it answers when a container of such a handler is heard of, and again when it
+has ended, with what the sandbox itself wrote. /proc is read in a thread, for it can be long.
 """
 
 from __future__ import annotations
@@ -15,8 +15,15 @@ from oomwatch.cgroup.hierarchy import Hierarchy
 from oomwatch.cgroup.locating import locate
 from oomwatch.cgroup.process import read_cmdline, read_pids, read_stat, sees_the_hosts_pids
 from oomwatch.containers.gvisor import Handlers, SandboxProcesses, find, running
+from oomwatch.containers.gvisor_log import SandboxLog, logs_of, read
 from oomwatch.errors import NoSuchCgroup, NoSuchProcess
-from oomwatch.observations import FindSandbox, Question, SandboxSeen
+from oomwatch.observations import (
+    FindSandbox,
+    Question,
+    ReadSandboxLog,
+    SandboxLogRead,
+    SandboxSeen,
+)
 from oomwatch.sources import Emit
 
 _LOOKS = 5
@@ -24,6 +31,7 @@ _PAUSE_SECONDS = 0.2
 """A runtime may tell of a container just before its sandbox has got its name."""
 
 _PIDS = 4096
+_MOST_LOGS = 4096
 
 
 class Sandboxes:
@@ -36,6 +44,7 @@ class Sandboxes:
         self._handlers = Handlers()
         self._emit: Emit = lambda _: None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._logs: dict[tuple[str, int | None], tuple[SandboxLog, ...]] = {}
 
     def start(self, emit: Emit) -> None:
         """Say from now on where sandboxes are."""
@@ -43,6 +52,9 @@ class Sandboxes:
 
     def answer(self, question: Question) -> bool:
         """Look for a sandbox, if the handler is gVisor's; others' questions are left to others."""
+        if isinstance(question, ReadSandboxLog):
+            self._emit([self._read(question)])
+            return True
         if not isinstance(question, FindSandbox):
             return False
         if question.handler in self._handlers:
@@ -68,7 +80,24 @@ class Sandboxes:
                 break
             await asyncio.sleep(_PAUSE_SECONDS)
             seen = await asyncio.to_thread(look, question, self._hierarchy)
+        if seen.sentry is not None:
+            self._logs[(seen.container_id, seen.cgroup_id)] = logs_of(
+                seen.sentry, read_cmdline(seen.sentry)
+            )
+            if len(self._logs) > _MOST_LOGS:
+                del self._logs[next(iter(self._logs))]
         self._emit([seen])
+
+    def _read(self, question: ReadSandboxLog) -> SandboxLogRead:
+        key = (question.container_id, question.cgroup_id)
+        words = read(self._logs.pop(key, ()))
+        return SandboxLogRead(
+            container_id=question.container_id,
+            cgroup_id=question.cgroup_id,
+            stubs=words.stubs,
+            lines=words.lines,
+            out_of_memory=words.out_of_memory,
+        )
 
 
 def look(question: FindSandbox, hierarchy: Hierarchy | None) -> SandboxSeen:

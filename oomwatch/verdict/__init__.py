@@ -5,6 +5,7 @@ rows, in words, are the table of docs/semantics.md.
 """
 
 from oomwatch.verdict.evidence import (
+    DYING_MICROSECONDS,
     NEAR_MICROSECONDS,
     ExitEvidence,
     KillerMark,
@@ -17,6 +18,7 @@ from oomwatch.verdict.evidence import (
 from oomwatch.verdict.rows import ROWS, Row, Ruling, judge
 
 __all__ = [
+    "DYING_MICROSECONDS",
     "NEAR_MICROSECONDS",
     "ROWS",
     "ExitEvidence",

@@ -117,8 +117,9 @@ class ExitEvidence:
     """All that is known about one exit. `None` is what nobody said; times are microseconds.
 
     `exit_code` is the status as the runtime told it, 128 + signal in most; `signal` where it was
-    told apart. `kills` are all of this life, in the order of time. `unwatched_before` is the first
-    look, where the container is older than that.
+    told apart. `kills` are all of this life, in the order of time. `sandbox_lines` are a gVisor
+    sandbox's own words on its end, and `sandbox_out_of_memory` says that it panicked for want of
+    memory. `unwatched_before` is the first look, where the container is older than that.
     """
 
     exit_time: int
@@ -132,6 +133,8 @@ class ExitEvidence:
     usage: UsageSample | None = None
     killer_marks: tuple[KillerMark, ...] = ()
     sandbox: Sandbox | None = None
+    sandbox_lines: tuple[str, ...] = ()
+    sandbox_out_of_memory: bool = False
     unwatched_before: int | None = None
 
     # What ended it
@@ -169,9 +172,10 @@ class ExitEvidence:
     @property
     def suspect(self) -> bool:
         """Did it end as those do that ran out of memory? A gVisor sandbox does so in many ways."""
-        return self.sigkill or (
-            self.sandbox is not None and self.exit_code in _SANDBOX_STATUSES and not self.signal
-        )
+        if self.sigkill or self.sandbox_out_of_memory:
+            return True
+        odd = self.exit_code in _SANDBOX_STATUSES and not self.signal
+        return self.sandbox is not None and odd
 
     # Kills, by how near they are and how surely this container's
 
@@ -221,4 +225,4 @@ class ExitEvidence:
     @property
     def hinted(self) -> bool:
         """Is there a sign, short of a kill, that memory had run out?"""
-        return self.usage is not None and self.usage.at_limit
+        return self.sandbox_out_of_memory or (self.usage is not None and self.usage.at_limit)

@@ -86,7 +86,7 @@ def marks(evidence: ExitEvidence) -> list[str]:
 
 def hints(evidence: ExitEvidence) -> list[str]:
     """Name the signs that memory was short; none of them is proof."""
-    said = []
+    said = [f"the sandbox's own log says: {line}" for line in evidence.sandbox_lines]
     sample = evidence.usage
     if sample is not None:
         ago = max(0, evidence.exit_time - sample.time) / 1e6

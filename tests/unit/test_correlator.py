@@ -44,6 +44,7 @@ from oomwatch.observations import (
     Measure,
     Observation,
     Question,
+    ReadSandboxLog,
     Recorded,
     Sight,
     SubtreeCount,
@@ -115,7 +116,7 @@ class Kernel:
         if isinstance(question, Look):
             at = (n for n in self.root.below() if n.cgroup.path == question.path)
             return [self.reading(node) for node in at]
-        assert not isinstance(question, LastLook | FindSandbox | FollowUsage), (
+        assert not isinstance(question, LastLook | FindSandbox | ReadSandboxLog | FollowUsage), (
             "no container ends here"
         )
         node = self.find(question.cgroup)

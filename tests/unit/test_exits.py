@@ -38,8 +38,11 @@ from oomwatch.observations import (
     Look,
     Observation,
     Question,
+    ReadSandboxLog,
     Recorded,
+    SandboxLogRead,
     SandboxSeen,
+    SignalledByKiller,
     SubtreeCount,
     Surveyed,
     UsageSampled,
@@ -63,6 +66,7 @@ class Host:
         self.kills: dict[Cgroup, int] = {}
         self.node_kills = 0
         self.marks: tuple[tuple[str, str], ...] = ()
+        self.sandbox_wrote: dict[str, Any] = {}
         self.journal: list[Event] = []
         self.written = 0
         self.ids = 1
@@ -191,6 +195,11 @@ class Host:
         if isinstance(question, FindSandbox):
             self.asked.append(question)
             return []
+        if isinstance(question, ReadSandboxLog):
+            container_id, cgroup_id = question.container_id, question.cgroup_id
+            return [
+                SandboxLogRead(container_id=container_id, cgroup_id=cgroup_id, **self.sandbox_wrote)
+            ]
         if isinstance(question, FollowUsage):
             self.followed.append(question)
             return []
@@ -666,6 +675,51 @@ def test_a_sandbox_that_is_not_visible_is_not_judged_by_its_status(code: int) ->
     sandboxed(host, cgroup=None, sandbox_cgroup_id=None, alone=False, sentry=None)
     host.ended(code)
     assert ruled(host.exit) == ("unknown", "low")
+
+
+def test_a_stub_that_came_later_is_known_by_the_sandboxs_own_log() -> None:
+    for stubs, expected in (((77,), ("oom", "confirmed")), ((), ("not_oom", "confirmed"))):
+        host = Host()
+        host.sandbox_wrote = {"stubs": stubs, "lines": ("The ptrace stub process 77 …",)}
+        host.kill(sandboxed(host, alone=False), pid=77)
+        host.ended(137)
+        assert ruled(host.exit) == expected
+        assert any("the sandbox's own log says: The ptrace" in r for r in host.exit.reasons)
+
+
+def test_a_sandbox_that_panicked_for_want_of_memory_is_a_hint_where_nothing_is_counted() -> None:
+    host = Host(counted=False)
+    host.sandbox_wrote = {"lines": ("fatal error: out of memory",), "out_of_memory": True}
+    sandboxed(host, cgroup=None, sandbox_cgroup_id=None, alone=False, sentry=None)
+    host.ended(2)
+    assert ruled(host.exit) == ("unknown", "medium")
+
+
+# Userspace OOM killers
+
+
+@pytest.mark.parametrize(
+    ("pid", "ago", "named"), [(395, 1, True), (395, 25, True), (395, 40, False), (7, 1, False)]
+)
+def test_a_userspace_killers_word_on_the_main_process_is_the_end(
+    pid: int, ago: float, named: bool
+) -> None:
+    host = Host()
+    host.run(pid=395)
+    host.say(SignalledByKiller("earlyoom", host.wall, pid, "its log says so"))
+    host.pass_time(ago)
+    host.ended(137)
+    host.pass_time(RUNTIME_SECONDS)
+    assert ruled(host.exit) == ("not_oom", "confirmed")
+    assert ("earlyoom killed here: its log says so" in host.exit.reasons) is named
+
+
+def test_a_userspace_killers_word_on_the_sentry_is_the_sandboxs_end() -> None:
+    host = Host()
+    sandboxed(host)
+    host.say(SignalledByKiller("nohang", host.wall, 500, "its log says so"))
+    host.ended(137)
+    assert any("nohang killed here" in reason for reason in host.exit.reasons)
 
 
 def test_the_counters_are_read_where_the_sentry_lives() -> None:

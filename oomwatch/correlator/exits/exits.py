@@ -24,7 +24,15 @@ from oomwatch.correlator.exits.words import Exit, gist
 from oomwatch.correlator.kills import OpenKills, Outcome
 from oomwatch.correlator.residuals import Residuals
 from oomwatch.events import ContainerExit, Event, Evidence, OomKill
-from oomwatch.observations import AuditReading, ContainerEnded, LastLook, LastLookReading, Recorded
+from oomwatch.observations import (
+    AuditReading,
+    ContainerEnded,
+    LastLook,
+    LastLookReading,
+    ReadSandboxLog,
+    Recorded,
+    SignalledByKiller,
+)
 from oomwatch.verdict import KillerMark, LastRead
 
 WORKER_SECONDS = 5.0
@@ -65,6 +73,7 @@ class Exits:
         self.sampled = self._witnesses.sampled
         self.found = self._witnesses.found
         self.sandbox = self._witnesses.sandbox
+        self.sandbox_wrote = self._witnesses.sandbox_wrote
         self._exits: dict[LifeKey, Exit] = {}
         self._by_episode: dict[str, Exit] = {}
         self._recent: deque[tuple[float, Exit]] = deque()
@@ -131,6 +140,12 @@ class Exits:
                 exit_.summed = True
             elif exit_.gone:
                 exit_.last_read = LastRead.NONE
+
+    def signalled(self, told: SignalledByKiller, outcome: Outcome) -> None:
+        """Take in that a userspace OOM killer signalled a process: an exit may be told already."""
+        self._witnesses.signalled(told)
+        for _, exit_ in self._recent:
+            self._judge_again(exit_, told.time, outcome)
 
     # What goes out
 
@@ -217,6 +232,10 @@ class Exits:
         exit_.due = now + min(waits, default=RUNTIME_SECONDS)
         exit_.life = self._containers.life(*exit_.life.key) or exit_.life
         place = exit_.place = self._witnesses.place(exit_.life)
+        if self._witnesses.sandbox(exit_.life) is not None:
+            # What it wrote says whose a kill is.
+            exit_.log_asked = True
+            outcome.questions.append(ReadSandboxLog(*exit_.life.key))
         if self._counted and place.cgroup is not None:
             outcome.questions.append(LastLook(place.cgroup, place.cgroup_id))
         else:
@@ -224,6 +243,8 @@ class Exits:
 
     def _nothing_is_due(self, exit_: Exit) -> bool:
         place = exit_.place
+        if exit_.log_asked and not self._witnesses.has_sandbox_log(exit_.life):
+            return False
         if exit_.last_read is None and not (exit_.gone and exit_.summed):
             return False
         if place.cgroup is not None and self._open_kills.below(place.cgroup):

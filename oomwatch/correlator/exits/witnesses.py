@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import replace
 
 from oomwatch.containers.lives import Life, LifeKey
@@ -14,12 +16,27 @@ from oomwatch.observations import (
     FindSandbox,
     FollowUsage,
     Question,
+    SandboxLogRead,
     SandboxSeen,
+    SignalledByKiller,
     UsageSampled,
 )
-from oomwatch.verdict import ExitEvidence, LastRead, Sandbox, UsageSample, VictimRole, judge
+from oomwatch.verdict import (
+    DYING_MICROSECONDS,
+    NEAR_MICROSECONDS,
+    ExitEvidence,
+    KillerMark,
+    LastRead,
+    Sandbox,
+    UsageSample,
+    VictimRole,
+    judge,
+)
 
 MAX_SANDBOXES = 4096
+MAX_SIGNALLED = 256
+"""Processes that userspace OOM killers signalled lately; they kill one at a time."""
+
 
 _NO_SANDBOX = frozenset({"runc", "crun", "youki"})
 
@@ -34,6 +51,8 @@ class ExitWitnesses:
         self._kills = kills
         self._blind: tuple[int, int] | None = None
         self._sandboxes: dict[LifeKey, SandboxSeen] = {}
+        self._sandbox_logs: dict[LifeKey, SandboxLogRead] = {}
+        self._signalled: deque[SignalledByKiller] = deque(maxlen=MAX_SIGNALLED)
 
     def began(self, time: int, newest_cgroup_id: int) -> None:
         """Say that the watching began then: what older cgroups had counted is not known."""
@@ -58,6 +77,16 @@ class ExitWitnesses:
             del self._sandboxes[next(iter(self._sandboxes))]
         return self._sampled(self._containers.life(*key)) if seen.cgroup is None else []
 
+    def sandbox_wrote(self, read: SandboxLogRead) -> None:
+        """Take in what a sandbox wrote of its end."""
+        self._sandbox_logs[(read.container_id, read.cgroup_id)] = read
+        if len(self._sandbox_logs) > MAX_SANDBOXES:
+            del self._sandbox_logs[next(iter(self._sandbox_logs))]
+
+    def has_sandbox_log(self, life: Life) -> bool:
+        """Was it read what a life's sandbox wrote of its end?"""
+        return life.key in self._sandbox_logs
+
     def sampled(self, sample: UsageSampled) -> None:
         """Take in what a container used."""
         key = (sample.container_id, sample.cgroup_id)
@@ -67,6 +96,10 @@ class ExitWitnesses:
         )
         if len(self._samples) > MAX_SANDBOXES:
             del self._samples[next(iter(self._samples))]
+
+    def signalled(self, told: SignalledByKiller) -> None:
+        """Take in that a userspace OOM killer signalled a process."""
+        self._signalled.append(told)
 
     @staticmethod
     def _sampled(life: Life | None) -> list[Question]:
@@ -113,23 +146,27 @@ class ExitWitnesses:
         life = exit_.life = self._containers.life(*exit_.life.key) or exit_.life
         place = exit_.place = self.place(life)
         seen = self._sandboxes.get(life.key)
-        said = exit_.said
+        said, wrote = exit_.said, self._sandbox_logs.get(life.key)
+        roles = _roles(seen, wrote)
         times = [word.exit_time or word.time for word in exit_.words.values()]
         if exit_.gone and life.ended_time is not None:
             # A runtime's event comes seconds after the cgroup is gone, and may tell its own time.
             times.append(life.ended_time)
+        exit_time = min(times)
         return ExitEvidence(
-            exit_time=min(times),
+            exit_time=exit_time,
             exit_code=said.exit_code,
             signal=said.signal,
             stop_requested=said.stop_requested,
             stop_signal=said.stop_signal,
             runtime_oom_killed=said.oom_killed,
             last_read=exit_.last_read or LastRead.NONE,
-            kills=tuple(self._kills.of(place, self._sharing(place, seen), _roles(seen))),
+            kills=tuple(self._kills.of(place, self._sharing(place, seen), roles)),
             usage=self._samples.get(life.key),
-            killer_marks=exit_.marks,
+            killer_marks=(*exit_.marks, *self._marks(place, roles, exit_time)),
             sandbox=_sandbox(seen),
+            sandbox_lines=wrote.lines if wrote is not None else (),
+            sandbox_out_of_memory=wrote is not None and wrote.out_of_memory,
             unwatched_before=self._blindness(life),
         )
 
@@ -137,6 +174,17 @@ class ExitWitnesses:
         """Is there a kill that the verdict may rest on, and that is not written down yet?"""
         evidence = self.evidence(exit_)
         return any(k.revision is None for k in (*evidence.near, *evidence.shared_near))
+
+    def _marks(
+        self, place: Life, roles: dict[int, VictimRole], exit_time: int
+    ) -> Iterator[KillerMark]:
+        """What userspace OOM killers wrote of the processes whose death is the container's end."""
+        for told in self._signalled:
+            before = exit_time - told.time
+            if -NEAR_MICROSECONDS <= before <= DYING_MICROSECONDS and (
+                told.pid == place.pid or told.pid in roles
+            ):
+                yield KillerMark(killer=told.killer, mark=told.mark)
 
     def _sharing(self, place: Life, seen: SandboxSeen | None) -> int:
         """How many containers live in the cgroup; 2 stands for several."""
@@ -163,10 +211,12 @@ def _sandbox(seen: SandboxSeen | None) -> Sandbox | None:
     return Sandbox.OWN if seen.alone else Sandbox.SHARED
 
 
-def _roles(seen: SandboxSeen | None) -> dict[int, VictimRole]:
+def _roles(seen: SandboxSeen | None, wrote: SandboxLogRead | None) -> dict[int, VictimRole]:
+    """A sandbox's processes: as they were when it was found, and the stubs that it lost since."""
     if seen is None or seen.sentry is None:
         return {}
     return {
+        **dict.fromkeys(wrote.stubs if wrote is not None else (), VictimRole.STUB),
         **dict.fromkeys(seen.stubs, VictimRole.STUB),
         **dict.fromkeys(seen.gofers, VictimRole.GOFER),
         seen.sentry: VictimRole.SENTRY,

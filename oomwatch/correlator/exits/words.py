@@ -30,6 +30,7 @@ class Exit:
     gone: bool = False
     summed: bool = False
     marks: tuple[KillerMark, ...] = ()
+    log_asked: bool = False
     recalled: bool = False
     told: ContainerExit | None = None
     first_revision: int | None = None
@@ -79,6 +80,8 @@ def gist(event: ContainerExit) -> tuple[object, ...]:
         event.exit_code,
         event.signal,
         event.stop_requested,
+        # Why: a userspace killer's name may come late, and change nothing else.
+        event.reasons[:1],
     )
 
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 
 from oomwatch.kernel_log.journal_forms import AnyLineParser
 from oomwatch.kernel_log.record import Record
+from oomwatch.kernel_log.text import LineParser
 from oomwatch.ledger import LogPlace
 from oomwatch.observations import LogRead
 from oomwatch.sources.kernel_log.clock import Anchor
@@ -31,7 +32,8 @@ LOG = "systemd journal"
 
 # What a value holds is escaped, so that this is no part of a message.
 _CURSOR = re.compile(rb'"__CURSOR"\s*:\s*"([^"\\]{1,512})"')
-_COMMAND = ("journalctl", "--dmesg", "--output=json", "--quiet", "--no-pager")
+_COMMAND = ("journalctl", "--quiet", "--no-pager")
+_KERNEL = ("--dmesg", "--output=json")
 _READ_BYTES = 65536
 _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 60.0
@@ -59,7 +61,9 @@ class Missing:
 class SystemdJournal:
     """Follows the kernel's records in systemd's journal; a place is the kernel's stamp in µs."""
 
-    def __init__(self) -> None:
+    def __init__(self, select: tuple[str, ...] = _KERNEL, parser: LineParser | None = None) -> None:
+        """`select` are journalctl's options for other records, `parser` reads what it prints."""
+        self._select = select
         self._child: Process | None = None
         self._task: asyncio.Task[None] | None = None
         self._take: Take = lambda _: None
@@ -67,7 +71,7 @@ class SystemdJournal:
         self._started = 0
         self._cursor: bytes | None = None
         self._restarts = self._malformed = 0
-        self._parser = AnyLineParser()
+        self._parser = parser or AnyLineParser()
         self.problem: str | None = None
 
     @property
@@ -111,7 +115,7 @@ class SystemdJournal:
         elif place is not None and place.wall_time is not None:
             since = f"--since=@{place.wall_time // 1_000_000 - _LEEWAY_SECONDS}"
         try:
-            self._child = await _run("--follow", "--no-tail", since)
+            self._child = await _run(*self._select, "--follow", "--no-tail", since)
             self.problem = None
         except OSError as error:
             self.problem = (
@@ -178,7 +182,7 @@ async def read_missing(missing: Missing) -> list[Line]:
     if after is not None:
         since = f"--since=@{after.wall // 1_000_000 - _LEEWAY_SECONDS}"
     try:
-        child = await _run(since)
+        child = await _run(*_KERNEL, since)
     except OSError:
         return []
     assert child.stdout is not None

@@ -26,6 +26,7 @@ from inotify_simple import INotify, flags, parse_events
 
 from oomwatch.kernel_log.journal_forms import AnyLineParser
 from oomwatch.kernel_log.stamps import LocalZone, Stamps
+from oomwatch.kernel_log.text import LineParser
 from oomwatch.ledger import LogPlace
 from oomwatch.observations import LogRead
 from oomwatch.sources.kernel_log.feed import Line, Lost, Take, is_untold
@@ -82,14 +83,16 @@ def name_of(path: Path, status: os.stat_result) -> str:
 class TextFile:
     """Follows a file of log lines."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, parser: LineParser | None = None) -> None:
+        """`parser` takes the lines that are meant out of it: the kernel's, where none is given."""
         self._path = path
         self._inotify: INotify | None = None
         self._current: _Open | None = None
         self._previous: _Open | None = None
         self._failed: str | None = None
         self._malformed = self._cuts = 0
-        self._parser = AnyLineParser(Stamps(zone=LocalZone()))
+        self._parser = parser or AnyLineParser()
+        self._parser.stamps = Stamps(zone=LocalZone())
         self._take: Take = lambda _: None
 
     @property
@@ -201,12 +204,13 @@ class TextFile:
             events = list(parse_events(os.read(self._inotify.fileno(), 65536)))
         except BlockingIOError:
             return
-        self._read_on()
+        self.read_on()
         # A queue that ran over may have held the name; to look is cheap.
         if any(e.name == self._path.name or e.mask & flags.Q_OVERFLOW for e in events):
             self._follow_the_name()
 
-    def _read_on(self) -> None:
+    def read_on(self) -> None:
+        """Read what was written since, also where it was not told of yet."""
         files = [file for file in (self._previous, self._current) if file is not None]
         try:
             more = [self._read(file) for file in files]
@@ -216,7 +220,7 @@ class TextFile:
             self._close()
             return
         if any(more):
-            asyncio.get_running_loop().call_soon(self._read_on)
+            asyncio.get_running_loop().call_soon(self.read_on)
 
     def _follow_the_name(self) -> None:
         try:
@@ -233,7 +237,7 @@ class TextFile:
         if self._previous is not None:
             self._forget(self._previous)
         self._previous, self._current = current, opened
-        self._read_on()
+        self.read_on()
 
     def _forget(self, file: _Open) -> None:
         if self._inotify is not None and file.watch is not None:
