@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Protocol
 
 from oomwatch.client import Client
+from oomwatch.errors import RequestRefused
 from oomwatch.events import Confidence, Container, ContainerExit, Verdict
 
 
@@ -142,9 +143,7 @@ def work(client: Client, runtime: Runtime) -> ContainerExit:
     """Run one container from its start to its removal; return its exit, judged."""
     container, pid = runtime.start()
     try:
-        report = client.watch_container(container, pid=pid)
-        for note in report.notes:
-            print(f"worker: {note}", file=sys.stderr)
+        register(client, container, pid)
         if isinstance(runtime, Runc):
             runtime.run()
         stop_signal: int | None = None
@@ -164,6 +163,18 @@ def work(client: Client, runtime: Runtime) -> ContainerExit:
         runtime.remove()
     assert isinstance(entry.event, ContainerExit)
     return entry.event
+
+
+def register(client: Client, container: Container, pid: int) -> None:
+    """Tell the daemon of it; one that has ended by now is known by its cgroup all the same."""
+    try:
+        report = client.watch_container(container, pid=pid) if pid else None
+    except RequestRefused as error:
+        if error.status != "NOT_FOUND":
+            raise
+        report = None
+    for note in report.notes if report is not None else ("it has ended already",):
+        print(f"worker: {note}", file=sys.stderr)
 
 
 def advice(exit_: ContainerExit) -> str:

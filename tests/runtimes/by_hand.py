@@ -8,39 +8,42 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from tests.kernel.workload import ROOT
 from tests.runtimes.containers import Ended, Spec, now
 from tests.runtimes.hosts import runsc_wrapper
 from tests.runtimes.processes import SECONDS, wait_for
 
 
 class HandHost:
-    """runc, crun or runsc itself. `options` go before the runtime's verb (`--ignore-cgroups`)."""
+    """runc, crun or runsc itself."""
 
     runtime = "hand"
 
     def __init__(self, data: Path, root: Path) -> None:
         self._folder = data / "bundles"
         self._folder.mkdir(exist_ok=True)
-        self._root = root
+        self.root = root
         self._runsc = str(runsc_wrapper(data))
         self._made = 0
 
-    def run(self, spec: Spec, *, options: tuple[str, ...] = ()) -> HandContainer:
+    def run(self, spec: Spec) -> HandContainer:
         """Start a container; returns once its runtime says that it runs."""
         self._made += 1
         name = spec.name or f"hand-{self._made}"
         bundle = self._folder / name
         bundle.mkdir()
         cgroup = f"{spec.parent or '/by-hand'}/{name}"
-        (bundle / "config.json").write_text(json.dumps(_config(spec, self._root, cgroup)))
+        (bundle / "config.json").write_text(json.dumps(config(spec, self.root, cgroup)))
         runtime = [self._runsc, "--network=none"] if spec.handler == "runsc" else [spec.handler]
-        return HandContainer(name, cgroup, bundle, [*runtime, *options])
+        return HandContainer(name, cgroup, bundle, [*runtime, *spec.options], within=spec.within)
 
 
 class HandContainer:
     """A container that was started by its runtime's own command."""
 
-    def __init__(self, name: str, cgroup: str, bundle: Path, runtime: list[str]) -> None:
+    def __init__(
+        self, name: str, cgroup: str, bundle: Path, runtime: list[str], *, within: str | None
+    ) -> None:
         self.id = name
         self.cgroup = cgroup
         self._bundle = bundle
@@ -48,7 +51,7 @@ class HandContainer:
         self._asked = now()
         with (bundle / "output").open("wb") as output:
             self._process = subprocess.Popen(
-                [*runtime, "run", "--bundle", str(bundle), name],
+                [*_moved(within), *runtime, "run", "--bundle", str(bundle), name],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -107,12 +110,23 @@ class HandContainer:
         )
 
 
-def _config(spec: Spec, root: Path, cgroup: str) -> dict[str, Any]:
+def _moved(cgroup: str | None) -> list[str]:
+    """The words before a command that is to run in a cgroup."""
+    if cgroup is None:
+        return []
+    return ["sh", "-c", f'echo 0 > {ROOT}{cgroup}/cgroup.procs; exec "$@"', "sh"]
+
+
+def config(spec: Spec, root: Path, cgroup: str) -> dict[str, Any]:
     """The least of an OCI runtime specification (config.md) that all three accept."""
     mounts = [
         {"destination": "/proc", "type": "proc", "source": "proc"},
         {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid"]},
     ]
+    if spec.gate is not None:
+        gate = {"destination": "/gate", "type": "bind", "source": str(spec.gate)}
+        mounts.append(gate | {"options": ["rbind", "rw"]})
+    adjusted = {} if spec.oom_score_adj is None else {"oomScoreAdj": spec.oom_score_adj}
     limits = {"memory": {"limit": spec.memory}} if spec.memory is not None else {}
     return {
         "ociVersion": "1.0.2",
@@ -122,10 +136,11 @@ def _config(spec: Spec, root: Path, cgroup: str) -> dict[str, Any]:
             "args": list(spec.command),
             "env": ["PATH=/bin"],
             "cwd": "/",
+            **adjusted,
         },
         "root": {"path": str(root), "readonly": True},
         "mounts": mounts,
-        "annotations": dict(spec.labels or {}),
+        "annotations": {**(spec.labels or {}), **(spec.annotations or {})},
         "linux": {
             "cgroupsPath": cgroup,
             "resources": limits,

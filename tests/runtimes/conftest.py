@@ -11,8 +11,10 @@ import pytest
 
 from tests.kernel.conftest import why_not as why_no_kernel
 from tests.runtimes.by_hand import HandHost
+from tests.runtimes.confusion import table
 from tests.runtimes.ctr import ContainerdHost
 from tests.runtimes.hosts import DockerHost, PodmanHost, SystemdDockerHost, end, start_containerd
+from tests.runtimes.judging import OUTCOMES
 from tests.runtimes.processes import DaemonProcess
 from tests.runtimes.systemd import Systemd
 from tests.runtimes.workloads import make_root
@@ -44,6 +46,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         raise pytest.UsageError(f"the runtimes' tests cannot run: {reason}")
     for item in ours:
         item.add_marker(pytest.mark.skip(reason=f"{reason}; scripts/test brings what it takes"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what was judged, beside what other rules say."""
+    if OUTCOMES:
+        terminalreporter.section("verdicts")
+        terminalreporter.write_line(table(OUTCOMES))
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from tests.runtimes.workloads import LIMIT
@@ -43,6 +44,16 @@ class Spec:
     labels: Mapping[str, str] | None = None
     #: The cgroup to make its cgroup in; the runtime's own choice where absent.
     parent: str | None = None
+    #: A folder of the host's that it sees as /gate, and may write to.
+    gate: Path | None = None
+    #: How gladly the kernel kills it when the node has run out.
+    oom_score_adj: int | None = None
+    #: What the runtime is told beside its state, as Kubernetes' shims tell it.
+    annotations: Mapping[str, str] | None = None
+    #: What goes before the runtime's verb, by hand (`--ignore-cgroups`).
+    options: Sequence[str] = ()
+    #: The cgroup that the runtime's own command is started in, by hand.
+    within: str | None = None
 
 
 class Running(Protocol):

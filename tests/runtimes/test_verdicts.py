@@ -1,74 +1,41 @@
-"""Ends of every kind through real runtimes: what happened, and what each rule makes of it.
+"""Ends of every kind through real runtimes: what happened, and what is made of it.
 
-Prints a confusion table: the verdict beside Docker's OOMKilled and the plain rule that 137 is
-OOM. No `oom` where there was none, no `not_oom` where there was one, and `unknown` only in the rows
-where docs/semantics.md says so.
+No `oom` where there was none, no `not_oom` where there was one, and `unknown` only in the rows of
+docs/semantics.md that say so. The table of all that was judged is printed at the end of the run,
+beside Docker's OOMKilled and the plain rule that 137 is OOM.
 """
 
 from __future__ import annotations
 
 import asyncio
-import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
-from oomwatch.events import Container, ContainerExit
+from oomwatch.events import ContainerExit
+from tests.kernel import workload
 from tests.kernel.watching import watching
-from tests.runtimes.containers import Host, Running, Spec
-from tests.runtimes.workloads import script
-
-WAIT = 15.0
-"""Longer than any witness needs under emulation; the answer does not wait for it."""
-
-
-@dataclass(frozen=True)
-class End:
-    """What a container does, what is done to it, and what its verdict may be."""
-
-    what: str
-    command: str
-    verdicts: frozenset[str]
-    act: Callable[[Running], None] = lambda _: None
-    said: Mapping[str, object] = field(default_factory=dict)
-    init: bool = False
-    sandboxed: bool = True
-
-
-def _kill(container: Running) -> None:
-    container.kill("KILL")
-
-
-def _stop(container: Running) -> None:
-    container.stop(2)
-
-
-OOM, NOT, UNKNOWN = frozenset({"oom"}), frozenset({"not_oom"}), frozenset({"unknown"})
-_TERM = {"stop_requested": True, "stop_signal": 15}
-
-ENDS = (
-    End("over its limit", "exec HOG", OOM),
-    End("a child, then exit 0", "HOG; exit 0", NOT, sandboxed=False),
-    End("a child, then exit 1", "HOG; exit 1", UNKNOWN, sandboxed=False),
-    End("a child, passed on", "HOG; exit $?", OOM, sandboxed=False),
-    End("a child under --init", "HOG; exit $?", OOM, init=True, sandboxed=False),
-    End("a build tool's 2", "HOG || exit 2", UNKNOWN, sandboxed=False),
-    End("a child, much later 0", "HOG; sleep 8; exit 0", NOT, sandboxed=False),
-    End("killed by hand", "exec sleep 1000", NOT, act=_kill),
-    End("a stop, obeyed", "trap 'exit 143' TERM; sleep 1000 & wait", NOT, act=_stop, said=_TERM),
-    End(
-        "a stop, not obeyed",
-        "trap '' TERM; while :; do sleep 1; done",
-        NOT,
-        act=_stop,
-        said=_TERM,
-    ),
-    End("exit 137 by itself", "exit 137", NOT),
-    End("exit 143 by itself", "exit 143", NOT),
-    End("exit 0", "exit 0", NOT),
-    End("SIGSEGV", "kill -SEGV $$", NOT),
+from tests.runtimes.confusion import Truth
+from tests.runtimes.containers import Host
+from tests.runtimes.judging import Worker
+from tests.runtimes.scenarios import (
+    CRUN,
+    EVERYTHING,
+    RUNSC,
+    SCENARIOS,
+    Scenario,
+    wait_until_gone,
 )
+
+TRIED = [(scenario, runtime) for scenario in SCENARIOS for runtime in scenario.runtimes]
+
+
+def runtimes(once: str, *hosts: str, handlers: tuple[str, ...] = CRUN) -> list[str]:
+    """The runtimes that a test is tried in: one, or all that can do it."""
+    return [f"{host}-{each}" for host in hosts for each in handlers] if EVERYTHING else [once]
 
 
 @pytest.fixture
@@ -78,46 +45,144 @@ def runtime(request: pytest.FixtureRequest) -> tuple[Host, str]:
     return request.getfixturevalue(f"{name}_host"), handler
 
 
-@pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
-    "runtime", ["hand-runc", "docker-runc", "docker-runsc", "hand-runsc"], indirect=True
+    ("scenario", "runtime"),
+    TRIED,
+    indirect=["runtime"],
+    ids=[f"{scenario.what}-{runtime}" for scenario, runtime in TRIED],
 )
-async def test_every_end_is_told_for_what_it_was(runtime: tuple[Host, str]) -> None:
-    host, handler = runtime
-    rows, wrong = [], []
-    async with watching() as told:
-        for end in ENDS:
-            if (handler == "runsc" and not end.sandboxed) or (
-                end.init and host.runtime != "docker"
-            ):
-                continue
-            spec = Spec(command=script(f"sleep 4; {end.command}"), handler=handler, init=end.init)
-            container = await asyncio.to_thread(host.run, spec)
-            try:
-                pid = await asyncio.to_thread(container.pid)
-                await told.watcher.watch_container(
-                    Container(id=container.id, runtime=host.runtime, handler=handler), pid=pid
-                )
-                await asyncio.sleep(5 if end.act is not End.act else 0)
-                await asyncio.to_thread(end.act, container)
-                ended = await asyncio.to_thread(container.wait)
-                entry = await told.watcher.finalize_container(
-                    container.id,
-                    exit_code=ended.exit_code,
-                    runtime_oom_killed=ended.oom_killed,
-                    maximum_wait=WAIT,
-                    **end.said,
-                )
-            finally:
-                await asyncio.to_thread(container.remove)
-            exit_ = entry.event
-            assert isinstance(exit_, ContainerExit)
-            rows.append(
-                f"{end.what:24} {ended.exit_code:4} {exit_.verdict:8} {exit_.confidence:10} "
-                f"{ended.oom_killed!s:9} {'oom' if ended.exit_code == 137 else 'not_oom'}"
-            )
-            if exit_.verdict.value not in end.verdicts:
-                wrong.append((end.what, exit_))
-    head = f"{handler:24} exit {'verdict':8} {'confidence':10} {'OOMKilled':9} 137 rule"
-    sys.stderr.write("\n".join(["", head, *rows, ""]))
-    assert not wrong
+async def test_an_end_is_told_for_what_it_was(
+    scenario: Scenario, runtime: tuple[Host, str], tmp_path: Path
+) -> None:
+    async with watching() as told, Worker(told, *runtime, tmp_path) as worker:
+        job = await worker.start(scenario.text, init=scenario.init, memory=scenario.memory)
+        if scenario.act is not None:
+            await job.ready()
+            await job.act(scenario.act)
+        ended = await job.ended()
+        if scenario.cgroup_gone:
+            await asyncio.to_thread(wait_until_gone, job.container.cgroup)
+        exit_, outcome = await job.judged(scenario.what, scenario.truth, ended, **scenario.said)
+        assert outcome.right, exit_
+        assert outcome.row in scenario.rows, exit_
+        assert (exit_.oom_kills or 0) == told.count(exit_.cgroup or "")
+
+
+@pytest.mark.parametrize(
+    "runtime", runtimes("docker-runc", "docker", handlers=RUNSC), indirect=True
+)
+async def test_of_three_lives_only_one_was_out_of_memory(
+    runtime: tuple[Host, str], tmp_path: Path
+) -> None:
+    lives = (
+        "if [ ! -e /gate/1 ]; then : > /gate/1; exit 1; fi; "
+        "if [ ! -e /gate/2 ]; then : > /gate/2; exec HOG; fi; exit 1"
+    )
+    async with watching() as told, Worker(told, *runtime, tmp_path) as worker:
+        job = await worker.start(lives, restarts=2)
+        exits: dict[int | None, ContainerExit] = {}
+
+        def all_told() -> bool:
+            for entry in told.entries:
+                exit_ = entry.event
+                if isinstance(exit_, ContainerExit) and exit_.container is not None:
+                    assert exit_.container.id == job.container.id
+                    exits[exit_.cgroup_id] = exit_
+            return len(exits) == 3
+
+        await told.until(all_told)
+        await told.quiet()
+        all_told()
+        truths = (Truth.NOT, Truth.OOM, Truth.NOT)
+        for number, (truth, exit_) in enumerate(zip(truths, exits.values(), strict=True), 1):
+            outcome = worker.wrote(f"restarted, life {number} of 3", truth, exit_)
+            assert outcome.right, exit_
+
+
+@pytest.mark.parametrize(
+    "runtime", runtimes("hand-crun", "docker", "hand", handlers=RUNSC), indirect=True
+)
+async def test_the_pods_limit_is_the_end_of_one_and_no_siblings(
+    runtime: tuple[Host, str], tmp_path: Path, pod: str
+) -> None:
+    async with watching() as told, Worker(told, *runtime, tmp_path) as worker:
+        sibling = await worker.start("READY; exec sleep 1000", memory=None, parent=pod)
+        await sibling.ready()
+        job = await worker.start("exec HOG", memory=None, parent=pod)
+        exit_, outcome = await job.judged("the parent's limit", Truth.OOM)
+        assert outcome.right, exit_
+        assert any(f"at the limit of {pod}" in reason for reason in exit_.reasons), exit_
+        await sibling.act(lambda container: container.kill("KILL"))
+        exit_, outcome = await sibling.judged("a sibling in its pod was killed", Truth.NOT)
+        assert outcome.right, exit_
+        assert exit_.oom_kills == 0
+
+
+@pytest.mark.parametrize(
+    "runtime", runtimes("hand-runc", "docker", "hand", handlers=RUNSC), indirect=True
+)
+async def test_the_node_out_of_memory(runtime: tuple[Host, str], tmp_path: Path) -> None:
+    async with watching() as told, Worker(told, *runtime, tmp_path) as worker:
+        job = await worker.run(
+            # Without an end, for who knows how much is left.
+            "exec tail /dev/zero",
+            memory=None,
+            oom_score_adj=1000,
+        )
+        with workload.little_memory():
+            await job.register()
+            exit_, outcome = await job.judged("the node out of memory", Truth.OOM)
+        assert outcome.right, exit_
+        assert any("as the node ran out of memory" in reason for reason in exit_.reasons), exit_
+
+
+@pytest.mark.parametrize(
+    "runtime", runtimes("hand-runc", "docker", "hand", handlers=RUNSC), indirect=True
+)
+async def test_earlyooms_kill_is_no_oom_and_is_named(
+    runtime: tuple[Host, str], tmp_path: Path
+) -> None:
+    log = tmp_path / "earlyoom.log"
+    log.touch()
+    async with (
+        watching(killer_log=log) as told,
+        Worker(told, *runtime, tmp_path) as worker,
+    ):
+        job = await worker.start("READY; exec tail /dev/zero", memory=None, oom_score_adj=900)
+        await job.ready()
+        with earlyoom(log):
+            exit_, outcome = await job.judged("earlyoom's kill", Truth.NOT)
+        assert outcome.right, exit_
+        assert outcome.row == "userspace_killer", exit_
+        assert any(r.startswith("earlyoom killed here") for r in exit_.reasons), exit_
+
+
+@contextmanager
+def earlyoom(log: Path) -> Iterator[None]:
+    """Debian's earlyoom, which kills when 600 MiB more are in use than now, with its log in a file.
+
+    It kills who has the largest oom_score.
+    """
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    available = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    at = max(available - 600 * 1024, 200 * 1024)
+    with log.open("ab") as output:
+        killer = subprocess.Popen(
+            ["earlyoom", "-r", "0", "-M", f"{at},{at // 2}"], stdout=output, stderr=output
+        )
+    try:
+        yield
+    finally:
+        killer.kill()
+        killer.wait()
+
+
+@pytest.fixture
+def pod() -> Iterator[str]:
+    """A cgroup that is limited as a whole, for containers to be made in."""
+    path = workload.ROOT / "oomwatch-pod"
+    # As much as two sandboxes that do nothing need, and half as much again.
+    workload.make(path, limit=160 * workload.MEBIBYTE)
+    (path / "cgroup.subtree_control").write_text("+memory")
+    yield f"/{path.name}"
+    workload.remove(path)

@@ -35,7 +35,7 @@ def make_root(path: Path) -> Path:
     """Make the root file system that every container here has: busybox and links to it."""
     busybox = shutil.which("busybox")
     assert busybox is not None
-    for name in ("bin", "proc", "sys", "dev", "tmp", "etc"):
+    for name in ("bin", "proc", "sys", "dev", "tmp", "etc", "gate"):
         (path / name).mkdir(parents=True)
     shutil.copy(busybox, path / "bin/busybox")
     for applet in _APPLETS:

@@ -1,0 +1,81 @@
+"""What happened, beside what each rule makes of it: the verdict, Docker's OOMKilled, 137 is OOM."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+from oomwatch.events import Confidence, Verdict
+
+
+class Truth(Enum):
+    """What really ended a container: the tests know, for they did it.
+
+    `EITHER` is an end of which docs/semantics.md says that it cannot be told: a child was killed,
+    and the main process then failed by its own choice, or it is one of several.
+    """
+
+    OOM = "oom"
+    NOT = "not_oom"
+    EITHER = "either"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One end, and what was made of it. `row` is the table's that gave the verdict."""
+
+    what: str
+    runtime: str
+    truth: Truth
+    exit_code: int | None
+    verdict: Verdict
+    confidence: Confidence
+    row: str
+    oom_killed: bool | None
+
+    @property
+    def right(self) -> bool:
+        """Is the verdict what happened, and unknown where that cannot be told, and only there?"""
+        if self.truth is Truth.EITHER:
+            return self.verdict is Verdict.UNKNOWN
+        return bool(self.verdict.value == self.truth.value)
+
+
+def table(outcomes: Iterable[Outcome]) -> str:
+    """Print every end, and how often each rule was wrong."""
+    rows = list(outcomes)
+    head = f"{'what happened':34} {'runtime':12} exit {'truth':7} "
+    lines = [f"{head}{'verdict':8} {'confidence':10} {'OOMKilled':9} {'137 rule':8} row"]
+    lines += [
+        f"{one.what:34} {one.runtime:12} {'-' if one.exit_code is None else one.exit_code:>4} "
+        f"{one.truth.value:7} {one.verdict.value:8} {one.confidence.value:10} "
+        f"{_flag(one.oom_killed):9} {_rule_of_137(one):8} {one.row}"
+        f"{'' if one.right else '   WRONG'}"
+        for one in rows
+    ]
+    asked = [one for one in rows if one.oom_killed is not None]
+    lines += [
+        "",
+        f"{'':12} {'ends':>5} {'false oom':>9} {'false not_oom':>13} {'unknown':>7}",
+        _confusion("oomwatch", [(one.truth, one.verdict.value) for one in rows]),
+        _confusion("OOMKilled", [(one.truth, _flag(one.oom_killed)) for one in asked]),
+        _confusion("137 rule", [(one.truth, _rule_of_137(one)) for one in rows]),
+    ]
+    return "\n".join(lines)
+
+
+def _flag(oom_killed: bool | None) -> str:
+    return "-" if oom_killed is None else "oom" if oom_killed else "not_oom"
+
+
+def _rule_of_137(one: Outcome) -> str:
+    return "oom" if one.exit_code == 137 else "not_oom"
+
+
+def _confusion(rule: str, told: list[tuple[Truth, str]]) -> str:
+    """Where the truth cannot be told, no word on it is counted as false."""
+    false_oom = sum(truth is Truth.NOT and said == "oom" for truth, said in told)
+    false_not = sum(truth is Truth.OOM and said == "not_oom" for truth, said in told)
+    unknown = sum(said == "unknown" for _, said in told)
+    return f"{rule:12} {len(told):5} {false_oom:9} {false_not:13} {unknown:7}"
