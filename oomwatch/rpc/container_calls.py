@@ -20,9 +20,8 @@ from oomwatch.errors import (
 from oomwatch.escaping import quoted
 from oomwatch.events import Container, Entry
 from oomwatch.rpc import translator_node
-from oomwatch.rpc.paging import page_size, page_token, token_parts
+from oomwatch.rpc.paging import BYTES_A_PAGE, page_size, page_token, token_parts
 from oomwatch.rpc.refusals import RefusalError, invalid, not_found
-from oomwatch.rpc.streams import BYTES_A_MESSAGE
 from oomwatch.rpc.translator import entry_to_message, read_time
 from oomwatch.rpc.v1 import oomwatch_pb2 as pb
 from oomwatch.status import CgroupReport
@@ -159,7 +158,7 @@ class ContainerCalls:
         for report in reports:
             answer.containers.append(translator_node.report_to_message(report))
             held += answer.containers[-1].ByteSize()
-            if held >= BYTES_A_MESSAGE:
+            if held >= BYTES_A_PAGE:
                 break
         if answer.containers and (len(answer.containers) < len(reports) or len(reports) == size):
             answer.next_page_token = page_token([reports[len(answer.containers) - 1].path])

@@ -30,6 +30,10 @@ class Limits:
     who use one Unix socket), `streams_a_connection` of one TCP connection. `filter_terms` is the
     sum of terms over the different filters of open streams: each event is held against all of them.
 
+    `openings_a_second` is how many streams one peer opens in the long run, and `openings_at_once`
+    how many in a burst; further ones wait for their turn, one after another, so that a client that
+    connects in a loop costs what is allowed to it and no more.
+
     `calls_a_second` is how many calls that are no streams are answered in the long run, and
     `calls_at_once` how many in a burst; `..._a_peer` are one peer's. `concurrent_calls` is what
     gRPC lets one connection have in flight: further ones wait. Calls that walk the tree or the
@@ -43,6 +47,8 @@ class Limits:
     streams_a_peer: int = 1536
     streams_a_connection: int = 1024
     filter_terms: int = 8192
+    openings_a_second: float = 50.0
+    openings_at_once: float = 2048.0
     calls_a_second: float = 2000.0
     calls_at_once: float = 10_000.0
     calls_a_second_a_peer: float = 1000.0
@@ -93,6 +99,17 @@ class CallRate:
         return 0.0
 
 
+class _Peer:
+    """How often one peer calls, and opens streams."""
+
+    __slots__ = ("calls", "opening", "openings")
+
+    def __init__(self, limits: Limits, now: float) -> None:
+        self.calls = CallRate(limits.calls_a_second_a_peer, limits.calls_at_once_a_peer, now)
+        self.openings = CallRate(limits.openings_a_second, limits.openings_at_once, now)
+        self.opening = asyncio.Lock()
+
+
 class Admission:
     """Counts what is open and what is called. Raises RefusalError where it is too much."""
 
@@ -105,26 +122,36 @@ class Admission:
         self._long_calls = 0
         self._long_call = asyncio.Lock()
         self._rate: CallRate | None = None
-        # The one that called last comes last; one that is forgotten begins with a full bucket.
-        self._rates: OrderedDict[str, CallRate] = OrderedDict()
+        # The one that called last comes last; one that is forgotten begins with full buckets.
+        self._peers: OrderedDict[str, _Peer] = OrderedDict()
 
     def call(self, caller: Caller) -> None:
         """Count a call that is no stream."""
         limits, now = self._limits, asyncio.get_running_loop().time()
-        own = self._rates.get(caller.peer)
-        if own is None:
-            own = CallRate(limits.calls_a_second_a_peer, limits.calls_at_once_a_peer, now)
-            self._rates[caller.peer] = own
-            if len(self._rates) > _PEERS_REMEMBERED:
-                self._rates.popitem(last=False)
-        else:
-            self._rates.move_to_end(caller.peer)
-        if wait := own.wait(now):
+        if wait := self._peer(caller, now).calls.wait(now):
             raise _too_often(f"{caller.peer} calls more", limits.calls_a_second_a_peer, wait)
         if self._rate is None:
             self._rate = CallRate(limits.calls_a_second, limits.calls_at_once, now)
         if wait := self._rate.wait(now):
             raise _too_often("all clients together call more", limits.calls_a_second, wait)
+
+    async def opening(self, caller: Caller) -> None:
+        """Wait for one's turn to open a stream."""
+        loop = asyncio.get_running_loop()
+        peer = self._peer(caller, loop.time())
+        async with peer.opening:
+            while wait := peer.openings.wait(loop.time()):  # noqa: ASYNC110 - for a time
+                await asyncio.sleep(wait)
+
+    def _peer(self, caller: Caller, now: float) -> _Peer:
+        peer = self._peers.get(caller.peer)
+        if peer is None:
+            peer = self._peers[caller.peer] = _Peer(self._limits, now)
+            if len(self._peers) > _PEERS_REMEMBERED:
+                self._peers.popitem(last=False)
+        else:
+            self._peers.move_to_end(caller.peer)
+        return peer
 
     @asynccontextmanager
     async def long_call(self) -> AsyncIterator[None]:

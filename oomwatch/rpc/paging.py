@@ -10,6 +10,9 @@ from oomwatch.rpc.refusals import invalid
 
 DEFAULT_PAGE = 100
 LARGEST_PAGE = 1000
+BYTES_A_PAGE = 1024 * 1024
+"""Where a page is cut, however few it holds; a gRPC client takes 4 MiB unless told otherwise."""
+
 LONGEST_TOKEN = 64 * 1024
 """Characters; a path of 4 KiB takes 33 KiB, where each of its characters is escaped."""
 

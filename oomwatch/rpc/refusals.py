@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Never, cast
+import asyncio
+from typing import Any, Never, cast
 
 import grpc
 import grpc.aio
@@ -47,8 +48,7 @@ async def abort(context: Context, code: grpc.StatusCode, words: str) -> Never:
 
     It travels as a header, of which clients take 8 KiB in all, and ends in somebody's log.
     """
-    await context.abort(code, sentence(words))
-    raise AssertionError("abort returned")
+    await _end(context, code, sentence(words))
 
 
 async def abort_cursor(context: Context, error: CursorError) -> Never:
@@ -70,7 +70,15 @@ async def abort_cursor(context: Context, error: CursorError) -> Never:
     status = rpc_status.to_status(
         status_pb2.Status(code=code.value[0], message=words, details=[detail])
     )
-    await context.abort(code, words, status.trailing_metadata)
+    await _end(context, code, words, status.trailing_metadata)
+
+
+async def _end(context: Context, code: grpc.StatusCode, words: str, *metadata: Any) -> Never:
+    try:
+        await context.abort(code, words, *metadata)
+    except grpc.aio.UsageError as error:
+        # It has a status already: one that waits to be read, or the client has hung up.
+        raise asyncio.CancelledError from error
     raise AssertionError("abort returned")
 
 

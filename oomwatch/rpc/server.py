@@ -62,6 +62,7 @@ STOP_SECONDS = 0.25
 """How long calls that are under way may take to end once the server stops."""
 
 _KEEPALIVE_MILLISECONDS = 60_000
+_KEEPALIVE_ANSWER_MILLISECONDS = 20_000
 _HANDSHAKE_MILLISECONDS = 30_000
 _NOT_HERE = (
     "is for the worker that runs the containers: call it at the daemon's own socket (--socket), or "
@@ -136,7 +137,7 @@ class RpcServer:
         if not self._doors:
             raise AddressError("nowhere to listen: give a Unix socket's path, or HOST:PORT")
         self._admission = Admission(self._limits)
-        self._streams = Streams(lambda: backend.journal.id, self._admission, bookmark_seconds)
+        self._streams = Streams(lambda: backend.journal.id, bookmark_seconds)
         self._service = Service(backend, self._streams, self._admission)
         self._containers = ContainerCalls(backend)
         backend.subscriptions.prepare = self._streams.prepare
@@ -207,13 +208,17 @@ class RpcServer:
         await self.stop()
 
     def _options(self, door: _Door) -> list[tuple[str, int]]:
-        options = self._limits.server_options()
+        options = [
+            *self._limits.server_options(),
+            # A machine that vanished says no goodbye, and a process that was stopped reads nothing.
+            ("grpc.keepalive_time_ms", _KEEPALIVE_MILLISECONDS),
+            ("grpc.http2.ping_timeout_ms", _KEEPALIVE_ANSWER_MILLISECONDS),
+            ("grpc.keepalive_permit_without_calls", 1),
+        ]
         if door.listener is self._tcp:
             options += [
                 # Else a second daemon could bind the same TCP port, and share out the clients.
                 ("grpc.so_reuseport", 0),
-                # Over TCP, unlike a Unix socket, a machine that vanished says no goodbye.
-                ("grpc.keepalive_time_ms", _KEEPALIVE_MILLISECONDS),
                 # Who connects and then says nothing holds a place no longer than this.
                 ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MILLISECONDS),
             ]
@@ -273,9 +278,8 @@ class RpcServer:
         self, name: str, call: Streaming, door: _Door
     ) -> grpc.RpcMethodHandler[bytes, bytes]:
         async def handle(request: bytes, context: Context) -> None:
-            async with self._guarded(name, context):
-                with self._streams.admitted(door.listener.caller(context.peer())):
-                    await call(request, context)
+            async with self._stream(name, context, door):
+                await call(request, context)
 
         return grpc.unary_stream_rpc_method_handler(cast(Callable[..., bytes], handle))
 
@@ -284,10 +288,9 @@ class RpcServer:
         name = "ServerReflectionInfo"
 
         async def handle(requests: AsyncIterator[Any], context: Context) -> None:
-            async with self._guarded(name, context):
-                with self._streams.admitted(door.listener.caller(context.peer())):
-                    async for answer in self._described.ServerReflectionInfo(requests, context):
-                        await context.write(answer)
+            async with self._stream(name, context, door):
+                async for answer in self._described.ServerReflectionInfo(requests, context):
+                    await context.write(answer)
 
         return grpc.stream_stream_rpc_method_handler(
             cast(Callable[..., Iterator[Any]], handle),
@@ -296,8 +299,33 @@ class RpcServer:
         )
 
     @contextlib.asynccontextmanager
+    async def _stream(self, name: str, context: Context, door: _Door) -> AsyncIterator[None]:
+        """Let a stream in, and count it until its client has its status too.
+
+        A status waits behind what the client has not read. Were its place given away meanwhile,
+        clients that never read could have the daemon hold any number of messages for them.
+        """
+        caller = door.listener.caller(context.peer())
+        async with self._guarded(name, context):
+            with self._admission.stream(caller):
+                async with self._guarded(name, context):
+                    with self._streams.running():
+                        await self._admission.opening(caller)
+                        yield
+
+    @contextlib.asynccontextmanager
     async def _guarded(self, name: str, context: Context) -> AsyncIterator[None]:
         """Turn what a call raises into its status; nothing that one call does ends the server."""
+        try:
+            async with self._answered(name, context):
+                yield
+        except grpc.aio.InternalError as error:
+            # What was sent could not be: the client has hung up, and nobody is left to be told.
+            _log.debug("%s was hung up on: %s", name, error)
+            raise asyncio.CancelledError from error
+
+    @contextlib.asynccontextmanager
+    async def _answered(self, name: str, context: Context) -> AsyncIterator[None]:
         unavailable = grpc.StatusCode.UNAVAILABLE
         try:
             if self._streams.closing:
@@ -318,7 +346,7 @@ class RpcServer:
                 raise  # the client has had enough
             task.uncancel()
             await abort(context, unavailable, GOING_AWAY)
-        except grpc.aio.AbortError:
+        except (grpc.aio.AbortError, grpc.aio.InternalError):
             raise
         except Exception:  # noqa: BLE001 - it is logged, and told to the client
             _log.exception("%s failed", name)

@@ -8,10 +8,10 @@ from oomwatch.errors import JournalReset
 from oomwatch.journal import Journal
 from oomwatch.rpc import translator_node
 from oomwatch.rpc.limits import Admission
-from oomwatch.rpc.paging import page_size, page_token, token_parts
+from oomwatch.rpc.paging import BYTES_A_PAGE, page_size, page_token, token_parts
 from oomwatch.rpc.refusals import Context, invalid, not_found
 from oomwatch.rpc.requests import filter_from_message, start_from_message
-from oomwatch.rpc.streams import BYTES_A_MESSAGE, Streams
+from oomwatch.rpc.streams import Streams
 from oomwatch.rpc.translator import entry_to_message, frame
 from oomwatch.rpc.v1 import oomwatch_pb2 as pb
 from oomwatch.status import NodeStatus
@@ -96,13 +96,13 @@ class Service:
     ) -> tuple[list[bytes], int, bool]:
         frames: list[bytes] = []
         held = scanned = 0
-        while len(frames) < size and scanned < SCANNED_A_CALL and held < BYTES_A_MESSAGE:
-            entries = await self._backend.journal.read(after, _READ_AT_ONCE)
+        while len(frames) < size and scanned < SCANNED_A_CALL and held < BYTES_A_PAGE:
+            entries = await self._backend.subscriptions.history(after, _READ_AT_ONCE)
             if not entries:
                 return frames, after, True
             for entry in entries:
                 if event_filter.matches(entry.event):
-                    if len(frames) == size or held >= BYTES_A_MESSAGE:
+                    if len(frames) == size or held >= BYTES_A_PAGE:
                         return frames, after, False
                     frames.append(frame(entry))
                     held += len(frames[-1])

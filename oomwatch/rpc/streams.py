@@ -21,14 +21,13 @@ from contextlib import contextmanager
 import grpc
 
 from oomwatch.events import Entry
-from oomwatch.rpc.limits import Admission, Caller
 from oomwatch.rpc.refusals import Context, RefusalError
 from oomwatch.rpc.translator import bookmark, frame
 from oomwatch.subscriptions import Batch, Subscription
 
 EVENTS_A_MESSAGE = 64
-BYTES_A_MESSAGE = 1024 * 1024
-"""Where a message of several events is cut; a gRPC client takes 4 MiB unless told otherwise."""
+BYTES_A_MESSAGE = 64 * 1024
+"""Where a message of several events is cut: of a stream that nobody reads, one is held."""
 
 BOOKMARK_SECONDS = 30.0
 
@@ -40,11 +39,8 @@ that does not; the journal holds all of it, once."""
 class Streams:
     """All open streams: counted, marked and ended together."""
 
-    def __init__(
-        self, journal_id: Callable[[], str], admission: Admission, bookmark_seconds: float
-    ) -> None:
+    def __init__(self, journal_id: Callable[[], str], bookmark_seconds: float) -> None:
         self._journal_id = journal_id
-        self._admission = admission
         self._bookmark_seconds = bookmark_seconds
         self._tasks: set[asyncio.Task[None]] = set()
         self._chunks: weakref.WeakKeyDictionary[Batch, tuple[bytes, ...]] = (
@@ -59,16 +55,15 @@ class Streams:
         return len(self._tasks)
 
     @contextmanager
-    def admitted(self, caller: Caller) -> Iterator[None]:
-        """Count the calling task as a stream. Raises RefusalError where there are too many."""
+    def running(self) -> Iterator[None]:
+        """Take the calling task for a stream, which `end` ends."""
         task = asyncio.current_task()
         assert task is not None
-        with self._admission.stream(caller):
-            self._tasks.add(task)
-            try:
-                yield
-            finally:
-                self._tasks.discard(task)
+        self._tasks.add(task)
+        try:
+            yield
+        finally:
+            self._tasks.discard(task)
 
     def prepare(self, entries: Sequence[Entry]) -> None:
         """Encode a few entries that streams are about to be given; only the latest are kept."""
@@ -84,12 +79,12 @@ class Streams:
         while True:
             # While there is history, nothing is waited for: the empty batch at its end says so.
             wait = self._until_bookmark() if caught_up else 0.0
-            batch = await subscription.next(EVENTS_A_MESSAGE, wait=wait)
-            for chunk in self._encoded(batch):
+            chunks, cursor, end = self._read(await subscription.next(EVENTS_A_MESSAGE, wait=wait))
+            for chunk in chunks:
                 await self._write(context, chunk)
-            if not batch.entries or (not caught_up and batch.caught_up):
+            if not chunks or (not caught_up and end):
                 caught_up = True
-                await self._write(context, self._bookmark(batch.cursor, caught_up))
+                await self._write(context, self._bookmark(cursor, caught_up))
 
     async def _write(self, context: Context, message: bytes) -> None:
         try:
@@ -108,6 +103,10 @@ class Streams:
         self.closing = True
         for task in self._tasks:
             task.cancel()
+
+    def _read(self, batch: Batch) -> tuple[tuple[bytes, ...], int, bool]:
+        """What to send of a batch, without the batch: a stream that is stuck holds no more."""
+        return self._encoded(batch), batch.cursor, batch.caught_up
 
     def _encoded(self, batch: Batch) -> tuple[bytes, ...]:
         if not batch.entries:

@@ -4,6 +4,10 @@ There is no queue per subscriber: each reads at its own pace, and one that is sl
 cursor and nothing else. What is recent is read from a ring that all share, so that following
 live costs neither SQLite nor a thread; what is older comes from the journal.
 
+History is read for one after another, and for a quarter of the time: who asks for everything from
+the beginning would else keep the loop, and the processor, from those who wait for what happens now
+(one such beside a lone subscriber: its p50 rose from 2.3 to 12 ms).
+
 Subscribers with the same cursor and filter are given the *same* `Batch`: whoever encodes it for
 one has encoded it for all.
 
@@ -40,6 +44,10 @@ _RING_ENTRIES = 4096
 _SHARED_BATCHES = 64
 # How many entries are looked through before others have their turn.
 _SCAN_ENTRIES = 256
+# How long no history is read after a read, in times that it took, and in seconds at the most: a
+# slow disk keeps nobody from the processor.
+_HISTORY_REST = 3.0
+_HISTORY_REST_SECONDS = 0.1
 
 _revision = attrgetter("revision")
 
@@ -75,6 +83,8 @@ class Subscriptions:
         self._waiting: dict[EventFilter, set[Subscription]] = {}
         self._batches: OrderedDict[tuple[int, EventFilter, int], Batch] = OrderedDict()
         self._reads: dict[tuple[int, int], asyncio.Task[list[Entry]]] = {}
+        self._reading = asyncio.Lock()
+        self._rested = 0.0
         self._closed = False
         self.prepare: Callable[[Sequence[Entry]], None] = lambda entries: None
         """Called with entries that may soon be in a batch, so that they can be encoded ahead."""
@@ -174,7 +184,7 @@ class Subscriptions:
                 found: Sequence[Entry] = self._recent(cursor)
             else:
                 many = limit if event_filter.takes_all else _SCAN_ENTRIES
-                found = await self._history(cursor, min(many, _SCAN_ENTRIES))
+                found = await self.history(cursor, min(many, _SCAN_ENTRIES))
                 # Another may have made it while this one waited.
                 batch = self._batches.get(key)
             if batch is None:
@@ -201,16 +211,30 @@ class Subscriptions:
         begin = bisect_right(self._ring, cursor, key=_revision)
         return self._ring[begin : begin + _SCAN_ENTRIES]
 
-    async def _history(self, cursor: int, limit: int) -> list[Entry]:
-        """Read the journal, once for all who want the same part of it."""
+    async def history(self, cursor: int, limit: int) -> list[Entry]:
+        """Read the journal in one's turn, once for all who want the same part of it.
+
+        Raises HistoryCompacted and JournalUnusable as `Journal.read` does.
+        """
         key = (cursor, limit)
         reading = self._reads.get(key)
         if reading is None:
-            reading = asyncio.create_task(self._journal.read(cursor, limit))
+            reading = asyncio.create_task(self._read(cursor, limit))
             self._reads[key] = reading
             reading.add_done_callback(lambda done: self._read_done(key, done))
         # Shielded: one who gives up must not take it from the others.
         return await asyncio.shield(reading)
+
+    async def _read(self, cursor: int, limit: int) -> list[Entry]:
+        loop = asyncio.get_running_loop()
+        async with self._reading:
+            await asyncio.sleep(self._rested - loop.time())
+            began = loop.time()
+            try:
+                return await self._journal.read(cursor, limit)
+            finally:
+                now = loop.time()
+                self._rested = now + min(_HISTORY_REST * (now - began), _HISTORY_REST_SECONDS)
 
     def _read_done(self, key: tuple[int, int], done: asyncio.Task[list[Entry]]) -> None:
         del self._reads[key]

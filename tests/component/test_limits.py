@@ -28,6 +28,7 @@ from grpc_reflection.v1alpha import (  # type: ignore[import-untyped]
 
 from oomwatch.daemon import Watcher
 from oomwatch.errors import AddressError
+from oomwatch.rpc import server as server_module
 from oomwatch.rpc.limits import CallRate, Limits
 from oomwatch.rpc.server import RpcServer, UnixSocket
 from oomwatch.rpc.v1 import oomwatch_pb2 as pb
@@ -194,6 +195,64 @@ async def test_one_tcp_host_is_one_peer_however_many_connections_it_makes(
         refused = await refusal(stubs[2].Subscribe(pb.SubscribeRequest()))
         assert refused.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert "ipv4:127.0.0.1 has 2 streams open" in (refused.details() or "")
+
+
+async def test_who_opens_streams_in_a_loop_waits_for_its_turn_and_nobody_else_does(
+    watcher: Watcher, tmp_path: Path
+) -> None:
+    limits = Limits(openings_a_second=0.001, openings_at_once=2)
+    server = RpcServer(
+        watcher, socket=tmp_path / "s", read_only_socket=tmp_path / "r", limits=limits
+    )
+    async with (
+        server,
+        asking(f"unix:{tmp_path / 's'}") as restless,
+        asking(f"unix:{tmp_path / 'r'}") as other,
+    ):
+        for _ in range(2):
+            stream = restless.Subscribe(pb.SubscribeRequest())
+            await stream.read()
+            stream.cancel()
+        waiting = [restless.Subscribe(pb.SubscribeRequest()) for _ in range(2)]
+        async with asyncio.timeout(BOUND):
+            while server.streams != 2:
+                await asyncio.sleep(0.01)
+        await other.Subscribe(pb.SubscribeRequest()).read()
+        reads = [asyncio.ensure_future(stream.read()) for stream in waiting]
+        await restless.GetStatus(pb.GetStatusRequest())
+        assert not any(read.done() for read in reads)
+        await server.stop()
+        for read in reads:
+            refused = await refusal(read)
+            assert refused.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_an_opening_that_has_its_turn_is_let_in(watcher: Watcher, tmp_path: Path) -> None:
+    limits = Limits(openings_a_second=20, openings_at_once=1)
+    async with (
+        RpcServer(watcher, socket=tmp_path / "s", limits=limits),
+        asking(f"unix:{tmp_path / 's'}") as stub,
+        asyncio.timeout(BOUND),
+    ):
+        streams = [stub.Subscribe(pb.SubscribeRequest()) for _ in range(5)]
+        for stream in streams:
+            assert (await stream.read()).HasField("bookmark")
+
+
+async def test_a_connection_that_answers_no_ping_is_closed(
+    watcher: Watcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that was stopped would else hold its streams' messages for as long."""
+    monkeypatch.setattr(server_module, "_KEEPALIVE_MILLISECONDS", 1000)
+    monkeypatch.setattr(server_module, "_KEEPALIVE_ANSWER_MILLISECONDS", 1000)
+    settings = b"\0\0\0\4\0\0\0\0\0"
+    async with RpcServer(watcher, socket=tmp_path / "s"):
+        with socket.socket(socket.AF_UNIX) as deaf:
+            deaf.settimeout(BOUND)
+            deaf.connect(str(tmp_path / "s"))
+            deaf.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings)
+            while await asyncio.to_thread(deaf.recv, 4096):
+                pass
 
 
 async def test_reflection_is_counted_as_a_stream(watcher: Watcher, tmp_path: Path) -> None:

@@ -279,6 +279,35 @@ async def test_one_who_gives_up_does_not_take_the_read_from_others(tmp_path: Pat
     await told.journal.close()
 
 
+async def test_history_is_read_for_one_after_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many ask for different parts of it, each gets its own, in order."""
+    under_way = most = 0
+    told = Told(Journal.open(tmp_path / "state", retention=Retention(max_age_seconds=KEPT)), 4)
+    await told.tell(200)
+    read = Journal.read
+
+    async def counted(self: Journal, after: int, limit: int) -> list[Entry]:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        try:
+            return await read(self, after, limit)
+        finally:
+            under_way -= 1
+
+    monkeypatch.setattr(Journal, "read", counted)
+    all_of_them = [await told.hub.open(AfterRevision(number)) for number in range(10)]
+    got = await asyncio.gather(
+        *(collect(one, 200 - number) for number, one in enumerate(all_of_them))
+    )
+    assert got == [list(range(number + 1, 201)) for number in range(10)]
+    assert most == 1
+    told.hub.close()
+    await told.journal.close()
+
+
 async def test_retention_overtaking_a_slow_subscriber_is_told(small: Told) -> None:
     """It learns the oldest revision that is left; nobody else notices."""
     await small.tell(5)
