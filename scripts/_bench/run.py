@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
+from scripts._bench.crowded import measure as measure_crowd
 from scripts._bench.figures import Figure, load, table
 from scripts._bench.measures import Bench, Trees
 from scripts._bench.names import measure as measure_names
@@ -26,6 +27,7 @@ def main() -> int:
     names = {"sizes": "latency, start and memory by number of cgroups", "idle": "an idle host"}
     names |= {"containers": "10,000 of them known"}
     names |= {"thrash": "cgroups at their limits", "fanout": "500 subscribers"}
+    names |= {"crowd": "1,000 of every sort"}
     names |= {"names": "an event with its victims, on a real kernel"}
     names |= {"help": "the command line's start", "scan": "a large log, beside grep"}
     parser = argparse.ArgumentParser(
@@ -57,6 +59,7 @@ def main() -> int:
             "idle": bench.idle,
             "thrash": bench.thrash,
             "fanout": bench.fanout,
+            "crowd": partial(measure_crowd, trees, options.disk, quick=options.quick),
             "names": partial(measure_names, quick=options.quick),
             "help": bench.help,
             "scan": partial(measure_scan, Path(memory), quick=options.quick, rounds=rounds),
