@@ -6,10 +6,12 @@ import argparse
 import random
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 from oomwatch.testing import FakeCgroupTree
 from scripts._soak import churn, crash
+from scripts._soak.kernel_tree import KernelTree
 from scripts._soak.kernel_world import ROOT, KernelWorld
 from scripts._soak.worlds import FakeWorld, World
 
@@ -36,9 +38,14 @@ def main(arguments: list[str]) -> int:
         tempfile.TemporaryDirectory(dir=crash.memory_directory()) as memory,
     ):
         if asked.churn:
-            tree = Path(memory) / "tree"
             minutes = 5.0 if asked.minutes is None else asked.minutes
-            flat = churn.run(FakeCgroupTree(tree), Path(disk), minutes * 60, print)
+            with ExitStack() as end:
+                cgroups: churn.Tree = (
+                    end.enter_context(KernelTree("churn"))
+                    if asked.kernel
+                    else FakeCgroupTree(Path(memory) / "tree")
+                )
+                flat = churn.run(cgroups, Path(disk), minutes * 60, say)
             print("flat" if flat else "something grew, or was not told")
             return 0 if flat else 1
         rng = random.Random(seed + 1)
@@ -57,6 +64,7 @@ def main(arguments: list[str]) -> int:
                 deaths=asked.deaths,
                 seconds=seconds,
                 arguments=("--cgroup-root", str(tree)),
+                say=say,
             )
         except crash.DifferenceError as difference:
             print(difference)
@@ -64,6 +72,11 @@ def main(arguments: list[str]) -> int:
         finally:
             world.close()
     return 0
+
+
+def say(words: str) -> None:
+    """Print at once: an hour is long to wait for a line."""
+    print(words, flush=True)
 
 
 if __name__ == "__main__":

@@ -32,24 +32,9 @@ class JournalReader:
         """Return what was written since the last read, as revision and event."""
         if not self._path.exists():
             return []
-        newest = max(self.written, default=0)
-        with closing(self._open()) as connection:
-            rows = connection.execute(
-                "SELECT revision, event FROM events WHERE revision > ? ORDER BY revision", (newest,)
-            ).fetchall()
+        rows = _events_after(self._path, max(self.written, default=0))
         self.written.update(rows)
         return rows
-
-    def accounted(self, inode: int) -> int:
-        """Return what the ledger accounts for at a cgroup and below it."""
-        with closing(self._open()) as connection:
-            found = connection.execute(
-                "SELECT accounted FROM ledger WHERE cgroup_id = ?", (inode,)
-            ).fetchone()
-        return int(found[0]) if found else 0
-
-    def _open(self) -> sqlite3.Connection:
-        return sqlite3.connect(f"file:{self._path}?mode=ro", uri=True, timeout=10)
 
     def check(self) -> None:
         """Read all of it again: a revision that is told stays what it is."""
@@ -60,6 +45,30 @@ class JournalReader:
                 self.differences.append(f"revision {revision} was {text}, and is no longer")
         if list(self.written) != list(range(1, len(self.written) + 1)):
             self.differences.append("revisions are not 1, 2, 3, …")
+
+
+class Tally:
+    """How many kills a journal told, whose old events may be deleted meanwhile: read it often."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._path = state_dir / "journal.db"
+        self.newest = self.kills = self.unattributed = self.skipped = 0
+
+    def read(self) -> None:
+        """Take in what was written since."""
+        for revision, text in _events_after(self._path, self.newest):
+            self.skipped += revision - self.newest - 1
+            self.newest = revision
+            event = event_loads(text)
+            if isinstance(event, OomKill) and event.kill_count is not None:
+                self.kills += event.kill_count
+                self.unattributed += 0 if event.victim_cgroup else event.kill_count
+
+    def __str__(self) -> str:
+        return (
+            f"{self.kills} kills in {self.newest} events, {self.unattributed} without their "
+            f"cgroup, {self.skipped} revisions skipped"
+        )
 
 
 class Told:
@@ -122,3 +131,11 @@ class Told:
             if times > 1:
                 found.append((None, f"episode {episode} in {victim} was told {times} times"))
         return found
+
+
+def _events_after(journal: Path, revision: int) -> list[tuple[int, str]]:
+    connection = sqlite3.connect(f"file:{journal}?mode=ro", uri=True, timeout=10)
+    with closing(connection):
+        return connection.execute(
+            "SELECT revision, event FROM events WHERE revision > ? ORDER BY revision", (revision,)
+        ).fetchall()
