@@ -21,6 +21,10 @@ READ_LATE_MICROSECONDS = 30_000_000
 late, on a host that stood still, may date it by as much. Seen: a line that was dated 5 s after its
 kill became a second victim, and took the kill of another cgroup."""
 
+SAME_KILL_SECONDS = SAME_KILL_MICROSECONDS / 1e6
+"""And so does its first word that comes within this after the other's, whatever it is dated: the
+clock may have been set between the two."""
+
 CLOCKS_APART_SECONDS = 0.1
 """How far a witness's clock, brought to ours, may be off at most while nobody stood still."""
 
@@ -125,14 +129,15 @@ class Name:
         self.records.append(record)
         return self._said() != before
 
-    def may_hold(self, record: VictimNamed) -> bool:
-        """May a record of the same pid be of this kill?"""
+    def may_hold(self, record: VictimNamed, now: float) -> bool:
+        """May a record of the same pid that comes now be of this kill?"""
         apart = abs(self.time - record.time)
         if apart <= SAME_KILL_MICROSECONDS:
             return True
         comms = {self.victim.comm, record.victim.comm} - {None}
         first = not self.named_by(record.source)
-        return first and apart <= READ_LATE_MICROSECONDS and len(comms) <= 1
+        near = apart <= READ_LATE_MICROSECONDS or now - self.arrived <= SAME_KILL_SECONDS
+        return first and near and len(comms) <= 1
 
     def _said(self) -> tuple[object, ...]:
         return (
@@ -170,7 +175,7 @@ class Names:
         for name in reversed(self._names):
             if name.records[0].victim.pid != record.victim.pid:
                 continue
-            if not name.may_hold(record):
+            if not name.may_hold(record, now):
                 break
             return name if name.add(record) else None
         name = Name([record], now)
@@ -222,7 +227,7 @@ class Names:
         """Return the names of these pids among those of the last moments, claimed or not."""
         if not self._names:
             return []
-        since = self._names[-1].arrived - SAME_KILL_MICROSECONDS / 1e6
+        since = self._names[-1].arrived - SAME_KILL_SECONDS
         return [
             name
             for name in takewhile(lambda name: name.arrived >= since, reversed(self._names))

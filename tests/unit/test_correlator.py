@@ -705,8 +705,11 @@ def test_two_witnesses_of_one_victim_are_one_victim(kernel: Kernel) -> None:
     assert [e.source for e in kill.evidence].count("tracepoint") == 1
 
 
-def test_a_witness_that_read_late_names_no_second_victim(kernel: Kernel) -> None:
-    """Dated seconds after its kill, a line takes no other cgroup's kill."""
+@pytest.mark.parametrize("seconds", [5, 86400, -3600])
+def test_a_witness_that_dates_otherwise_names_no_second_victim(
+    kernel: Kernel, seconds: int
+) -> None:
+    """Whoever read late, or after the clock was set: its line takes no other cgroup's kill."""
     parent = kernel.make(kernel.root, "p")
     child, gone = kernel.make(parent, "c"), kernel.make(parent, "gone")
     run = expecting(kernel)
@@ -714,7 +717,7 @@ def test_a_witness_that_read_late_names_no_second_victim(kernel: Kernel) -> None
     run.feed(kernel.reading(child))
     run.feed(replace(named(7, "/p/c", "tracepoint"), time=kernel.time))
     run.pass_time(1)
-    run.feed(replace(named(7, "/p/c"), time=kernel.time + 5_000_000))
+    run.feed(replace(named(7, "/p/c"), time=kernel.time + seconds * 1_000_000))
     kernel.kill(gone)
     kernel.remove(gone)
     run.feed(CgroupRemoved(gone.cgroup, kernel.time))
