@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import random
 import sys
 import tempfile
@@ -31,7 +32,9 @@ def main(arguments: list[str]) -> int:
     if asked.deaths is None and asked.minutes is None:
         asked.deaths = 1000
     seed = random.randrange(2**32) if asked.seed is None else asked.seed
-    print(f"seed {seed}", flush=True)
+    # Hours of it are watched through a pipe.
+    sys.stdout = io.TextIOWrapper(sys.stdout.buffer, line_buffering=True)
+    print(f"seed {seed}")
     seconds = asked.minutes * 60 if asked.minutes is not None else 86400.0
     with (
         tempfile.TemporaryDirectory(prefix="oomwatch-soak-", dir=asked.disk) as disk,
