@@ -64,10 +64,14 @@ class CounterReading:
 
 @dataclass(frozen=True, slots=True)
 class CgroupRemoved:
-    """A cgroup is gone. What it counted since our last look, only its ancestors' counters know."""
+    """A cgroup is gone. What it counted since our last look, only its ancestors' counters know.
+
+    `looked_at` is when that was, `None` where its own counter was never read.
+    """
 
     cgroup: Cgroup
     time: int
+    looked_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,7 +88,8 @@ class _Told(ToldKill):
         """Does a name's cgroup fit, and its time?"""
         if name.cgroup is None or (self.until is not None and name.time > self.until):
             return False
-        if self.cgroup is not None and not name.may_be_in(self.cgroup):
+        counted = (self.event.occur_after, self.event.detect_time)
+        if self.cgroup is not None and not name.may_be_in(self.cgroup, counted):
             return False
         if self.event.victim_cgroup is not None:
             return name.cgroup == self.event.victim_cgroup

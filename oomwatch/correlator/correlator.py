@@ -328,7 +328,7 @@ class Correlator:
         cgroup = observation.cgroup
         self._kills.close(cgroup, now, outcome)
         self._kills.forget(cgroup)
-        self._residuals.removed(cgroup, observation.time)
+        self._residuals.removed(observation)
         named = self.containers.named(cgroup, observation.time)
         if named is not None:
             # Nobody spoke of it yet; its end may still be asked about.

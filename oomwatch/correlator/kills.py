@@ -74,6 +74,17 @@ class _Pending:
     attribution: Attribution | None = None
     usage: MemoryUsage | None = None
 
+    def may_be(self, name: Name) -> bool:
+        """Can a name be of this kill?"""
+        if name.cgroup != self.cgroup.path:
+            return False
+        return name.may_be_in(self.cgroup, self.counted)
+
+    @property
+    def counted(self) -> tuple[int | None, int]:
+        """Between which looks it was."""
+        return self.first.looked_at, self.first.time
+
 
 @dataclass(slots=True)
 class _Episode:
@@ -140,10 +151,7 @@ class OpenKills:
 
     def awaits(self, name: Name) -> bool:
         """Is a kill in the cgroup of this name about to be told, which may be its own?"""
-        return any(
-            pending.cgroup.path == name.cgroup and name.may_be_in(pending.cgroup)
-            for pending in self._pending.values()
-        )
+        return any(pending.may_be(name) for pending in self._pending.values())
 
     def close(self, cgroup: Cgroup, now: float, outcome: Outcome) -> None:
         """Tell what is open in a cgroup as it is known now: nothing more can be read of it."""
@@ -223,7 +231,7 @@ class OpenKills:
     def named(self, name: Name, now: float, outcome: Outcome) -> bool:
         """Take in a name; False if no kill is open that it could be of."""
         for pending in list(self._pending.values()):
-            if pending.cgroup.path == name.cgroup and name.may_be_in(pending.cgroup):
+            if pending.may_be(name):
                 self._advance(pending, now, outcome)
                 return True
         return False
@@ -254,7 +262,7 @@ class OpenKills:
         """Is a witness due that has not named every victim, and the moment not over yet?"""
         if not self.naming or now - pending.opened >= self._settle_seconds * 0.9:
             return False
-        names = self._names.unclaimed(pending.cgroup)
+        names = self._names.unclaimed(pending.cgroup, pending.counted)
         named = (sum(n.kills for n in names if n.named_by(source)) for source in self.naming)
         return any(kills < pending.count for kills in named)
 
@@ -263,7 +271,7 @@ class OpenKills:
 
         A path may have had several lives while nobody watched: the one that is there was the last.
         """
-        names = self._names.unclaimed(pending.cgroup)
+        names = self._names.unclaimed(pending.cgroup, pending.counted)
         if pending.recovered:
             mine = self._names.first(names[::-1], pending.count)[::-1]
         else:

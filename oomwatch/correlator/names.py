@@ -109,9 +109,18 @@ class Name:
         first = self.records[0]
         return self.arrived - max(0, first.seen_time - first.time) / 1e6
 
-    def may_be_in(self, cgroup: Cgroup) -> bool:
-        """Can the victim have lived in this life of its path, and not in an earlier one?"""
-        return self.happened_at >= cgroup.absent_at - CLOCKS_APART_SECONDS
+    def may_be_in(self, cgroup: Cgroup, counted: tuple[int | None, int]) -> bool:
+        """Can this be what a cgroup counted between two looks, or was it in an earlier life?
+
+        `counted` is when it was looked at before the kill and after (`None` where nobody had looked
+        before), microseconds of wall time: they say nothing if that was set back meanwhile.
+        """
+        if self.happened_at < cgroup.absent_at - CLOCKS_APART_SECONDS:
+            return False
+        before, after = counted
+        if before is None or before > after:
+            return True
+        return self.time >= before - CLOCKS_APART_SECONDS * 1e6
 
     @property
     def kills(self) -> int:
@@ -199,13 +208,13 @@ class Names:
         """Return the names that no kill has claimed, and of which nobody knows the cgroup."""
         return [name for name in self._names if not name.claimed and name.cgroup is None]
 
-    def unclaimed(self, cgroup: Cgroup) -> list[Name]:
-        """Return the names that no kill has claimed, of this life of a cgroup."""
+    def unclaimed(self, cgroup: Cgroup, counted: tuple[int | None, int]) -> list[Name]:
+        """Return the names that no kill has claimed, of what a cgroup counted between two looks."""
         path = cgroup.path
         return [
             name
             for name in self._names
-            if not name.claimed and name.cgroup == path and name.may_be_in(cgroup)
+            if not name.claimed and name.cgroup == path and name.may_be_in(cgroup, counted)
         ]
 
     def unclaimed_below(self, cgroup: str, since: int) -> list[Name]:

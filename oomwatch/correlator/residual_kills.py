@@ -56,11 +56,15 @@ class ResidualKills:
         return told
 
     def _named(self, name: Name, residual: Residual, count: SubtreeCount) -> OomKill:
-        """A path that the kernel printed; whose life of it, where one alone was removed."""
+        """A path that the kernel printed; whose life of it, where one alone can be meant.
+
+        What was killed in a cgroup before its own counter was last read, that has shown.
+        """
         ids = {
-            cgroup.id
-            for cgroup in residual.suspects
-            if cgroup.path == name.cgroup and name.may_be_in(cgroup)
+            removed.cgroup.id
+            for removed in residual.suspects
+            if removed.cgroup.path == name.cgroup
+            and name.may_be_in(removed.cgroup, counted=(removed.looked_at, removed.time))
         }
         known = len(ids) == 1 and not residual.suspects_omitted and min(ids) > 0
         return replace(
@@ -79,7 +83,7 @@ class ResidualKills:
         if not count.counts_itself:
             said += f"; a process in {survivor.path} itself has no counter of its own"
         if len(suspects) == 1 and not omitted and residual.settled:
-            (single,) = suspects
+            single = suspects[0].cgroup
             said += f"; {single.path} alone was removed meanwhile"
             return replace(
                 self._bare(survivor, residual.kills, count, said),
@@ -87,7 +91,7 @@ class ResidualKills:
                 victim_cgroup=single.path,
                 victim_cgroup_id=single.id if single.id > 0 else None,
             )
-        named = tuple(cgroup.path for cgroup in suspects[:MAX_CANDIDATES])
+        named = tuple(removed.cgroup.path for removed in suspects[:MAX_CANDIDATES])
         return replace(
             self._bare(survivor, residual.kills, count, said),
             candidates=named,

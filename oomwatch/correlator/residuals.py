@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from oomwatch.events import Cgroup, is_within
+from oomwatch.observations import CgroupRemoved
 
 MAX_LOOKS = 20
 """Where kills go on and on, a residual is told after so many looks: half a second."""
@@ -58,21 +59,21 @@ class Residual:
     survivor: Cgroup
     kills: int
     since: int
-    suspects: tuple[Cgroup, ...]
+    suspects: tuple[CgroupRemoved, ...]
     suspects_omitted: int
     settled: bool
 
 
 @dataclass(slots=True)
 class _Suspects:
-    """Removed cgroups, with when their removal was seen (microseconds of wall time)."""
+    """Removed cgroups, by inode."""
 
-    seen: dict[int, tuple[Cgroup, int]] = field(default_factory=dict)
+    seen: dict[int, CgroupRemoved] = field(default_factory=dict)
     omitted: int = 0
 
-    def add(self, cgroup: Cgroup, time: int) -> None:
+    def add(self, removed: CgroupRemoved) -> None:
         if len(self.seen) < MAX_SUSPECTS:
-            self.seen[cgroup.id] = (cgroup, time)
+            self.seen[removed.cgroup.id] = removed
         else:
             self.omitted += 1
 
@@ -102,8 +103,9 @@ class Residuals:
         """Note that below it somebody was killed and went unseen: it may be any kill's cgroup."""
         self._unsure.add(survivor.id)
 
-    def removed(self, cgroup: Cgroup, time: int) -> None:
+    def removed(self, removed: CgroupRemoved) -> None:
         """Suspect a removed cgroup, and whatever was suspected below it, at its parent."""
+        cgroup = removed.cgroup
         below = self._suspects.pop(cgroup.id, None)
         self._doubts.pop(cgroup.id, None)
         self._balanced.pop(cgroup.id, None)
@@ -117,9 +119,9 @@ class Residuals:
         suspects = self._suspects.setdefault(cgroup.parent.id, _Suspects())
         if below is not None:
             suspects.omitted += below.omitted
-            for suspect, removed_time in below.seen.values():
-                suspects.add(suspect, removed_time)
-        suspects.add(cgroup, time)
+            for suspect in below.seen.values():
+                suspects.add(suspect)
+        suspects.add(removed)
 
     def look(
         self, survivor: Cgroup, residual: int, accounted: int, time: int, now: float
@@ -152,7 +154,7 @@ class Residuals:
             survivor,
             kills,
             self._balanced.get(survivor.id, 0),
-            tuple(cgroup for cgroup, _ in suspects.seen.values()),
+            tuple(suspects.seen.values()),
             suspects.omitted,
             settled and not self.unseen and survivor.id not in self._unsure,
         )
@@ -188,8 +190,8 @@ class Residuals:
         suspects = self._suspects.get(survivor.id)
         if suspects is None:
             return
-        for cgroup_id, (_, removed_time) in list(suspects.seen.items()):
-            if removed_time <= time:
+        for cgroup_id, removed in list(suspects.seen.items()):
+            if removed.time <= time:
                 del suspects.seen[cgroup_id]
         if not suspects.seen:
             del self._suspects[survivor.id]

@@ -791,6 +791,32 @@ def test_a_sum_is_not_told_of_a_life_that_began_after_its_kill(kernel: Kernel) -
     assert [victim.pid for victim in kill.victims] == [7]
 
 
+def test_a_sum_is_not_told_of_a_life_whose_counter_had_not_shown_its_kill(kernel: Kernel) -> None:
+    """What a counter does not show, though it was read after the kill, is another life's."""
+    again = kernel.make(kernel.root, "c")
+    run = expecting(kernel)
+    kernel.root.subtree += 1
+    kernel.remove(again)
+    run.feed(named(7, "/c", time=8_000_000, seen_time=9_000_000))
+    run.feed(CgroupRemoved(again.cgroup, 9_500_000, looked_at=9_000_000))
+    run.pass_time(1)
+    (kill,) = run.kills
+    assert (kill.victim_cgroup, kill.victim_cgroup_id) == ("/c", None)
+    assert [victim.pid for victim in kill.victims] == [7]
+
+
+def test_a_name_from_before_a_counters_last_look_is_not_of_its_rise(kernel: Kernel) -> None:
+    child = kernel.make(kernel.root, "c")
+    run = expecting(kernel)
+    run.feed(named(7, "/c", time=8_000_000, seen_time=9_000_000))
+    kernel.time = 9_900_000
+    kernel.kill(child, limit=child)
+    run.feed(replace(kernel.reading(child), looked_at=9_000_000))
+    run.feed(named(8, "/c", time=9_500_000, seen_time=9_900_000))
+    (kill,) = run.kills
+    assert [victim.pid for victim in kill.victims] == [8]
+
+
 def test_a_name_is_not_taken_from_a_kill_that_waits_for_another(kernel: Kernel) -> None:
     """Its own counter has shown the one; the sum holds one more, in a cgroup that is gone."""
     here, gone = (kernel.make(kernel.root, name) for name in "ab")

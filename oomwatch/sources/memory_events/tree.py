@@ -196,7 +196,7 @@ class Tree:
             self.unreadable.pop(removed, None)
             removed.gone = True
             self.cgroups -= 1
-            self._batch.append(CgroupRemoved(removed.cgroup, wall_time()))
+            self._batch.append(CgroupRemoved(removed.cgroup, wall_time(), removed.looked_at))
         if node.parent is not None and node.parent.child(node.cgroup.name) is node:
             assert node.parent.children is not None
             del node.parent.children[node.cgroup.name]
