@@ -138,7 +138,9 @@ async def test_a_container_that_is_gone_when_its_start_is_read_has_its_name(
 ) -> None:
     docker = FakeDocker()
     docker.podman = podman
-    own = {"name": "web", "image": "shop:1"} | ({"containerExitCode": "0"} if podman else {})
+    own = {"name": "web", "image": "shop:1"} | (
+        {"containerExitCode": "0", "podId": ""} if podman else {}
+    )
     async with following(docker, socket) as watch:
         await watch.event("start", WEB, app="web", **own)
         await watch.until(lambda: bool(watch.all(ContainerSeen)))

@@ -14,8 +14,8 @@ from oomwatch.containers import claims
 from oomwatch.containers.claims import Json, at
 from oomwatch.events import Container
 
-# Podman tells an exit code with every event.
-_OWN_ATTRIBUTES = ("name", "image", "containerExitCode")
+# Podman tells an exit code and a pod with every event.
+_OWN_ATTRIBUTES = ("name", "image", "containerExitCode", "podId")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
