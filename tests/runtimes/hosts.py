@@ -35,7 +35,7 @@ def runsc_wrapper(folder: Path) -> Path:
     """A command like runsc's that needs no KVM: what a runtime is told to call."""
     wrapper = folder / "runsc"
     if not wrapper.exists():
-        logs = f"--debug-log={folder}/runsc-logs/ --panic-log={folder}/runsc-panic.%ID%"
+        logs = f"--debug-log={folder}/runsc-logs/ --panic-log={folder}/runsc-panic.log"
         wrapper.write_text(f'#!/bin/sh\nexec /usr/bin/runsc --platform=ptrace {logs} "$@"\n')
         wrapper.chmod(0o755)
     return wrapper

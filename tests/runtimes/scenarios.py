@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ class Scenario:
     """What a container does, what is done to it, and what must be said of it.
 
     `once` is where it is tried when each scenario is tried once. `act` is done when the container
-    has come to READY. `hosts` can do it at all, with `handlers`.
+    has come to READY. `says` is in one of the reasons. `hosts` can do it at all, with `handlers`.
     """
 
     what: str
@@ -42,6 +43,7 @@ class Scenario:
     said: Mapping[str, Any] = field(default_factory=dict)
     init: bool = False
     cgroup_gone: bool = False
+    says: str = ""
     memory: int | None = LIMIT
 
     @property
@@ -63,14 +65,20 @@ def _stop(container: Running) -> None:
 
 
 def _kill_sentry(container: Running) -> None:
-    os.kill(sentry(container), 9)
+    os.kill(_sandbox(container).sentry, 9)
 
 
-def sentry(container: Running) -> int:
-    """The pid of a container's sentry."""
+def _kill_stubs(container: Running) -> None:
+    # All: which of them runs the application's code cannot be seen from outside.
+    for pid in _sandbox(container).stubs:
+        with suppress(ProcessLookupError):
+            os.kill(pid, 9)
+
+
+def _sandbox(container: Running) -> gvisor.SandboxProcesses:
     found = gvisor.find(gvisor.running(), container.id, container.pid())
     assert found is not None
-    return found.sentry
+    return found
 
 
 def wait_until_gone(cgroup: str) -> None:
@@ -225,5 +233,15 @@ SCENARIOS = (
         once=("hand-runsc",),
         handlers=("runsc",),
         act=_kill_sentry,
+    ),
+    Scenario(
+        "its stubs, killed by hand",
+        "READY; while :; do :; done",
+        Truth.NOT,
+        _SIGKILL | _NOTHING,
+        once=("docker-runsc",),
+        handlers=("runsc",),
+        act=_kill_stubs,
+        says="the sandbox's own log says: The ptrace stub process",
     ),
 )

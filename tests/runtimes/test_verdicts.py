@@ -65,6 +65,7 @@ async def test_an_end_is_told_for_what_it_was(
         exit_, outcome = await job.judged(scenario.what, scenario.truth, ended, **scenario.said)
         assert outcome.right, exit_
         assert outcome.row in scenario.rows, exit_
+        assert any(scenario.says in reason for reason in exit_.reasons), exit_
         assert (exit_.oom_kills or 0) == told.count(exit_.cgroup or "")
 
 
