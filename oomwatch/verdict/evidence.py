@@ -207,6 +207,19 @@ class ExitEvidence:
         return tuple(k for k in self.kills if not self._is_near(k) and k.candidates <= 1)
 
     @property
+    def unsettled(self) -> tuple[KillOfLife, ...]:
+        """Kills before the exit that the main process may have died of, for all that is known.
+
+        An exit can be told late: a killed process may take long to be gone, a runtime to notice.
+        """
+        return tuple(
+            k
+            for k in self.kills
+            if k.main_process is None
+            and NEAR_MICROSECONDS < self.exit_time - k.time <= DYING_MICROSECONDS
+        )
+
+    @property
     def oom_kills(self) -> int:
         """Kills of this life that are this container's for certain, whatever the verdict."""
         return sum(kill.kill_count for kill in self.kills if kill.candidates <= 1)

@@ -221,6 +221,17 @@ ROWS: tuple[Row, ...] = (
         _userspace_kill,
     ),
     Row(
+        "killed_unnamed_before",
+        "SIGKILL (or gVisor's 0, 128, 143), and a kill 2 to 30 s before, of which no name tells "
+        "whether it was of the main process",
+        Verdict.UNKNOWN,
+        Confidence.MEDIUM,
+        "the kernel's OOM killer had killed before the exit, and whether the main process was the "
+        "victim and was slow to end is not known",
+        lambda e: e.suspect and bool(e.unsettled),
+        lambda e: e.unsettled,
+    ),
+    Row(
         "stopped",
         "SIGKILL, counters that show no kill near the exit, and a stop was asked for",
         Verdict.NOT_OOM,

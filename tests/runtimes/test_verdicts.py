@@ -66,7 +66,7 @@ async def test_an_end_is_told_for_what_it_was(
         assert outcome.right, exit_
         assert outcome.row in scenario.rows, exit_
         assert any(scenario.says in reason for reason in exit_.reasons), exit_
-        assert (exit_.oom_kills or 0) == told.count(exit_.cgroup or "")
+        assert bool(exit_.oom_kills) == ("HOG" in scenario.text), exit_
 
 
 @pytest.mark.parametrize(
@@ -81,13 +81,14 @@ async def test_of_three_lives_only_one_was_out_of_memory(
     )
     async with watching() as told, Worker(told, *runtime, tmp_path) as worker:
         job = await worker.start(lives, restarts=2)
-        exits: dict[int | None, ContainerExit] = {}
+        exits: dict[int, ContainerExit] = {}
 
         def all_told() -> bool:
             for entry in told.entries:
                 exit_ = entry.event
                 if isinstance(exit_, ContainerExit) and exit_.container is not None:
                     assert exit_.container.id == job.container.id
+                    assert exit_.cgroup_id is not None
                     exits[exit_.cgroup_id] = exit_
             return len(exits) == 3
 
@@ -95,7 +96,9 @@ async def test_of_three_lives_only_one_was_out_of_memory(
         await told.quiet()
         all_told()
         truths = (Truth.NOT, Truth.OOM, Truth.NOT)
-        for number, (truth, exit_) in enumerate(zip(truths, exits.values(), strict=True), 1):
+        # Of a boot's cgroups the newer has the higher inode.
+        lives_told = [exits[cgroup_id] for cgroup_id in sorted(exits)]
+        for number, (truth, exit_) in enumerate(zip(truths, lives_told, strict=True), 1):
             outcome = worker.wrote(f"restarted, life {number} of 3", truth, exit_)
             assert outcome.right, exit_
 
@@ -160,16 +163,17 @@ async def test_earlyooms_kill_is_no_oom_and_is_named(
 
 @contextmanager
 def earlyoom(log: Path) -> Iterator[None]:
-    """Debian's earlyoom, which kills when 600 MiB more are in use than now, with its log in a file.
+    """Debian's earlyoom, which kills when 200 MiB more are in use than now, with its log in a file.
 
-    It kills who has the largest oom_score.
+    It asks who has the largest oom_score to end; a container's main process need not listen, and is
+    killed when 100 MiB more are gone.
     """
     lines = Path("/proc/meminfo").read_text().splitlines()
     available = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
-    at = max(available - 600 * 1024, 200 * 1024)
+    at = max(available - 200 * 1024, 200 * 1024)
     with log.open("ab") as output:
         killer = subprocess.Popen(
-            ["earlyoom", "-r", "0", "-M", f"{at},{at // 2}"], stdout=output, stderr=output
+            ["earlyoom", "-r", "0", "-M", f"{at},{at - 100 * 1024}"], stdout=output, stderr=output
         )
     try:
         yield

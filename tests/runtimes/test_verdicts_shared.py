@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -61,11 +60,12 @@ async def test_in_a_shared_cgroup_the_victims_pid_decides(
         truth = Truth.OOM if named else Truth.EITHER
         exit_, outcome = await job.judged("a shared cgroup's sandbox", truth)
         assert outcome.right, exit_
-        assert outcome.row == ("main_process_killed" if named else "shared_kill"), exit_
-        await asyncio.sleep(3)  # by then that kill is near no more
+        unnamed = {"shared_kill", "killed_unnamed_before"}
+        assert outcome.row in ({"main_process_killed"} if named else unnamed), exit_
         await other.act(lambda container: container.kill("KILL"))
-        exit_, outcome = await other.judged("another beside it, killed later", Truth.NOT)
-        assert outcome.row == "someone_elses_sigkill", exit_
+        truth = Truth.NOT if named else Truth.EITHER
+        exit_, outcome = await other.judged("another beside it, killed by hand", truth)
+        assert outcome.right, exit_
         assert exit_.oom_kills == 0
 
 

@@ -107,6 +107,13 @@ ROW_BY_ROW = {
         (exited(143, last_read=READ, killer_marks=(EARLYOOM,)), NOT_OOM, CONFIRMED),
     ],
     "userspace_killer_alone": [(exited(137, killer_marks=(EARLYOOM,)), NOT_OOM, HIGH)],
+    "killed_unnamed_before": [
+        (exited(137, killed(12), last_read=READ), UNKNOWN, MEDIUM),
+        (exited(137, killed(12)), UNKNOWN, MEDIUM),
+        (exited(137, killed(12), last_read=READ, stop_requested=True), UNKNOWN, MEDIUM),
+        (exited(137, killed(12, candidates=2), last_read=READ), UNKNOWN, MEDIUM),
+        (exited(0, killed(12), last_read=READ, sandbox=Sandbox.OWN), UNKNOWN, MEDIUM),
+    ],
     "stopped": [
         (exited(137, last_read=READ, stop_requested=True), NOT_OOM, CONFIRMED),
         (exited(137, LONG_AGO, last_read=READ, stop_requested=True), NOT_OOM, CONFIRMED),
@@ -115,6 +122,8 @@ ROW_BY_ROW = {
         (exited(137, last_read=READ), NOT_OOM, CONFIRMED),
         (exited(137, last_read=SUMS), NOT_OOM, CONFIRMED),
         (exited(137, LONG_AGO, last_read=READ), NOT_OOM, CONFIRMED),
+        (exited(137, killed(12, main_process=False), last_read=READ), NOT_OOM, CONFIRMED),
+        (exited(137, killed(31), last_read=READ), NOT_OOM, CONFIRMED),
         (exited(137, last_read=READ, usage=FULL), NOT_OOM, CONFIRMED),
     ],
     "killed_earlier_ended_well": [
@@ -136,6 +145,7 @@ ROW_BY_ROW = {
         (exited(0, runtime_oom_killed=True, sandbox=Sandbox.UNSEEN), UNKNOWN, MEDIUM),
     ],
     "hinted": [
+        (exited(2, sandbox=Sandbox.UNSEEN, sandbox_out_of_memory=True), UNKNOWN, MEDIUM),
         (exited(137, usage=FULL), UNKNOWN, MEDIUM),
         (exited(128, sandbox=Sandbox.UNSEEN, usage=FULL), UNKNOWN, MEDIUM),
     ],
