@@ -25,7 +25,7 @@ from oomwatch.containers.registry import Containers
 from oomwatch.correlator import Correlator
 from oomwatch.correlator.names import KEEP_SECONDS
 from oomwatch.errors import OwnFault
-from oomwatch.events import Container, ContainerExit, Entry, EvidenceGap, OomKill
+from oomwatch.events import Container, ContainerExit, Entry, EvidenceGap, OomKill, SourceState
 from oomwatch.finalizing import Finalization
 from oomwatch.journal import Journal, Retention
 from oomwatch.ledger import Ledger, LedgerChange
@@ -188,9 +188,16 @@ class Watcher:
             cgroups=followed.tree.cgroups if followed is not None else 0,
             kills_told=self.correlator.kills_told,
             subscribers=self.subscriptions.count,
-            sources=self.witnesses.states(),
+            sources=tuple(map(self._with_faults, self.witnesses.states())),
             journal=journal,
         )
+
+    def _with_faults(self, state: SourceState) -> SourceState:
+        failure = self.pipeline.failing.get(state.name)
+        if failure is None:
+            return state
+        detail = f"it failed to answer ({failure}), a fault of oomwatch's own: its log has more"
+        return replace(state, degraded=True, detail=detail)
 
     async def list_cgroups(
         self, prefix: str = "/", after_path: str = "", limit: int = 500

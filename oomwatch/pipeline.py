@@ -72,6 +72,8 @@ class Pipeline:
         self._questions: dict[tuple[type, int | str], Question] = {}
         self._events: list[Event] = []
         self._draining = False
+        self.failing: dict[str, str] = {}
+        """By name, who raised when it was last asked, and what: a fault of oomwatch's own."""
         self.broken = False
         """Has the correlator failed? Then nothing is taken in or written any more."""
         self.on_fault: Callable[[Exception], None] = lambda error: None
@@ -169,10 +171,12 @@ class Pipeline:
         for answerer in self._answerers:
             try:
                 if answerer.answer(question):
+                    self.failing.pop(answerer.name, None)
                     return
-            except Exception:
+            except Exception as error:
                 # One witness less for this question; the sums are held against each other anyway.
                 log.exception("%s failed to answer %r; please report it", answerer.name, question)
+                self.failing[answerer.name] = f"{type(error).__name__}: {error}"
                 break
         else:
             log.error("nobody answers %r", question)

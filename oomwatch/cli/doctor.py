@@ -17,6 +17,7 @@ from oomwatch.cli.cgroup_checks import (
     default_cgroup_root,
 )
 from oomwatch.cli.checks import HOST_CHECKS, Check, Host, State, check_inotify, check_kernel
+from oomwatch.cli.daemon_checks import ask_daemon
 from oomwatch.cli.output import put, stdout_paint
 from oomwatch.cli.runtime_checks import check_runtimes
 from oomwatch.cli.terminal import Paint, escape, pad
@@ -39,7 +40,8 @@ Exits with 0 if kills can be seen, however poorly, and with 1 if not."""
 def command(output: str, cgroup_root: Path | None, socket: Path | None) -> int:
     """Say what can be seen on this host, what cannot, why, and the mend.
 
-    Nothing is changed. Each line is ok, degraded (events are poorer, later or less sure) or failed
+    Where a daemon runs, it is asked how its sources and its journal are doing. Nothing is changed.
+    Each line is ok, degraded (events are poorer, later or less sure) or failed
     (no kill can be seen).
     """
     from oomwatch.address import DEFAULT_SOCKET
@@ -72,6 +74,7 @@ def examine(host: Host, cgroup_root: Path | None = None) -> list[Check]:
         check_inotify(host, count_cgroups(root)),
         check_kernel(host, root),
         *(check(host) for check in HOST_CHECKS),
+        *ask_daemon(host),
         check_sandboxes(root),
         check_runtimes(host),
     ]

@@ -14,12 +14,14 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from oomwatch import daemon
 from oomwatch.cgroup import files
+from oomwatch.client import Client
 from oomwatch.config import Config
 from oomwatch.correlator import Correlator
 from oomwatch.correlator.kills import Outcome
@@ -28,6 +30,7 @@ from oomwatch.errors import OwnFault
 from oomwatch.events import Entry, EvidenceGap, OomKill
 from oomwatch.observations import CounterReading, Observation, Question
 from oomwatch.sources.memory_events import MemoryEvents
+from oomwatch.status import NodeStatus
 from oomwatch.subscriptions import Latest
 from oomwatch.testing import FakeCgroupTree
 from tests.component.test_cli_serve import OOMWATCH, Served
@@ -231,11 +234,51 @@ async def test_a_source_that_raises_is_one_witness_less(
         monkeypatch.setattr(MemoryEvents, "answer", fails)
         tree.kill("/a")
         await until(lambda: failures > 0)
+        (source,) = [s for s in (await watcher.status()).sources if s.name == "memory_events"]
+        assert source.degraded
+        assert "ValueError: seeded" in source.detail
         tree.kill("/a")
         tree.make("/b")
         tree.kill("/b")
         await conserved(watcher, tree)
+        assert not any(
+            s.degraded for s in (await watcher.status()).sources if s.name == source.name
+        )
     assert "memory_events failed to answer" in caplog.text
+
+
+def most_queued() -> int:
+    return int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+
+
+async def test_a_queue_that_overflows_loses_no_kill(tree: FakeCgroupTree) -> None:
+    """The queue is the kernel's own, filled while the loop is held up."""
+    most = most_queued()
+    if most > 50_000:
+        pytest.skip(f"{most} events fit into a queue here")
+    for number in range(10):
+        tree.make(f"/c{number}")
+    async with watching(tree) as watcher:
+        assert watcher.memory_events is not None
+        files = [
+            (tree.root / f"c{number}" / "memory.events.local").open("r+b", buffering=0)
+            for number in range(10)
+        ]
+        # Turn by turn: what is the same twice in a row is one event in the queue.
+        for number in range(most + 1000):
+            os.pwrite(files[number % 10].fileno(), b"l", 0)
+        for number in range(10):
+            tree.kill(f"/c{number}", number + 1)
+        tree.make("/new")
+        tree.kill("/new")
+        tree.kill_and_remove("/c3", 2)
+        for file in files:
+            file.close()
+        await conserved(watcher, tree)
+        assert watcher.memory_events.state().figures["overflows"] > 0
+        tree.make("/new/newer")
+        tree.kill("/new/newer")
+        await conserved(watcher, tree)
 
 
 async def test_a_reboot_is_a_gap_and_what_this_boot_counted_is_told(
@@ -296,16 +339,142 @@ def served(tmp_path: Path, tree: FakeCgroupTree) -> Iterator[Served]:
     served.process.communicate()
 
 
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a daemon says of itself, by each of the ways that there are."""
+
+    serving: bool
+    status: NodeStatus
+    doctor: dict[str, dict[str, str]]
+    """Its findings that are not ok, by name."""
+
+
+def shown(served: Served) -> Shown:
+    with Client(served.socket) as client:
+        serving, status = client.health(), client.get_status()
+    done = served.run(
+        *("doctor", "-o", "json", "--socket", str(served.socket)),
+        *("--cgroup-root", str(served.tree.root)),
+    )
+    checks = [json.loads(line) for line in done.stdout.splitlines()]
+    poor = {check["name"]: check for check in checks if check["state"] != "ok"}
+    return Shown(serving, status, poor)
+
+
+def wait_until_shown(served: Served, true: Callable[[Shown], bool]) -> Shown:
+    end = time.monotonic() + BOUND
+    while not true(now := shown(served)):
+        assert time.monotonic() < end, now
+    return now
+
+
+def wait_until_serving(served: Served, serving: bool) -> Shown:
+    return wait_until_shown(served, lambda now: now.serving is serving)
+
+
 def kills_told(served: Served) -> int:
-    done = served.run("tail", "--no-follow", "-n", "1000", "-o", "json")
-    assert done.returncode == 0, done.stderr
-    return sum(json.loads(line)["kill_count"] for line in done.stdout.splitlines())
+    with Client(served.socket) as client:
+        events = [entry.event for entry in client.list_events()]
+    return sum(event.kill_count or 0 for event in events if isinstance(event, OomKill))
 
 
 def wait_until_told(served: Served, kills: int) -> None:
     end = time.monotonic() + BOUND
     while kills_told(served) != kills:
         assert time.monotonic() < end, f"{kills_told(served)} of {kills} told"
+
+
+def test_a_journal_that_cannot_be_written_is_shown_and_then_tells_all(served: Served) -> None:
+    assert "its journal" not in wait_until_serving(served, True).doctor
+    away = served.state.with_name("away")
+    served.state.rename(away)
+    served.tree.kill("/a", 3)
+    now = wait_until_serving(served, False)
+    assert not now.status.healthy
+    assert now.status.journal.pending_events == 1
+    assert "removed or replaced" in now.doctor["its journal"]["found"]
+    assert "NOT_SERVING" in now.doctor["its journal"]["mend"]
+    away.rename(served.state)
+    now = wait_until_serving(served, True)
+    assert now.status.healthy
+    assert "its journal" not in now.doctor
+    wait_until_told(served, 3)
+
+
+def test_a_counter_that_is_none_is_shown_and_then_tells_all(served: Served) -> None:
+    """A field is missing, a negative number, a megabyte of garbage, nothing."""
+    served.tree.make("/b")
+    for text in ("low 0\noom 1\n", "oom_kill -1\n", "x" * (1 << 20), ""):
+        served.tree.kill("/a", 2)
+        wait_until_told(served, served.tree.kills("/"))
+        served.tree.write("/a", "memory.events.local", text)
+        now = wait_until_shown(served, lambda now: "its memory_events" in now.doctor)
+        assert "/a" in now.doctor["its memory_events"]["found"]
+        (source,) = [s for s in now.status.sources if s.name == "memory_events"]
+        assert source.degraded
+        # Kills are told all the same, of all other cgroups: it keeps its promises.
+        assert now.serving
+        served.tree.kill("/b")
+        wait_until_told(served, served.tree.kills("/"))
+        served.tree.kill("/a", 4)
+        wait_until_told(served, served.tree.kills("/"))
+        wait_until_shown(served, lambda now: "its memory_events" not in now.doctor)
+
+
+def test_a_second_daemon_on_the_same_state_is_told_whose_it_is(served: Served) -> None:
+    assert served.process is not None
+    second = served.run(
+        *("serve", "--state-dir", str(served.state)),
+        *("--socket", str(served.socket.with_name("second.sock"))),
+        *("--cgroup-root", str(served.tree.root)),
+    )
+    assert second.returncode == 1
+    assert f"process {served.process.pid}" in second.stderr
+    assert "Traceback" not in second.stderr
+    served.tree.kill("/a")
+    wait_until_told(served, 1)
+
+
+def test_a_database_that_is_damaged_ends_the_start_with_a_sentence(served: Served) -> None:
+    served.tree.kill("/a")
+    wait_until_told(served, 1)
+    assert served.process is not None
+    served.process.terminate()
+    served.process.communicate(timeout=BOUND)
+    database = served.state / "journal.db"
+    good = database.read_bytes()
+    for bad in (b"no database " * 1000, good[: len(good) // 2]):
+        database.write_bytes(bad)
+        done = served.run(
+            *("serve", "--state-dir", str(served.state), "--socket", str(served.socket)),
+            *("--cgroup-root", str(served.tree.root)),
+        )
+        assert done.returncode == 1
+        assert str(database) in done.stderr
+        assert "Traceback" not in done.stderr
+    database.write_bytes(good)
+    served.tree.kill("/a", 2)
+    served.start()
+    wait_until_told(served, 3)
+
+
+def test_it_starts_and_tells_with_64_descriptors(tmp_path: Path) -> None:
+    served = Served(tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, limits[1]))
+    try:
+        process = served.start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    try:
+        for number in range(50):
+            served.tree.make(f"/c{number}")
+            served.tree.kill(f"/c{number}")
+        served.tree.kill_and_remove("/c7")
+        wait_until_told(served, served.tree.kills("/"))
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_stopped_and_continued_it_tells_what_happened_meanwhile(served: Served) -> None:
