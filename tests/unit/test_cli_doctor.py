@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from oomwatch.cli import daemon_checks
 from oomwatch.cli.cgroup_checks import (
     check_local_events,
     check_memory_controller,
@@ -26,9 +27,11 @@ from oomwatch.cli.checks import (
     check_tracepoint,
     check_vmstat,
 )
+from oomwatch.cli.daemon_checks import ask_daemon
 from oomwatch.cli.doctor import can_see_kills, examine, report
 from oomwatch.cli.runtime_checks import check_runtimes
 from oomwatch.cli.terminal import Paint
+from oomwatch.containers import gvisor
 
 V2 = "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate"
 V1 = "35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory"
@@ -64,8 +67,10 @@ def tree(tmp_path: Path) -> Tree:
 
 
 @pytest.fixture
-def good(tree: Tree) -> Tree:
+def good(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> Tree:
     """A host as it should be."""
+    # The machine that the tests run on may have sandboxes.
+    monkeypatch.setattr(gvisor, "running", lambda: iter(()))
     tree.mounts(V2)
     tree.write("/sys/fs/cgroup/cgroup.controllers", "cpuset cpu memory pids\n")
     tree.write("/sys/fs/cgroup/cgroup.subtree_control", "memory pids\n")
@@ -237,6 +242,20 @@ def test_a_stale_socket_is_no_daemon(tree: Tree) -> None:
         assert check_daemon(tree.host).state is State.OK
     assert path.exists()
     assert check_daemon(tree.host).state is State.DEGRADED
+
+
+def test_what_listens_and_does_not_answer_is_said(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert ask_daemon(tree.host) == []
+    monkeypatch.setattr(daemon_checks, "_ANSWER_SECONDS", 0.2)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tree.root / "oomwatch.sock"))
+        server.listen()
+        (check,) = ask_daemon(tree.host)
+    assert check.state is State.DEGRADED
+    assert "did not answer within 0.2 s" in check.found
+    assert "start it again" in check.mend
 
 
 def test_a_runtime_that_is_there_must_answer(tree: Tree) -> None:
