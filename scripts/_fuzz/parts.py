@@ -6,13 +6,17 @@ fails is shrunk to the least that still does, and comes again with the same seed
 
 from __future__ import annotations
 
+import gc
 import io
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from types import FunctionType, ModuleType
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
@@ -35,6 +39,9 @@ CORPUS = Path("tests/data/kmsg")
 EXAMPLES = 200
 SLOWEST_SECONDS = 5.0
 """A round's example that takes longer hangs: the usual one takes less than a millisecond."""
+
+MOST_HELD_BYTES = 2 << 20
+"""What a parser may hold of a log: 64 open reports with their tables, and 4096 kills."""
 
 QUIET = settings(
     max_examples=EXAMPLES,
@@ -84,8 +91,29 @@ def damaged(draw: st.DrawFn, lines: list[bytes]) -> bytes:
     return draw(st.sampled_from([b"\n", b"\n", b"\r\n", b""])).join(done)
 
 
+@cache
+def follower() -> Assembler:
+    """One that has followed all that came, as a daemon's does for months."""
+    return Assembler()
+
+
+def held(*roots: object) -> int:
+    """How many bytes these objects and all that they refer to take, without code."""
+    seen: dict[int, object] = {}
+    waiting = list(roots)
+    while waiting:
+        one = waiting.pop()
+        if id(one) not in seen and not isinstance(one, type | ModuleType | FunctionType):
+            seen[id(one)] = one
+            waiting += gc.get_referents(one)
+    return sum(map(sys.getsizeof, seen.values()))
+
+
 def log(round_seed: int) -> None:
-    """Any log into kills, by every door: record by record, and by the search through a file."""
+    """Any log into kills, by every door: record by record, and by the search through a file.
+
+    One parser goes on through all rounds, and holds no more for that.
+    """
     lines = [
         line for path in sorted(CORPUS.glob("*.kmsg")) for line in path.read_bytes().split(b"\n")
     ]
@@ -98,8 +126,9 @@ def log(round_seed: int) -> None:
             assembler = Assembler()
             for number, line in enumerate(text.split(b"\n")):
                 record = parse_kmsg(line, line=number)
-                for _ in assembler.feed(record) if record is not None else ():
-                    pass
+                if record is not None:
+                    assembler.feed(record)
+                    follower().feed(record)
             assembler.flush()
             episodes = Episodes("fuzz", time.time_ns() // 1000)
             for kill in KillSearch(AnyLineParser()).kills(io.BytesIO(text)):
@@ -108,6 +137,7 @@ def log(round_seed: int) -> None:
             episodes.flush()
 
     check()
+    assert held(follower()) < MOST_HELD_BYTES, "the log's parser grows"
 
 
 def events(round_seed: int) -> None:
