@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from google.protobuf.message import Message
+from google.protobuf.descriptor import MethodDescriptor
+from grpc_health.v1 import health_pb2  # type: ignore[import-untyped]
 from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 
@@ -27,6 +28,7 @@ from scripts._fuzz.parts import QUIET
 EXAMPLES = 25
 
 SERVICE = pb.DESCRIPTOR.services_by_name["OomWatchService"]
+HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"]
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 CALL_SECONDS = 20.0
@@ -114,32 +116,23 @@ class Daemon:
 def calls(daemon: Daemon, round_seed: int) -> None:
     """Every call, with a message of its type, or with bytes that are none."""
     with daemon.channel() as channel:
-        for method in SERVICE.methods:
-            _call(
-                channel,
-                method.name,
-                messages(method.input_type),
-                round_seed,
-                method.name == "Subscribe",
-            )
+        for method in (*SERVICE.methods, *HEALTH.methods):
+            _call(channel, method, round_seed)
 
 
-def _call(
-    channel: grpc.Channel,
-    name: str,
-    requests: st.SearchStrategy[Message],
-    round_seed: int,
-    streaming: bool,
-) -> None:
-    path = f"/{SERVICE.full_name}/{name}"
-    encoded = requests.map(lambda message: message.SerializeToString())
+def _call(channel: grpc.Channel, method: MethodDescriptor, round_seed: int) -> None:
+    name = method.name
+    path = f"/{method.containing_service.full_name}/{name}"
+    encoded = messages(method.input_type).map(lambda message: message.SerializeToString())
 
     @settings(QUIET, max_examples=EXAMPLES)
     @seed(round_seed)
     @given(request=st.one_of(encoded, encoded, st.binary(max_size=200), st.just(b"\x0a" * 20_000)))
     def check(request: bytes) -> None:
         code, words = (
-            _stream(channel, path, request) if streaming else _answer(channel, path, request)
+            _stream(channel, path, request)
+            if method.server_streaming
+            else _answer(channel, path, request)
         )
         assert code not in _BLAMELESS, (name, request, code, words)
         assert code is not grpc.StatusCode.DEADLINE_EXCEEDED, (name, request, "hangs")
