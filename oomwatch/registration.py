@@ -60,14 +60,10 @@ class Registration:
         Raises `NoSuchProcess` or `NoSuchCgroup` where it is gone, `BadCgroupPath` for a path that
         can be no cgroup's, `LimitReached` where workers have registered too many already.
         """
-        newest = self._containers.newest(container.id)
-        known = newest is not None and newest.registered and newest.ended_time is None
-        if not known and self._containers.registered >= MAX_REGISTERED:
-            raise LimitReached(
-                f"{MAX_REGISTERED} containers are registered already: unwatch or finalize those "
-                "that have ended"
-            )
+        self._refuse_too_many(container.id)
         own, counted = await asyncio.to_thread(self._look_up, pid, cgroup)
+        # Others were registered meanwhile.
+        self._refuse_too_many(container.id)
         self._emit(
             [
                 ContainerSeen(
@@ -130,6 +126,15 @@ class Registration:
         if self._hierarchy is not None:
             return resolve(self._hierarchy, cgroup)
         return Resolved(cgroup.rstrip("/") or "/", 0)
+
+    def _refuse_too_many(self, container_id: str) -> None:
+        newest = self._containers.newest(container_id)
+        known = newest is not None and newest.registered and newest.ended_time is None
+        if not known and self._containers.registered >= MAX_REGISTERED:
+            raise LimitReached(
+                f"{MAX_REGISTERED} containers are registered already: unwatch or finalize those "
+                "that have ended"
+            )
 
     def _look_up(self, pid: int | None, cgroup: str | None) -> tuple[Resolved, Resolved]:
         """Its own cgroup, and the one whose counter counts its kills: the same, as a rule."""

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from oomwatch.errors import RequestRefused
+from oomwatch import registration
+from oomwatch.errors import LimitReached, RequestRefused
 from oomwatch.events import Container, Scope
 from oomwatch.subscriptions import EventFilter
 from tests.component.served import BOUND, served
@@ -128,6 +129,29 @@ async def test_what_cannot_be_meant_is_refused_with_a_sentence(
         with pytest.raises(ValueError, match=sentence):
             await place.client.watch_container(container, **where)
         assert place.watcher.correlator.containers.registered == 0
+
+
+async def test_no_more_are_registered_than_the_bound_however_many_ask_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registration, "MAX_REGISTERED", 2)
+    async with served(tmp_path) as place:
+        place.tree.make("/a")
+        tries = [
+            place.watcher.watch_container(Container(id=f"job-{number}"), cgroup="/a")
+            for number in range(5)
+        ]
+        outcomes = await asyncio.gather(*tries, return_exceptions=True)
+        assert [isinstance(outcome, LimitReached) for outcome in outcomes].count(True) == 3
+        containers = place.watcher.correlator.containers
+        assert containers.registered == 2
+        with pytest.raises(RequestRefused, match="2 containers are registered already") as raised:
+            await place.client.watch_container(Container(id="job-f"), cgroup="/a")
+        assert raised.value.status == "RESOURCE_EXHAUSTED"
+        known = next(f"job-{n}" for n, one in enumerate(outcomes) if not isinstance(one, Exception))
+        await place.client.watch_container(Container(id=known), cgroup="/a")
+        assert await place.client.unwatch_container(known)
+        await place.client.watch_container(Container(id="job-f"), cgroup="/a")
 
 
 async def test_unwatched_is_forgotten_and_known_by_id_no_more(tmp_path: Path) -> None:
