@@ -45,21 +45,30 @@ class Tree(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Holdings:
-    """What a process holds: resident KiB, descriptors, inotify watches, the journal's bytes."""
+    """What a process holds: resident KiB, descriptors, inotify watches, threads, and the journal's
+    bytes.
+    """
 
     resident_kib: int
     descriptors: int
     watches: int
+    threads: int
     journal_bytes: int
 
     def __str__(self) -> str:
         return (
             f"{self.resident_kib / 1024:.1f} MiB resident, {self.descriptors} descriptors, "
-            f"{self.watches} watches, {self.journal_bytes / 1024:.0f} KiB of journal"
+            f"{self.watches} watches, {self.threads} threads, "
+            f"{self.journal_bytes / 1024:.0f} KiB of journal"
         )
 
+    def grown(self, since: Holdings, may_grow: Holdings) -> bool:
+        """Does it hold more than before, by more than it may?"""
+        held = zip(*map(astuple, (self, since, may_grow)), strict=True)
+        return any(now - before > bound for now, before, bound in held)
 
-MAY_GROW = Holdings(4096, 4, 8, 2 << 20)
+
+MAY_GROW = Holdings(4096, 4, 8, 0, 2 << 20)
 """Between the end of the warm-up and the end: what the allocator and the log's end make of it."""
 
 
@@ -74,7 +83,8 @@ def holdings(pid: int, state: Path) -> Holdings:
             watches += descriptor.read_text().count("inotify wd:")
             descriptors += 1
     size = sum(path.stat().st_size for path in state.glob("journal.db*"))
-    return Holdings(resident, descriptors, watches, size)
+    threads = len(list((process / "task").iterdir()))
+    return Holdings(resident, descriptors, watches, threads, size)
 
 
 def run(tree: Tree, directory: Path, seconds: float, say: Callable[[str], None]) -> bool:
@@ -105,8 +115,7 @@ def run(tree: Tree, directory: Path, seconds: float, say: Callable[[str], None])
         say(f"at the end, {made} cgroups and {tree.kills('/')} kills later: {last}")
         say(f"told: {tally}")
         assert warm is not None
-        grown = [a - b > c for a, b, c in zip(*map(astuple, (last, warm, MAY_GROW)), strict=True)]
-        return told and not any(grown)
+        return told and not last.grown(warm, MAY_GROW)
 
 
 def churn(tree: Tree) -> Iterator[int]:

@@ -12,8 +12,17 @@ import pytest
 from tests.kernel.conftest import why_not as why_no_kernel
 from tests.runtimes.by_hand import HandHost
 from tests.runtimes.confusion import table
+from tests.runtimes.containers import Host
+from tests.runtimes.cri import CriHost
 from tests.runtimes.ctr import ContainerdHost
-from tests.runtimes.hosts import DockerHost, PodmanHost, SystemdDockerHost, end, start_containerd
+from tests.runtimes.hosts import (
+    CONTAINERD_SOCKET,
+    DockerHost,
+    PodmanHost,
+    SystemdDockerHost,
+    end,
+    start_containerd,
+)
 from tests.runtimes.judging import OUTCOMES
 from tests.runtimes.processes import DaemonProcess
 from tests.runtimes.systemd import Systemd
@@ -96,7 +105,15 @@ def podman_host(data: Path, root: Path) -> Iterator[PodmanHost]:
 @pytest.fixture(scope="session")
 def containerd_host(root: Path, containerd_daemon: DaemonProcess) -> ContainerdHost:
     """containerd, by its own command."""
-    return ContainerdHost(root)
+    return ContainerdHost(root, containerd_daemon)
+
+
+@pytest.fixture(scope="session")
+def cri_host(root: Path, containerd_daemon: DaemonProcess) -> Iterator[CriHost]:
+    """containerd, as the kubelet asks it."""
+    host = CriHost(CONTAINERD_SOCKET, root)
+    yield host
+    host.close()
 
 
 @pytest.fixture(scope="session")
@@ -119,3 +136,10 @@ def systemd_docker_host(data: Path, root: Path, systemd: Systemd) -> Iterator[Sy
     host = SystemdDockerHost(data, root, systemd)
     yield host
     host.close()
+
+
+@pytest.fixture
+def runtime(request: pytest.FixtureRequest) -> tuple[Host, str]:
+    """A runtime that runs, and the OCI runtime to use with it, for `host-handler`."""
+    name, _, handler = str(request.param).partition("-")
+    return request.getfixturevalue(f"{name}_host"), handler

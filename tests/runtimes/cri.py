@@ -56,6 +56,10 @@ class CriHost:
         archive = _archive(root)
         words = ("ctr", "--address", str(socket), "--namespace", "k8s.io", "images", "import", "-")
         subprocess.run(words, input=archive, check=True, capture_output=True, timeout=SECONDS)
+        wait_for(
+            lambda: IMAGE.encode() in self._ask("ImageService/ListImages", b""),
+            "it does not take the image in",
+        )
 
     def run_pod(self, name: str, namespace: str = "shop") -> PodSandbox:
         """Start a pod, without any container yet."""
@@ -96,7 +100,7 @@ class CriHost:
         """The runtime's word on a container."""
         request = pb.ContainerStatusRequest(container_id=container_id, verbose=True)
         return pb.ContainerStatusResponse.FromString(
-            self._ask("ContainerStatus", request.SerializeToString())
+            self._ask("RuntimeService/ContainerStatus", request.SerializeToString())
         )
 
     def close(self) -> None:
@@ -106,11 +110,13 @@ class CriHost:
     def _call(self, name: str, request: bytes) -> str:
         """Make a call whose answer is an id, or nothing."""
         # Every such answer has the id as its first field, as this message has.
-        return pb.ContainerStatusRequest.FromString(self._ask(name, request)).container_id
+        return pb.ContainerStatusRequest.FromString(
+            self._ask(f"RuntimeService/{name}", request)
+        ).container_id
 
     def _ask(self, name: str, request: bytes) -> bytes:
         call = self._channel.unary_unary(
-            f"/runtime.v1.RuntimeService/{name}",
+            f"/runtime.v1.{name}",
             request_serializer=bytes,
             response_deserializer=bytes,
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.runtimes.containers import Ended, Spec, now
 from tests.runtimes.hosts import CONTAINERD_SOCKET
-from tests.runtimes.processes import SECONDS, wait_for
+from tests.runtimes.processes import SECONDS, DaemonProcess, wait_for
 
 _CTR = ("ctr", "--address", str(CONTAINERD_SOCKET))
 _names = itertools.count(1)
@@ -18,15 +18,18 @@ class ContainerdHost:
     """containerd, with runc or crun below its shim."""
 
     runtime = "containerd"
+    socket = CONTAINERD_SOCKET
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, daemon: DaemonProcess) -> None:
         self._root = root
+        self.daemon = daemon
 
     def run(self, spec: Spec, *, namespace: str = "default") -> CtrContainer:
         """Start a container; returns once containerd says that it runs."""
         name = spec.name or f"ctr-{next(_names)}"
         words = [
             *("run", "--rootfs", "--runc-binary", spec.handler, "--read-only"),
+            *(("--rm",) if spec.remove else ()),
             *(("--memory-limit", str(spec.memory)) if spec.memory is not None else ()),
             *(
                 w
@@ -85,9 +88,9 @@ class CtrContainer:
 
     def remove(self) -> None:
         """Remove it, running or not; nothing happens when it is gone already."""
-        if self._process.poll() is None:
-            self.kill("KILL")
-            self._process.communicate(timeout=SECONDS)
+        # `ctr run` itself has ended where containerd was restarted meanwhile.
+        self._call("task", "rm", "--force", self.id)
+        self._process.communicate(timeout=SECONDS)
         self._call("container", "rm", self.id)
 
     def _status(self) -> str:

@@ -7,6 +7,7 @@ import signal
 from contextlib import suppress
 from pathlib import Path
 
+from tests.runtimes import cri
 from tests.runtimes.api import ApiHost
 from tests.runtimes.processes import DaemonProcess, answers, wait_for
 from tests.runtimes.systemd import CGROUP, Systemd
@@ -22,6 +23,8 @@ root = "{data}/containerd"
 state = "/run/containerd"
 [grpc]
 address = "{socket}"
+[plugins."io.containerd.grpc.v1.cri"]
+sandbox_image = "{image}"
 """
 _STORAGE_CONFIG = """\
 [storage]
@@ -45,7 +48,9 @@ def start_containerd(data: Path) -> DaemonProcess:
     """Start containerd, whose tasks live on without it."""
     CONTAINERD_SOCKET.parent.mkdir(exist_ok=True)
     config = data / "containerd.toml"
-    config.write_text(_CONTAINERD_CONFIG.format(data=data, socket=CONTAINERD_SOCKET))
+    config.write_text(
+        _CONTAINERD_CONFIG.format(data=data, socket=CONTAINERD_SOCKET, image=cri.IMAGE)
+    )
     daemon = DaemonProcess(
         ("containerd", "--config", config),
         data / "containerd.log",

@@ -78,8 +78,17 @@ class Systemd:
 
     def result(self, name: str) -> str:
         """The service's Result, once it has one: `oom-kill`, `success`, …"""
-        wait_for(lambda: self._show(name, "ActiveState") in ("failed", "inactive"), "it runs on")
+        wait_for(lambda: self.state(name) in ("failed", "inactive"), "it runs on")
         return self._show(name, "Result")
+
+    def state(self, name: str) -> str:
+        """The service's ActiveState: `active`, `failed`, …"""
+        return self._show(name, "ActiveState")
+
+    def stop(self, name: str) -> None:
+        """End a service."""
+        words = self.inside("systemctl", "stop", f"{name}.service")
+        subprocess.run(words, check=True, capture_output=True, timeout=SECONDS)
 
     def _show(self, name: str, what: str) -> str:
         words = ("systemctl", "show", f"{name}.service", "--property", what, "--value")
