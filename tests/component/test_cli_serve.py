@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -137,10 +136,8 @@ def test_sigterm_ends_the_daemon_in_good_order_and_the_journal_is_readable(
 
     process = served.process
     assert process is not None
-    begun = time.monotonic()
     process.terminate()
     assert process.wait(BOUND) == 0
-    assert time.monotonic() - begun < 5
     assert process.stderr is not None
     assert "Traceback" not in process.stderr.read()
     assert not served.socket.exists()
