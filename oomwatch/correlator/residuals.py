@@ -9,7 +9,7 @@ second look, a moment later, shows it again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from oomwatch.events import Cgroup, is_within
 from oomwatch.observations import CgroupRemoved
@@ -22,6 +22,10 @@ LEAD_MICROSECONDS = 10_000
 
 ASK_AGAIN_SECONDS = 0.5
 """How soon a second look that nobody could make is asked for again."""
+
+SET_BACK_MICROSECONDS = 60_000_000
+"""A sum that seems to have been read this long before what is known already was read after the
+clock was set back. Else all would be unsure below it until the clock is where it was."""
 
 MAX_SUSPECTS = 4096
 """Removed cgroups remembered below one survivor; a clean audit forgets them long before."""
@@ -131,6 +135,7 @@ class Residuals:
         Whatever was removed since the sums were last in balance is a suspect, also what was removed
         after the first look: its removal may just not have been told yet.
         """
+        self._mind_the_clock(survivor, time)
         doubt = self._doubts.get(survivor.id)
         if residual <= 0:
             self._doubts.pop(survivor.id, None)
@@ -166,6 +171,20 @@ class Residuals:
             # Whoever this was stays a suspect, so that the next one is not told of it alone.
             self._unsure.add(survivor.id)
         return told
+
+    def _mind_the_clock(self, survivor: Cgroup, time: int) -> None:
+        """Where the clock was set back: all that is known is of now at the latest.
+
+        Since when a sum was in balance is then not known, and any name may be of what it holds.
+        """
+        known = max(self._rose.get(survivor.id, 0), self._balanced.get(survivor.id, 0))
+        if known - time < SET_BACK_MICROSECONDS:
+            return
+        self._rose = {node: min(rose, time) for node, rose in self._rose.items()}
+        self._balanced = {node: then for node, then in self._balanced.items() if then <= time}
+        for suspects in self._suspects.values():
+            for node, removed in suspects.seen.items():
+                suspects.seen[node] = replace(removed, time=min(removed.time, time))
 
     def _doubt(
         self, survivor: Cgroup, kills: int, accounted: int, now: float, looks: int = 1

@@ -817,6 +817,39 @@ def test_a_name_from_before_a_counters_last_look_is_not_of_its_rise(kernel: Kern
     assert [victim.pid for victim in kill.victims] == [8]
 
 
+@pytest.mark.parametrize("seconds", [1, -3600, 86400])
+def test_a_removed_cgroups_kill_is_told_by_name_after_the_clock_was_set(
+    kernel: Kernel, seconds: int
+) -> None:
+    kernel.time = 10**15
+    parent = kernel.make(kernel.root, "p")
+    kept, *gone = (kernel.make(parent, name) for name in ("kept", "a", "b"))
+    run = expecting(kernel)
+    kernel.kill(kept, limit=kept)
+    run.feed(kernel.reading(kept))
+    run.feed(named(6, "/p/kept", time=kernel.time))
+    run.settle()
+    kernel.time += seconds * 1_000_000
+    kernel.kill(gone[0], limit=gone[0])
+    for node in gone:
+        kernel.remove(node)
+    run.feed(named(7, "/p/a", time=kernel.time))
+    for node in gone:
+        run.feed(CgroupRemoved(node.cgroup, kernel.time))
+    run.pass_time(1)
+    assert run.kills[-1].victim_cgroup == "/p/a"
+    assert [victim.pid for victim in run.kills[-1].victims] == [7]
+    # And who is next is known by elimination.
+    kernel.time += 1_000_000
+    run.settle()
+    last = kernel.make(parent, "last")
+    kernel.kill(last)
+    kernel.remove(last)
+    run.feed(CgroupRemoved(last.cgroup, kernel.time))
+    run.pass_time(61)
+    assert run.kills[-1].victim_cgroup == "/p/last"
+
+
 def test_a_name_is_not_taken_from_a_kill_that_waits_for_another(kernel: Kernel) -> None:
     """Its own counter has shown the one; the sum holds one more, in a cgroup that is gone."""
     here, gone = (kernel.make(kernel.root, name) for name in "ab")
