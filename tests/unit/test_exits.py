@@ -514,6 +514,7 @@ def test_without_counters_137_is_unknown() -> None:
     host = Host(counted=False)
     host.run()
     host.ended(137)
+    host.pass_time(RUNTIME_SECONDS)
     assert ruled(host.exit) == ("unknown", "low")
 
 
@@ -674,6 +675,7 @@ def test_a_sandbox_that_is_not_visible_is_not_judged_by_its_status(code: int) ->
     host = Host(counted=False)
     sandboxed(host, cgroup=None, sandbox_cgroup_id=None, alone=False, sentry=None)
     host.ended(code)
+    host.pass_time(RUNTIME_SECONDS)
     assert ruled(host.exit) == ("unknown", "low")
 
 
@@ -692,7 +694,19 @@ def test_a_sandbox_that_panicked_for_want_of_memory_is_a_hint_where_nothing_is_c
     host.sandbox_wrote = {"lines": ("fatal error: out of memory",), "out_of_memory": True}
     sandboxed(host, cgroup=None, sandbox_cgroup_id=None, alone=False, sentry=None)
     host.ended(2)
+    host.pass_time(RUNTIME_SECONDS)
     assert ruled(host.exit) == ("unknown", "medium")
+
+
+def test_where_only_the_log_tells_of_kills_its_line_is_awaited_a_moment() -> None:
+    host = Host(counted=False)
+    cgroup = host.run(source="worker", pid=395)
+    host.ended(137, source="worker")
+    assert not host.exits
+    host.pass_time(0.01)
+    host.name(cgroup, 395)
+    host.pass_time(WAIT_SECONDS)
+    assert ruled(host.exit) == ("oom", "confirmed")
 
 
 # Userspace OOM killers
@@ -748,6 +762,7 @@ def test_what_has_no_counters_is_sampled_and_a_full_one_is_a_hint() -> None:
             )
         )
         host.ended(137)
+        host.pass_time(RUNTIME_SECONDS)
         assert ruled(host.exit) == ("unknown", confidence)
 
 

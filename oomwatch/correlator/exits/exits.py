@@ -254,6 +254,9 @@ class Exits:
         if self._witnesses.lacks_revisions(exit_):
             return False
         evidence = self._witnesses.evidence(exit_)
+        if not self._counted:
+            # No counter says that there is a kill: its line may be read after the exit is told.
+            return bool(evidence.near)
         unnamed = [k for k in evidence.near if k.main_process is None and place.pid is not None]
         return not (unnamed and self._open_kills.naming)
 
