@@ -63,16 +63,18 @@ class Places:
             return Place(pid)  # outside of what is watched, or gone
         return Place(pid, found.path, found.cgroup_id)
 
-    def claimed(self, container_id: str, path: Json) -> Place:
+    def claimed(self, path: Json) -> Place:
         """Where a runtime says that it puts a container: one that was gone before a look at its
-        pid has no other place. What the path means is known where the whole tree is watched.
+        pid has no other place, if its path does not show it.
+
+        What the path means is known where the whole tree is watched.
         """
         whole = self._hierarchy is None or self._hierarchy.real_root
         if not whole or not isinstance(path, str) or len(path) > LONGEST_PATH:
             return Place()
         if not path.startswith("/") or path != posixpath.normpath(path) or "\0" in path:
             return Place()
-        return Place(cgroup=_own_cgroup(container_id, path))
+        return Place(cgroup=path) if path != "/" and identify(path) is None else Place()
 
 
 def _own_cgroup(container_id: str, path: str) -> str | None:

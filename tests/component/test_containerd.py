@@ -238,7 +238,7 @@ async def test_containers_of_every_namespace_are_described(socket: Path) -> None
     ("path", "cgroup"),
     [
         ("/default/redis", "/default/redis"),
-        (f"/kubepods/pod-u1/{WEB}", f"/kubepods/pod-u1/{WEB}"),
+        (f"/docker/{WEB}", None),
         (f"/docker/{OTHER}", None),
         ("system.slice:docker:x", None),
         ("/default/../docker", None),
@@ -246,7 +246,7 @@ async def test_containers_of_every_namespace_are_described(socket: Path) -> None
         (7, None),
     ],
 )
-async def test_a_place_that_a_specification_claims_is_no_other_containers(
+async def test_a_place_is_claimed_only_where_its_path_shows_nobody(
     socket: Path, path: object, cgroup: str | None
 ) -> None:
     fake = FakeContainerd()

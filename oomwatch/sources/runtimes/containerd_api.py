@@ -170,7 +170,7 @@ class ContainerdFollower:
         )
         place = self._places.locate(container_id, claims.count(pid))
         if place.cgroup is None:
-            claimed = self._places.claimed(container_id, at(spec, "linux", "cgroupsPath"))
+            claimed = self._places.claimed(at(spec, "linux", "cgroupsPath"))
             place = replace(place, cgroup=claimed.cgroup)
         if pid:
             self._remember((namespace, container_id), place.cgroup_id)
