@@ -402,6 +402,55 @@ def test_a_journal_that_cannot_be_written_is_shown_and_then_tells_all(served: Se
     wait_until_told(served, 3)
 
 
+@pytest.fixture
+def ext4(tmp_path: Path) -> Iterator[Path]:
+    """A disk of its own, as a file system that can be made read-only under whoever writes to it."""
+    image, path = tmp_path / "disk.img", tmp_path / "disk"
+    path.mkdir()
+    with image.open("wb") as file:
+        file.truncate(64 << 20)
+    make = [["mkfs.ext4", "-q", "-F", str(image)], ["mount", "-o", "loop", str(image), str(path)]]
+    for command in make:
+        if shutil.which(command[0]) is None:
+            pytest.skip(f"there is no {command[0]}")
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"cannot mount a disk here: {done.stderr.strip()}")
+    yield path
+    while path.is_mount():
+        subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+def test_a_disk_that_becomes_read_only_is_shown_and_the_next_start_tells_all(
+    tmp_path: Path, ext4: Path
+) -> None:
+    served = Served(tmp_path)
+    served.state = ext4 / "state"
+    process = served.start()
+    try:
+        served.tree.kill("/a")
+        wait_until_told(served, 1)
+        # As after an I/O error, with errors=remount-ro.
+        subprocess.run(["mount", "-o", "remount,abort", str(ext4)], capture_output=True)
+        served.tree.kill("/a", 3)
+        now = wait_until_shown(served, lambda now: not now.serving and "its journal" in now.doctor)
+        assert not now.status.healthy
+        assert now.status.journal.pending_events == 1
+        process.terminate()
+        _, words = process.communicate(timeout=BOUND)
+        assert "1 events unwritten" in words
+        served.tree.kill("/a", 5)
+        # Mended: what was on it, checked, on a disk that can be written.
+        mended = shutil.copy(tmp_path / "disk.img", tmp_path / "mended.img")
+        subprocess.run(["e2fsck", "-fy", mended], capture_output=True)
+        subprocess.run(["mount", "-o", "loop", mended, str(ext4)], check=True)
+        process = served.start()
+        wait_until_told(served, 9)
+    finally:
+        process.kill()
+        process.communicate()
+
+
 def test_a_counter_that_is_none_is_shown_and_then_tells_all(served: Served) -> None:
     """A field is missing, a negative number, a megabyte of garbage, nothing."""
     served.tree.make("/b")
