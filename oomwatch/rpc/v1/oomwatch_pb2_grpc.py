@@ -97,7 +97,8 @@ class OomWatchServiceServicer:
         each new one as it is written. No event is skipped and none is sent twice within a stream. A client
         that reads slowly is served from the journal at its own pace; only when it falls behind what the
         journal keeps does the stream end, with OUT_OF_RANGE. The stream has no end of its own: it ends
-        UNAVAILABLE when the daemon shuts down.
+        UNAVAILABLE when the daemon shuts down, or when a message waited for a minute to be read; the
+        status then comes after what was sent before.
 
         To resume, subscribe again after the largest revision that was seen in any event or bookmark,
         with its journal_id.
