@@ -316,11 +316,11 @@ class Watcher:
         named = any(victim.pid == self.journal.died for victim in kill.victims)
         if named or (kill.recovered and kill.victim_cgroup and kill.victim_cgroup == self._cgroup):
             log.error(
-                "revision %d: the oomwatch before this one (process %d) was %s killed for want of "
-                "memory itself: give it more, or a lower oom_score_adj",
+                "revision %d: the oomwatch before this one (process %d) was %s for want of memory "
+                "itself: give it more, or a lower oom_score_adj",
                 entry.revision,
                 self.journal.died,
-                "" if named else "probably",
+                "killed" if named else "probably killed",
             )
 
     def _committed(self, entries: tuple[Entry, ...]) -> None:
