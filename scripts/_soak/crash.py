@@ -11,22 +11,17 @@ from __future__ import annotations
 import json
 import random
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from scripts._soak.followers import Followers
 from scripts._soak.fork_server import PLACES
-from scripts._soak.lives import ANSWER_SECONDS, CHECKOUT, Lives
-from scripts._soak.truth import JournalReader, Told
+from scripts._soak.lives import ANSWER_SECONDS, Lives
+from scripts._soak.truth import DifferenceError, JournalReader, Told
 from scripts._soak.worlds import Life, World
-
-
-class DifferenceError(Exception):
-    """What was told is not what happened."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,21 +61,11 @@ class Crash:
         self._lives = Lives(directory, *arguments)
         self._journal = JournalReader(self._lives.state)
         self._marked = 0
-        self._subscribers = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "scripts._soak.subscribers"),
-                *(str(self._lives.socket), str(rng.randrange(2**32)), str(subscribers)),
-            ],
-            cwd=CHECKOUT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        self._followers = Followers(self._lives.socket, rng.randrange(2**32), subscribers)
 
     def run(self, deaths: int | None, end: float) -> None:
         """Go on for so many deaths or until `end` (monotonic). Raises DifferenceError."""
-        assert self._subscribers.stdout is not None
-        self._subscribers.stdout.readline()
+        self._followers.wait_until_there()
         self._live_until_ready()
         while (deaths is None or self.deaths < deaths) and time.monotonic() < end:
             self._one_life()
@@ -92,8 +77,7 @@ class Crash:
 
     def close(self) -> None:
         """End every process."""
-        self._subscribers.kill()
-        self._subscribers.communicate()
+        self._followers.close()
         self._lives.close()
 
     def figures(self) -> str:
@@ -179,16 +163,7 @@ class Crash:
 
     def _check_subscribers(self) -> None:
         self._live_until_ready()
-        newest = max(self._journal.written, default=0)
-        out, _ = self._subscribers.communicate(f"{newest}\n", timeout=ANSWER_SECONDS)
-        written = list(self._journal.written.items())
-        for line in out.splitlines():
-            told = json.loads(line)
-            seen = [(revision, text) for revision, text in told["seen"]]
-            wanted = written if told["whole"] else [row for row in written if row >= seen[0]]
-            if seen != wanted:
-                raise DifferenceError(f"subscriber {told['kind']}: {_first_apart(seen, wanted)}")
-        self._say(f"{len(out.splitlines())} subscribers saw all {newest} revisions once, in order")
+        self._say(self._followers.compare(self._journal.written))
 
     def _tell(self, differences: list[tuple[Life | None, str]]) -> str:
         """The story, as far as it is of the cgroups that differ and of those beside them."""
@@ -212,13 +187,6 @@ class Crash:
 
 def _episode(text: str) -> str:
     return str(json.loads(text)["episode_id"])
-
-
-def _first_apart(seen: list[tuple[int, str]], wanted: list[tuple[int, str]]) -> str:
-    for number, (one, other) in enumerate(zip(seen, wanted, strict=False)):
-        if one != other:
-            return f"its event {number} was {one}, should be {other}"
-    return f"it saw {len(seen)} events, of {len(wanted)}"
 
 
 def run(

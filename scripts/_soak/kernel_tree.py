@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
-import os
-import signal
 from pathlib import Path
 from typing import Self
 
@@ -15,17 +12,14 @@ LIMIT = 2 << 20
 
 
 class KernelTree:
-    """What `FakeCgroupTree` is to plain files: "/" is a cgroup of its own, below the real root.
-
-    Whoever is killed is forked from this process: it dies in milliseconds, where one that started
-    a program first would take ten times as long.
-    """
+    """What `FakeCgroupTree` is to plain files: "/" is a cgroup of its own, below the real root."""
 
     root = workload.ROOT
 
     def __init__(self, name: str) -> None:
         self._scratch = Scratch(name)
         self._scratch.hand_down()
+        self._killer = workload.start_asked()
         self._before = workload.node_kills()
 
     def make(self, cgroup: str) -> None:
@@ -33,15 +27,15 @@ class KernelTree:
         self._path(cgroup).mkdir()
 
     def kill(self, cgroup: str) -> None:
-        """Have a process killed at the cgroup's own limit, and reap it."""
+        """Have a process killed at the cgroup's own limit, and reaped."""
         path = self._path(cgroup)
         workload.configure(path, limit=LIMIT)
-        pid = os.fork()
-        if pid == 0:
-            _be_killed(path)
-        _, status = os.waitpid(pid, 0)
-        if os.waitstatus_to_exitcode(status) != -signal.SIGKILL:
-            raise RuntimeError(f"the process in {path} was not killed: status {status}")
+        assert self._killer.stdin is not None
+        assert self._killer.stdout is not None
+        self._killer.stdin.write(f"{path}\n")
+        self._killer.stdin.flush()
+        if not self._killer.stdout.readline():
+            raise RuntimeError(f"nobody was killed in {path}: see above")
 
     def remove(self, cgroup: str) -> None:
         """Remove a cgroup."""
@@ -61,6 +55,7 @@ class KernelTree:
 
     def close(self) -> None:
         """Remove what is left."""
+        self._killer.communicate()
         self._scratch.close()
 
     def __enter__(self) -> Self:
@@ -71,11 +66,3 @@ class KernelTree:
 
     def _path(self, cgroup: str) -> Path:
         return self._scratch.path / cgroup.strip("/")
-
-
-def _be_killed(path: Path) -> None:
-    try:
-        (path / "cgroup.procs").write_text("0")
-        mmap.mmap(-1, 4 * LIMIT, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE)
-    finally:
-        os._exit(3)

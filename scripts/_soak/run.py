@@ -11,9 +11,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from oomwatch.testing import FakeCgroupTree
-from scripts._soak import churn, crash
+from scripts._soak import bounded, churn, crash
+from scripts._soak.confined import Confined
 from scripts._soak.kernel_tree import KernelTree
 from scripts._soak.kernel_world import ROOT, KernelWorld
+from scripts._soak.truth import DifferenceError
 from scripts._soak.worlds import FakeWorld, World
 
 
@@ -23,6 +25,9 @@ def main(arguments: list[str]) -> int:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--crash", action="store_true", help="the daemon dies; every sum must hold")
     what.add_argument("--churn", action="store_true", help="cgroups come and go; nothing may grow")
+    what.add_argument(
+        "--bounded", action="store_true", help="10,000 kills, and 96 MiB for the daemon"
+    )
     parser.add_argument("--deaths", type=int, metavar="N", help="end after so many deaths")
     parser.add_argument("--minutes", type=float, metavar="N", help="end after so many minutes")
     parser.add_argument("--seed", type=int, metavar="N", help="what happens, in which order")
@@ -40,14 +45,16 @@ def main(arguments: list[str]) -> int:
         tempfile.TemporaryDirectory(prefix="oomwatch-soak-", dir=asked.disk) as disk,
         tempfile.TemporaryDirectory(dir=crash.memory_directory()) as memory,
     ):
-        if asked.churn:
-            minutes = 5.0 if asked.minutes is None else asked.minutes
+        if asked.churn or asked.bounded:
             with ExitStack() as end:
                 cgroups: churn.Tree = (
-                    end.enter_context(KernelTree("churn"))
+                    end.enter_context(KernelTree("soak"))
                     if asked.kernel
                     else FakeCgroupTree(Path(memory) / "tree")
                 )
+                if asked.bounded:
+                    return _bounded(cgroups, Path(disk), seconds)
+                minutes = 5.0 if asked.minutes is None else asked.minutes
                 flat = churn.run(cgroups, Path(disk), minutes * 60, say)
             print("flat" if flat else "something grew, or was not told")
             return 0 if flat else 1
@@ -69,11 +76,23 @@ def main(arguments: list[str]) -> int:
                 arguments=("--cgroup-root", str(tree)),
                 say=say,
             )
-        except crash.DifferenceError as difference:
+        except DifferenceError as difference:
             print(difference)
             return 1
         finally:
             world.close()
+    return 0
+
+
+def _bounded(tree: churn.Tree, disk: Path, seconds: float) -> int:
+    with Confined(disk, "--cgroup-root", str(tree.root)) as daemon:
+        try:
+            bounded.run(
+                tree, daemon, kills=10_000, cgroups=1000, subscribers=6, seconds=seconds, say=say
+            )
+        except DifferenceError as difference:
+            print(difference)
+            return 1
     return 0
 
 

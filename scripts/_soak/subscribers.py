@@ -50,6 +50,8 @@ class Follower:
                 await asyncio.sleep(self.rng.uniform(0, 0.2))
 
     def _session(self) -> float:
+        if self.kind == "reads nothing":
+            return 3600.0
         return self.rng.uniform(0.02, 1.0) if self.kind == "comes and goes" else 5.0
 
     def _start(self) -> Start:
@@ -68,13 +70,16 @@ class Follower:
                 self.journal_id = subscription.journal_id
                 if self.kind == "slow":
                     await asyncio.sleep(self.rng.uniform(0, 0.1))
+                while self.kind == "reads nothing" and self.until is None:  # noqa: ASYNC110
+                    await asyncio.sleep(0.1)
 
     def told(self) -> str:
         """What it saw, for the oracle."""
         return json.dumps({"kind": self.kind, "whole": self.kind != "late", "seen": self.seen})
 
 
-KINDS = ("steady", "comes and goes", "slow", "comes and goes", "late")
+# The last has its stream ended by the daemon, and resumes at the end.
+KINDS = ("steady", "comes and goes", "slow", "comes and goes", "late", "reads nothing")
 
 
 async def main(socket: Path, seed: int, count: int) -> None:
@@ -91,7 +96,7 @@ async def main(socket: Path, seed: int, count: int) -> None:
             follower.until = int(line)
         for follower, task in zip(followers, running, strict=True):
             try:
-                async with asyncio.timeout(60):
+                async with asyncio.timeout(60 + int(line) / 50):
                     await task
             except TimeoutError:
                 follower.kind += f" (stuck at {follower.cursor})"

@@ -20,6 +20,10 @@ _BELOW = "-below-"
 """In the episode's id, between the survivor's inode and the kill's number: `ResidualKills`."""
 
 
+class DifferenceError(Exception):
+    """What was told is not what happened."""
+
+
 class JournalReader:
     """Reads a journal beside the daemon, and sees to it that what was written stays as it is."""
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from oomwatch import daemon
 from oomwatch.events import Scope
 from tests.kernel import workload
-from tests.kernel.watching import run_races, watching
+from tests.kernel.watching import in_a_vm, run_races, watching
 from tests.kernel.workload import LIMIT, Scratch, counters, inotify_limit, remove, wait_for
 
 
@@ -78,6 +79,44 @@ async def test_still_told_after_the_node_ran_out() -> None:
             scratch.hog(quiet)
             await told.until(lambda: told.count(f"{scratch.cgroup}/quiet") == 1)
             await told.conserved(scratch)
+
+
+@in_a_vm
+async def test_a_kill_in_the_root_cgroup_is_found_by_the_nodes_audit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The root has no counter of its own, and nothing notifies of what the node's counts."""
+    monkeypatch.setattr(daemon, "AUDIT_SECONDS", 2.0)
+    with Scratch("root") as scratch:
+        async with watching(kernel_log=None) as told:
+            victim = scratch.start(
+                workload.ROOT, "echo 1000 >/proc/self/oom_score_adj; exec busybox sleep 1000"
+            )
+            comm = Path(f"/proc/{victim.pid}/cmdline")
+            wait_for(lambda: comm.read_bytes().startswith(b"busybox\0sleep"))
+            # SysRq-f: the node kills whoever it would if it had run out.
+            Path("/proc/sysrq-trigger").write_text("f")
+            await told.until(lambda: told.count() == 1)
+            await told.conserved()
+        (kill,) = told.below("/")
+        assert (kill.victim_cgroup, kill.survivor_cgroup) == (None, "/")
+
+
+@in_a_vm
+async def test_without_sums_what_a_removed_cgroup_counted_is_found_at_the_node() -> None:
+    """Mounted with memory_localevents, a parent's memory.events has nothing of its children's."""
+    with Scratch("local") as scratch, workload.mounted_with("memory_localevents"):
+        scratch.hand_down()
+        kept, gone = scratch.make("kept", limit=LIMIT), scratch.make("gone", limit=LIMIT)
+        async with watching() as told:
+            assert told.counters.degraded
+            assert "memory_localevents" in told.counters.detail
+            scratch.hog(kept)
+            await told.until(lambda: told.count(f"{scratch.cgroup}/kept") == 1)
+            scratch.hog(gone).wait()
+            remove(gone)
+            await told.conserved()
+        assert told.count() == 2
 
 
 async def test_a_controller_switched_off_and_on_between_two_kills() -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+
+import pytest
 
 from oomwatch.config import Config
 from oomwatch.daemon import Watcher
@@ -19,6 +22,11 @@ from tests.kernel.workload import Scratch
 
 SECONDS = 120.0
 """Emulated machines are slow, and never this slow."""
+
+in_a_vm = pytest.mark.skipif(
+    os.environ.get("OOMWATCH_IN_VM") != "1",
+    reason="it would change what all of this host relies on",
+)
 
 
 class Told:

@@ -2,17 +2,21 @@
 
 Run as a program it races: it makes a cgroup, has a child killed in it, reaps it and removes the
 cgroup without a pause, as often as it is told; then it prints who was killed where. A crowd is
-first put into its cgroups, and then killed one after the other when standard input ends.
+first put into its cgroups, and then killed one after the other when standard input ends. Asked, it
+has a child killed in each cgroup that a line names, and answers with its pid once it is reaped.
 
     python workload.py race DIRECTORY PREFIX COUNT
     python workload.py crowd DIRECTORY COUNT
+    python workload.py asked < PATHS
     python workload.py comm DIRECTORY HEX
+    python workload.py thrash DEVICE
 """
 
 from __future__ import annotations
 
 import mmap
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -185,6 +189,16 @@ def inotify_limit(name: str, value: int) -> Iterator[Callable[[], object]]:
         knob.write_text(before)
 
 
+@contextmanager
+def mounted_with(option: str) -> Iterator[None]:
+    """Mount the hierarchy with an option for a while."""
+    subprocess.run(["mount", "-o", f"remount,{option}", ROOT], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["mount", "-t", "cgroup2", "-o", "remount", "cgroup2", ROOT], check=True)
+
+
 def race(directory: Path, prefix: str, count: int) -> None:
     """Make, kill, reap and remove, without a pause."""
     dead = []
@@ -230,10 +244,36 @@ def crowd(directory: Path, count: int) -> None:
     sys.stdout.write("\n".join(f"{pid} {path}" for pid, path, _ in waiting))
 
 
-def _reap_and_remove(pid: int, path: Path) -> None:
+def start_asked() -> subprocess.Popen[str]:
+    """Start who kills when asked; it ends when its standard input is closed."""
+    return subprocess.Popen(
+        (sys.executable, "-I", "-S", __file__, "asked"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def asked() -> None:
+    """Have a child killed in each cgroup that a line names."""
+    for line in sys.stdin:
+        path = Path(line.rstrip("\n"))
+        pid = os.fork()
+        if pid == 0:
+            _be_killed(path)
+        _reap(pid, path)
+        sys.stdout.write(f"{pid}\n")
+        sys.stdout.flush()
+
+
+def _reap(pid: int, path: Path) -> None:
     _, status = os.waitpid(pid, 0)
     if not os.WIFSIGNALED(status) or os.WTERMSIG(status) != signal.SIGKILL:
         raise SystemExit(f"the child in {path} was not killed: status {status}")
+
+
+def _reap_and_remove(pid: int, path: Path) -> None:
+    _reap(pid, path)
     while not removed(path):
         pass
 
@@ -253,10 +293,25 @@ def be_killed_as(path: Path, comm: bytes) -> None:
     _be_killed(path)
 
 
+def thrash(device: Path) -> None:
+    """Read pages of a file that is larger than memory, without end; the first to be killed."""
+    Path("/proc/self/oom_score_adj").write_text("1000")
+    with device.open("rb") as file:
+        pages = mmap.mmap(
+            file.fileno(), os.lseek(file.fileno(), 0, os.SEEK_END), prot=mmap.PROT_READ
+        )
+    while True:
+        pages[random.randrange(len(pages))]
+
+
 if __name__ == "__main__":
     if sys.argv[1] == "race":
         race(Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]))
     elif sys.argv[1] == "crowd":
         crowd(Path(sys.argv[2]), int(sys.argv[3]))
+    elif sys.argv[1] == "asked":
+        asked()
     elif sys.argv[1] == "comm":
         be_killed_as(Path(sys.argv[2]), bytes.fromhex(sys.argv[3]))
+    elif sys.argv[1] == "thrash":
+        thrash(Path(sys.argv[2]))
