@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from inotify_simple import Event
 
 from oomwatch import daemon
 from oomwatch.cgroup import files
@@ -30,6 +31,7 @@ from oomwatch.errors import OwnFault
 from oomwatch.events import Entry, EvidenceGap, OomKill
 from oomwatch.observations import CounterReading, Observation, Question
 from oomwatch.sources.memory_events import MemoryEvents
+from oomwatch.sources.memory_events.node import Node
 from oomwatch.status import NodeStatus
 from oomwatch.subscriptions import Latest
 from oomwatch.testing import FakeCgroupTree
@@ -245,6 +247,37 @@ async def test_a_source_that_raises_is_one_witness_less(
             s.degraded for s in (await watcher.status()).sources if s.name == source.name
         )
     assert "memory_events failed to answer" in caplog.text
+
+
+async def test_events_that_could_not_be_taken_in_are_made_up_for(
+    tree: FakeCgroupTree, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What came with the one that failed is read again, and not at the next audit."""
+    restructure = MemoryEvents._restructure
+
+    def fails(self: MemoryEvents, parent: Node, event: Event) -> None:
+        monkeypatch.setattr(MemoryEvents, "_restructure", restructure)
+        raise ValueError("seeded")
+
+    async with watching(tree) as watcher:
+        followed = watcher.memory_events
+        assert followed is not None
+        monkeypatch.setattr(MemoryEvents, "_restructure", fails)
+        monkeypatch.setattr(watcher, "_audit", lambda followed: None)
+        tree.make("/b")
+        tree.make("/c")
+        tree.kill("/c", 2)
+        await conserved(watcher, tree)
+        state = followed.state()
+        assert state.degraded
+        assert "ValueError: seeded" in state.detail
+        assert state.figures["faults"] == 1
+        tree.kill("/b")
+        await conserved(watcher, tree)
+        events = [entry.event for entry in await entries(watcher)]
+        named = {event.victim_cgroup for event in events if isinstance(event, OomKill)}
+        assert named == {"/b", "/c"}
+    assert "a fault of oomwatch's own" in caplog.text
 
 
 def most_queued() -> int:

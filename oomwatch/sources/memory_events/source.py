@@ -49,6 +49,9 @@ RETRY_SECONDS = 1.0
 POLL_SECONDS = 0.5
 """How often a cgroup that cannot be watched is read, by default; a quiet one up to 8 times less."""
 
+_FAULT_SHOWN_SECONDS = 300.0
+"""How long a fault of oomwatch's own is shown, though what it lost was made up for at once."""
+
 
 class MemoryEvents:
     """The memory.events witness.
@@ -68,6 +71,9 @@ class MemoryEvents:
         self._watcher: inotify.Watcher | None = None
         self._no_inotify = ""
         self._overflows = 0
+        self._fault = ""
+        self._faults = 0
+        self._fault_time = 0.0
         self._retry: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._emit: Emit = lambda _: None
@@ -157,6 +163,7 @@ class MemoryEvents:
             "resting": resting,
             "looks_at_processes": self._census.looks,
             "overflows": self._overflows,
+            "faults": self._faults,
             "read_errors": tree.read_errors,
         }
         detail = f"{tree.cgroups} cgroups below {self.hierarchy.directory}, followed by inotify"
@@ -177,8 +184,11 @@ class MemoryEvents:
                 f"; {len(tree.unreadable)} could not be read when last tried, as {node.cgroup.path}"
                 f" ({why}): what they count is told when they can, or below their parents"
             )
+        failed = self._faults > 0 and (time.monotonic() - self._fault_time < _FAULT_SHOWN_SECONDS)
+        if failed:
+            detail += f"; it failed ({self._fault}), a fault of oomwatch's own: its log has more"
         degraded = bool(
-            self._no_inotify or polled or self.hierarchy.local_events or tree.unreadable
+            self._no_inotify or polled or self.hierarchy.local_events or tree.unreadable or failed
         )
         return SourceState(
             name=self.name, active=True, degraded=degraded, detail=detail, figures=figures
@@ -221,6 +231,18 @@ class MemoryEvents:
         assert self._watcher is not None
         began = time.monotonic()
         happened = self._watcher.read()
+        try:
+            self._take_in(happened)
+        except Exception as error:
+            # What else they told of is not known any more: as after an overflow.
+            log.exception("a fault of oomwatch's own, please report it: reading every cgroup again")
+            self._fault = f"{type(error).__name__}: {error}"
+            self._faults += 1
+            self._fault_time = time.monotonic()
+            self._run(self._read_everything())
+            self._flush()
+
+    def _take_in(self, happened: list[Event]) -> None:
         changed: dict[Node, None] = {}
         controls: dict[Node, None] = {}
         structure: list[tuple[Node, Event]] = []
