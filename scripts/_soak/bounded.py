@@ -52,7 +52,8 @@ def run(
                 say(f"{took:.0f} s, {number} kills: {daemon.held()}")
             if not daemon.alive or took > seconds:
                 break
-        say(f"{number} kills in {time.monotonic() - begun:.0f} s")
+        took = time.monotonic() - begun
+        say(f"{number} kills in {took:.0f} s" + (f": {daemon.held()}" if daemon.alive else ""))
         _until_told(tally, before + tree.kills("/"), daemon)
         say(f"told: {tally}")
         journal = JournalReader(daemon.state)

@@ -34,6 +34,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--kernel", action="store_true", help="on this kernel, not on a fake tree")
     parser.add_argument("--disk", default=tempfile.gettempdir(), metavar="DIR", help="for journals")
     asked = parser.parse_args(arguments)
+    if (asked.kernel or asked.bounded) and "memory" not in _controllers():
+        parser.error("that needs cgroup v2's memory controller: scripts/vm -- scripts/soak ...")
     if asked.deaths is None and asked.minutes is None:
         asked.deaths = 1000
     seed = random.randrange(2**32) if asked.seed is None else asked.seed
@@ -94,6 +96,11 @@ def _bounded(tree: churn.Tree, disk: Path, seconds: float) -> int:
             print(difference)
             return 1
     return 0
+
+
+def _controllers() -> list[str]:
+    path = ROOT / "cgroup.controllers"
+    return path.read_text().split() if path.exists() else []
 
 
 def say(words: str) -> None:
