@@ -68,6 +68,7 @@ async def watching(
     await source.start(pipeline.emit)
     try:
         yield Watching(sink, source, pipeline)
+        assert source.state().figures["faults"] == 0
     finally:
         await source.stop()
         pipeline.stop()

@@ -113,6 +113,8 @@ async def watching(state_dir: Path | None = None, **options: object) -> AsyncIte
 
         following = asyncio.create_task(follow())
         yield told
+        if watcher.memory_events is not None:
+            assert told.counters.figures["faults"] == 0
     await following
 
 

@@ -241,6 +241,9 @@ class MemoryEvents:
             self._fault_time = time.monotonic()
             self._run(self._read_everything())
             self._flush()
+        if self._watcher.drained:
+            # An answer that was given meanwhile may have read on.
+            self.tree.drained_at = max(self.tree.drained_at, began)
 
     def _take_in(self, happened: list[Event]) -> None:
         changed: dict[Node, None] = {}
@@ -272,8 +275,6 @@ class MemoryEvents:
             self._restructure(node, event)
         for node in controls:
             self._controllers_changed(node)
-        if self._watcher.drained:
-            self.tree.drained_at = began
         if overflow:
             self._overflows += 1
             log.warning("the inotify queue overflowed: reading every cgroup again")
