@@ -44,8 +44,9 @@ async def test_the_killer_is_named(tmp_path: Path, name: str, code: int) -> None
             await place.client.watch_container(Container(id="job"), pid=pid)
             with log.open("a") as file:
                 file.write(LINE.format(name, pid))
-            # At once: what is in the file by now need not be notified first.
-            exit_ = await finalized(place, code)
+            # No await between: the line is not notified yet, and is read all the same.
+            exit_ = (await place.watcher.finalize_container("job", exit_code=code)).event
+        assert isinstance(exit_, ContainerExit)
         assert (exit_.verdict, exit_.confidence) == (Verdict.NOT_OOM, Confidence.CONFIRMED)
         assert exit_.reasons[0].startswith("a userspace OOM killer ended it")
         says = f"earlyoom killed here: its log says that it sent {name} to process {pid}"
