@@ -49,6 +49,7 @@ async def test_the_killer_is_named(tmp_path: Path, name: str, code: int) -> None
         assert isinstance(exit_, ContainerExit)
         assert (exit_.verdict, exit_.confidence) == (Verdict.NOT_OOM, Confidence.CONFIRMED)
         assert exit_.reasons[0].startswith("a userspace OOM killer ended it")
+        assert exit_.amends is None
         says = f"earlyoom killed here: its log says that it sent {name} to process {pid}"
         assert says in exit_.reasons
 
