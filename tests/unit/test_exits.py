@@ -679,6 +679,24 @@ def test_a_sandbox_that_is_not_visible_is_not_judged_by_its_status(code: int) ->
     assert ruled(host.exit) == ("unknown", "low")
 
 
+def test_a_sandbox_that_was_alone_when_it_was_found_is_not_once_another_came() -> None:
+    host = Host()
+    cgroup = sandboxed(host)
+    host.say(
+        SandboxSeen(
+            container_id="later",
+            cgroup_id=cgroup.id,
+            time=host.wall,
+            cgroup=cgroup.path,
+            sandbox_cgroup_id=cgroup.id,
+            sentry=900,
+        )
+    )
+    host.kill(cgroup, pid=900)
+    host.ended(137)
+    assert ruled(host.exit) == ("not_oom", "confirmed")
+
+
 def test_a_stub_that_came_later_is_known_by_the_sandboxs_own_log() -> None:
     for stubs, expected in (((77,), ("oom", "confirmed")), ((), ("not_oom", "confirmed"))):
         host = Host()

@@ -72,6 +72,12 @@ class ExitWitnesses:
     def found(self, seen: SandboxSeen) -> list[Question]:
         """Take in where a sandbox is; what is not visible is sampled, as far as that goes."""
         key = (seen.container_id, seen.cgroup_id)
+        for other_key, other in self._sandboxes.items():
+            # It was alone when it was found, and is no longer.
+            if seen.sentry not in (None, other.sentry) and (
+                other.sandbox_cgroup_id == seen.sandbox_cgroup_id is not None
+            ):
+                self._sandboxes[other_key] = replace(other, alone=False)
         self._sandboxes[key] = seen
         if len(self._sandboxes) > MAX_SANDBOXES:
             del self._sandboxes[next(iter(self._sandboxes))]
