@@ -307,6 +307,45 @@ def test_each_life_of_a_container_has_its_own_exit() -> None:
     assert len({exit_.cgroup_id for exit_ in host.exits}) == 3
 
 
+@pytest.mark.parametrize("first", ["containerd", "docker"])
+def test_two_runtimes_words_on_one_end_are_one_exit_though_one_knows_no_cgroup(first: str) -> None:
+    """A life that ended at once was gone before containerd's word on it could be placed."""
+    host = Host()
+    host.say(
+        ContainerSeen(
+            source="containerd",
+            time=host.wall,
+            container=Container(id=ID),
+            cgroup=None,
+            cgroup_id=None,
+        )
+    )
+    cgroup = host.make(ID)
+    words: dict[str, dict[str, Any]] = {
+        "containerd": {},
+        "docker": {"cgroup_id": cgroup.id},
+    }
+    second = "docker" if first == "containerd" else "containerd"
+    if first == "containerd":
+        host.ended(1, source=first, **words[first])
+        host.pass_time(1)
+        host.seen(cgroup, ID, source="docker")
+    else:
+        host.seen(cgroup, ID, source="docker")
+        host.ended(1, source=first, **words[first])
+        host.pass_time(1)
+    host.ended(1, source=second, **words[second])
+    host.pass_time(1)
+    exits = [event for event in host.journal if isinstance(event, ContainerExit)]
+    assert len([exit_ for exit_ in exits if exit_.amends is None]) == 1
+    host.ended(1, source="containerd", cgroup_id=host.run(source="docker").id)
+    host.pass_time(1)
+    exits = [event for event in host.journal if isinstance(event, ContainerExit)]
+    assert len([exit_ for exit_ in exits if exit_.amends is None]) == 2, (
+        "another life, another exit"
+    )
+
+
 def test_an_old_kill_is_counted_and_not_blamed() -> None:
     host = Host()
     host.kill(host.run(pid=395), pid=400)

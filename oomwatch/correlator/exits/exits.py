@@ -87,7 +87,7 @@ class Exits:
         life = self.life(ended.container_id, ended.cgroup_id)
         if life is None:
             return
-        exit_ = self._exits.get(life.key)
+        exit_ = self._exits.get(life.key) or self._one_end(life, ended, now, outcome)
         if exit_ is None:
             exit_ = self._put(Exit(life, self._episode(life), ended.time))
             self._open[life.key] = exit_
@@ -99,6 +99,37 @@ class Exits:
         elif ended.source != WORKER and life.registered and WORKER not in exit_.words:
             exit_.held_until = exit_.held_until or now + WORKER_SECONDS
         elif exit_.due is None:
+            self._begin(exit_, now, outcome)
+
+    def _one_end(
+        self, life: Life, ended: ContainerEnded, now: float, outcome: Outcome
+    ) -> Exit | None:
+        """Find the exit that this is another source's word on, though one of the two could not say
+        in which cgroup it was: a container that ends at once is gone before it is looked up.
+        """
+        for exit_ in reversed(self._exits.values()):
+            if ended.time - exit_.seen_time > AMEND_SECONDS * 1e6:
+                return None
+            if exit_.life.container_id != life.container_id or exit_.recalled:
+                continue
+            if None not in (exit_.life.cgroup_id, life.cgroup_id) or ended.source in exit_.words:
+                continue
+            codes = {exit_.said.exit_code, ended.exit_code} - {None}
+            if len(codes) <= 1:
+                if exit_.life.cgroup_id is None:
+                    self._place(exit_, life, now, outcome)
+                return exit_
+        return None
+
+    def _place(self, exit_: Exit, life: Life, now: float, outcome: Outcome) -> None:
+        """Put an exit into the cgroup that it is known to have been in from now on."""
+        old = exit_.life.key
+        self._exits[life.key] = self._exits.pop(old)
+        exit_.life = life
+        exit_.place = self._witnesses.place(life)
+        if self._open.pop(old, None) is not None:
+            self._open[life.key] = exit_
+            exit_.last_read = None
             self._begin(exit_, now, outcome)
 
     def recorded(self, recorded: Recorded, outcome: Outcome) -> None:
