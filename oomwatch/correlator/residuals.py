@@ -127,6 +127,10 @@ class Residuals:
                 suspects.add(suspect)
         suspects.add(removed)
 
+    def gone(self, survivor: Cgroup) -> None:
+        """Leave a residual to the sum above: its cgroup went between the look and the doubt."""
+        self._doubts.pop(survivor.id, None)
+
     def look(
         self, survivor: Cgroup, residual: int, accounted: int, time: int, now: float
     ) -> Residual | None:

@@ -378,6 +378,24 @@ def test_a_second_look_that_came_to_nothing_is_asked_for_again(
     assert run.told == 1
 
 
+def test_a_doubt_about_a_cgroup_that_went_meanwhile_is_left_to_the_sum_above(
+    kernel: Kernel,
+) -> None:
+    """A sum may be read, and its cgroup be gone before it is taken in."""
+    parent = kernel.make(kernel.root, "p")
+    child = kernel.make(parent, "c")
+    run = Run(kernel)
+    kernel.kill(child)
+    late = kernel.answer(Audit(parent.cgroup, {}))[-1]
+    for node in (child, parent):
+        kernel.remove(node)
+        run.feed(CgroupRemoved(node.cgroup, kernel.time))
+    run.feed(late)
+    run.pass_time(2)
+    assert run.told == 1
+    assert run.correlator.deadline is None
+
+
 def test_a_sum_that_leads_its_counter_is_no_residual(kernel: Kernel) -> None:
     """/proc/vmstat rises before the cgroup's counter: seen between the two, it proves nothing."""
     child = kernel.make(kernel.root, "c")
