@@ -142,6 +142,12 @@ class Containers:
         keys = self._by_id.get(container_id)
         return self._lives[keys[-1]] if keys else None
 
+    def placed(self, container_id: str) -> list[Life]:
+        """The lives of a container whose cgroup is known, in the order in which they began."""
+        lives = [self._lives[key] for key in self._by_id.get(container_id, ())]
+        placed = [(life.cgroup_id, life) for life in lives if life.cgroup_id is not None]
+        return [life for _, life in sorted(placed, key=lambda each: each[0])]
+
     def life(self, container_id: str, cgroup_id: int | None) -> Life | None:
         """One life of several; the newest where no cgroup is named."""
         if cgroup_id is None:

@@ -11,6 +11,8 @@ import time
 from contextlib import closing, suppress
 from pathlib import Path
 
+import pytest
+
 from oomwatch.client import AsyncClient
 from oomwatch.events import OomKill
 from oomwatch.subscriptions import Earliest
@@ -52,6 +54,7 @@ def ledger(state: Path) -> set[int]:
         return {row for (row,) in journal.execute("SELECT cgroup_id FROM ledger")}
 
 
+@pytest.mark.timeout(1200)
 async def test_containers_come_and_go_and_leave_nothing_behind(
     docker_host: DockerHost, tmp_path: Path
 ) -> None:

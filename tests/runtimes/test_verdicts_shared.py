@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,9 @@ def pod() -> Iterator[str]:
     workload.make(path, limit=LIMIT)
     (path / "cgroup.subtree_control").write_text("+memory")
     yield f"/{path.name}"
-    workload.remove(path)
+    # runsc may leave a container's behind, where it took the sandbox's for the container's own.
+    for directory, _, _ in os.walk(path, topdown=False):
+        workload.remove(Path(directory))
 
 
 @pytest.mark.parametrize("named", [True, False])

@@ -307,6 +307,40 @@ def test_each_life_of_a_container_has_its_own_exit() -> None:
     assert len({exit_.cgroup_id for exit_ in host.exits}) == 3
 
 
+def test_a_life_that_was_gone_before_its_runtime_looked_has_the_exit_that_is_told_of_it() -> None:
+    """Of three lives the first ended at once: only who watched its cgroup knows which it was."""
+    host = Host()
+    gone = host.make(ID)
+    host.remove(gone)
+    host.say(
+        ContainerSeen(
+            source="docker",
+            time=host.wall,
+            container=Container(id=ID),
+            cgroup=None,
+            cgroup_id=None,
+        )
+    )
+    second = host.run()
+    host.ended(1)
+    host.pass_time(2)
+    host.kill(second, 395)
+    host.remove(second)
+    host.ended(137, cgroup_id=second.id)
+    third = host.run()
+    host.pass_time(3)
+    host.remove(third)
+    host.ended(1)
+    host.pass_time(3)
+    exits = [e for e in host.journal if isinstance(e, ContainerExit) and e.amends is None]
+    assert [(e.cgroup_id, e.exit_code) for e in exits] == [
+        (gone.id, 1),
+        (second.id, 137),
+        (third.id, 1),
+    ]
+    assert [e.verdict for e in exits] == [Verdict.NOT_OOM, Verdict.OOM, Verdict.NOT_OOM]
+
+
 @pytest.mark.parametrize("first", ["containerd", "docker"])
 def test_two_runtimes_words_on_one_end_are_one_exit_though_one_knows_no_cgroup(first: str) -> None:
     """A life that ended at once was gone before containerd's word on it could be placed."""

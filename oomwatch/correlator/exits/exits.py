@@ -84,7 +84,7 @@ class Exits:
 
     def ended(self, ended: ContainerEnded, now: float, outcome: Outcome) -> None:
         """Take in that a container ended; nothing follows for one that nobody knows."""
-        life = self.life(ended.container_id, ended.cgroup_id)
+        life = self._next_to_end(ended) or self.life(ended.container_id, ended.cgroup_id)
         if life is None:
             return
         exit_ = self._exits.get(life.key) or self._one_end(life, ended, now, outcome)
@@ -100,6 +100,22 @@ class Exits:
             exit_.held_until = exit_.held_until or now + WORKER_SECONDS
         elif exit_.due is None:
             self._begin(exit_, now, outcome)
+
+    def _next_to_end(self, ended: ContainerEnded) -> Life | None:
+        """Whose end a runtime tells that could not say in which cgroup: it was gone before it was
+        looked up. Ends come in the order of lives, so it is the first that it has not told of.
+        """
+        if ended.cgroup_id is not None or ended.source == WORKER:
+            return None
+        for life in self._containers.placed(ended.container_id):
+            long_ago = ended.time - AMEND_SECONDS * 1e6
+            if life.ended_time is not None and life.ended_time < long_ago:
+                continue
+            told_of = self.life(life.container_id, life.cgroup_id) or life
+            exit_ = self._exits.get(told_of.key)
+            if exit_ is None or ended.source not in exit_.words:
+                return told_of
+        return None
 
     def _one_end(
         self, life: Life, ended: ContainerEnded, now: float, outcome: Outcome
