@@ -36,6 +36,10 @@ from tests.kernel.workload import LIMIT, Scratch, kills_below, node_kills, wait_
 log = logging.getLogger(__name__)
 
 STOPPED_SECONDS = float(os.environ.get("OOMWATCH_STOPPED_SECONDS", "5"))
+REPORTS_SECONDS = 5.5
+"""The kernel reports ten kills in five seconds (`oom_rs`, mm/oom_kill.c): without its report a victim
+that is reaped at once has no cgroup, and nothing says when the next will be printed."""
+
 THRASHED_SECONDS = float(os.environ.get("OOMWATCH_THRASHED_SECONDS", "5"))
 
 
@@ -118,6 +122,7 @@ def test_kills_by_the_hundred_are_told_in_96_mebibytes(told: Told) -> None:
 
 
 def test_stopped_and_continued_it_tells_what_happened_meanwhile(told: Told) -> None:
+    time.sleep(REPORTS_SECONDS)
     with Scratch("stopped") as scratch:
         scratch.hand_down()
         kept = [scratch.make(f"kept{number}", limit=LIMIT) for number in range(3)]
@@ -143,6 +148,7 @@ def test_a_clock_that_is_set_back_and_forward_loses_and_doubles_nothing(told: To
         cgroups = [scratch.make(f"c{number}", limit=LIMIT) for number in range(3)]
         victims: dict[int, str] = {}
         for seconds in (-3600, 86400, 0):
+            time.sleep(REPORTS_SECONDS)
             hogs = {scratch.hog(cgroup).pid: cgroup for cgroup in cgroups}
             later(seconds)
             gone = scratch.make(f"gone{seconds}", limit=LIMIT)

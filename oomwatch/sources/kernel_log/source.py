@@ -84,9 +84,12 @@ class KernelLog:
 
     async def stop(self) -> None:
         """Note how far the log was read, and give back every descriptor and child."""
-        for task in self._filling:
+        filling = tuple(self._filling)
+        for task in filling:
             task.cancel()
         await self._feed.stop()
+        # Each ends its journalctl, and waits for that.
+        await asyncio.gather(*filling, return_exceptions=True)
         self._emit(self._naming.note())
 
     def _take(self, read: Sequence[Line | Lost]) -> None:
