@@ -37,8 +37,8 @@ log = logging.getLogger(__name__)
 
 STOPPED_SECONDS = float(os.environ.get("OOMWATCH_STOPPED_SECONDS", "5"))
 REPORTS_SECONDS = 5.5
-"""The kernel reports ten kills in five seconds (`oom_rs`, mm/oom_kill.c): without its report a victim
-that is reaped at once has no cgroup, and nothing says when the next will be printed."""
+"""The kernel reports ten kills in five seconds (`oom_rs`, mm/oom_kill.c): without its report a
+victim that is reaped at once has no cgroup, and nothing says when the next will be printed."""
 
 THRASHED_SECONDS = float(os.environ.get("OOMWATCH_THRASHED_SECONDS", "5"))
 
