@@ -108,6 +108,15 @@ class Host:
             )
         )
 
+    def heard_of(self, source: str) -> None:
+        """A source speaks of the container, and cannot say where it is."""
+        container = Container(id=ID)
+        self.say(
+            ContainerSeen(
+                source=source, time=self.wall, container=container, cgroup=None, cgroup_id=None
+            )
+        )
+
     def kill(self, cgroup: Cgroup, pid: int | None = None, *, told: bool = True) -> None:
         self.kills[cgroup] += 1
         self.node_kills += 1
@@ -312,15 +321,7 @@ def test_a_life_that_was_gone_before_its_runtime_looked_has_the_exit_that_is_tol
     host = Host()
     gone = host.make(ID)
     host.remove(gone)
-    host.say(
-        ContainerSeen(
-            source="docker",
-            time=host.wall,
-            container=Container(id=ID),
-            cgroup=None,
-            cgroup_id=None,
-        )
-    )
+    host.heard_of("docker")
     second = host.run()
     host.ended(1)
     host.pass_time(2)
@@ -345,15 +346,7 @@ def test_a_life_that_was_gone_before_its_runtime_looked_has_the_exit_that_is_tol
 def test_two_runtimes_words_on_one_end_are_one_exit_though_one_knows_no_cgroup(first: str) -> None:
     """A life that ended at once was gone before containerd's word on it could be placed."""
     host = Host()
-    host.say(
-        ContainerSeen(
-            source="containerd",
-            time=host.wall,
-            container=Container(id=ID),
-            cgroup=None,
-            cgroup_id=None,
-        )
-    )
+    host.heard_of("containerd")
     cgroup = host.make(ID)
     words: dict[str, dict[str, Any]] = {
         "containerd": {},

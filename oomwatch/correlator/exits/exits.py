@@ -107,8 +107,8 @@ class Exits:
         """
         if ended.cgroup_id is not None or ended.source == WORKER:
             return None
+        long_ago = ended.time - AMEND_SECONDS * 1e6
         for life in self._containers.placed(ended.container_id):
-            long_ago = ended.time - AMEND_SECONDS * 1e6
             if life.ended_time is not None and life.ended_time < long_ago:
                 continue
             told_of = self.life(life.container_id, life.cgroup_id) or life
