@@ -88,10 +88,14 @@ class KillsTold:
                     self._by_revision[revision] = told
                 return
 
-    def of(self, life: Life, sharing: int, roles: dict[int, VictimRole]) -> list[KillOfLife]:
+    def of(
+        self, life: Life, exit_time: int, sharing: int, roles: dict[int, VictimRole]
+    ) -> list[KillOfLife]:
         """Return a life's kills in the order of time, those that may be its own included.
 
-        `sharing` is how many containers live in its cgroup; `roles` are a sandbox's processes.
+        `sharing` is how many containers live in its cgroup; `roles` are a sandbox's processes. Of a
+        kill that only a count showed it is known between which times it was: the time that is
+        returned is the one nearest to the exit's.
         """
         found: list[KillOfLife] = []
         pids = roles.keys() | ({life.pid} if life.pid is not None else set())
@@ -110,7 +114,7 @@ class KillsTold:
                     )
                 )
             for told in kills.recent:
-                kill = _as_seen_from(life, told, own, sharing, roles)
+                kill = _as_seen_from(life, told, own, sharing, roles, exit_time)
                 if kill is not None:
                     found.append(kill)
         return sorted(found, key=lambda kill: kill.time)
@@ -230,7 +234,12 @@ def _alive(life: Life, path: str | None, time: int) -> bool:
 
 
 def _as_seen_from(
-    life: Life, told: _Told, own: bool, sharing: int, roles: dict[int, VictimRole]
+    life: Life,
+    told: _Told,
+    own: bool,
+    sharing: int,
+    roles: dict[int, VictimRole],
+    exit_time: int,
 ) -> KillOfLife | None:
     event = told.event
     pids = {victim.pid for victim in event.victims}
@@ -251,7 +260,7 @@ def _as_seen_from(
         candidates = max(candidates, 2)
     main = _main_process(life, event, roles)
     return KillOfLife(
-        time=_time(event),
+        time=event.occur_time or min(event.detect_time, max(exit_time, event.occur_after or 0)),
         kill_count=event.kill_count or 0,
         words=_words(event),
         revision=told.revision,

@@ -167,7 +167,7 @@ class ExitWitnesses:
             stop_signal=said.stop_signal,
             runtime_oom_killed=said.oom_killed,
             last_read=exit_.last_read or LastRead.NONE,
-            kills=tuple(self._kills.of(place, self._sharing(place, seen), roles)),
+            kills=tuple(self._kills.of(place, exit_time, self._sharing(place, seen), roles)),
             usage=self._samples.get(life.key),
             killer_marks=(*exit_.marks, *self._marks(place, roles, exit_time)),
             sandbox=_sandbox(seen),
