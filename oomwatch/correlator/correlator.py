@@ -215,6 +215,7 @@ class Correlator:
             case ContainerSeen():
                 self._ownership.seen(observation, now)
                 outcome.questions += self.exits.seen(observation)
+                self.exits.placed(observation.container.id, now, outcome)
             case SandboxSeen():
                 outcome.questions += self.exits.found(observation)
             case SandboxLogRead():
@@ -334,6 +335,8 @@ class Correlator:
             # Nobody spoke of it yet; its end may still be asked about.
             self.containers.seen(named)
         self.containers.removed(cgroup.id, observation.time)
+        if named is not None:
+            self.exits.placed(named.container.id, now, outcome)
         self._revealed.pop(cgroup.id, None)
         self._baselines.discard(cgroup.id)
         self.ledger.forget(cgroup)

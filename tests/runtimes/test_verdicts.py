@@ -69,10 +69,6 @@ async def test_an_end_is_told_for_what_it_was(
         assert bool(exit_.oom_kills) == ("HOG" in scenario.text), exit_
 
 
-@pytest.mark.skipif(
-    not EVERYTHING,
-    reason="an end that containerd tells before anybody has placed the life is told of no cgroup",
-)
 @pytest.mark.parametrize(
     "runtime", runtimes("docker-runc", "docker", handlers=RUNSC), indirect=True
 )

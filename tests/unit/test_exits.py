@@ -7,7 +7,13 @@ from typing import Any
 import pytest
 
 from oomwatch.correlator import Correlator
-from oomwatch.correlator.exits import AMEND_SECONDS, RUNTIME_SECONDS, WORKER_SECONDS, kills
+from oomwatch.correlator.exits import (
+    AMEND_SECONDS,
+    PLACE_SECONDS,
+    RUNTIME_SECONDS,
+    WORKER_SECONDS,
+    kills,
+)
 from oomwatch.correlator.kills import SETTLE_SECONDS, Outcome
 from oomwatch.events import (
     Cgroup,
@@ -371,6 +377,103 @@ def test_two_runtimes_words_on_one_end_are_one_exit_though_one_knows_no_cgroup(f
     assert len([exit_ for exit_ in exits if exit_.amends is None]) == 2, (
         "another life, another exit"
     )
+
+
+def test_an_end_that_came_before_its_life_was_placed_waits_for_the_removal_that_places_it() -> None:
+    """containerd tells of the end before it has the cgroup removed, and nobody could look it up."""
+    host = Host()
+    host.heard_of("containerd")
+    cgroup = host.make(ID)
+    host.kill(cgroup, 395)
+    host.ended(137, source="containerd")
+    host.pass_time(2)
+    assert not host.exits
+    host.remove(cgroup)
+    host.pass_time(RUNTIME_SECONDS)
+    assert (host.exit.cgroup_id, host.exit.oom_kills) == (cgroup.id, 1)
+    assert "its cgroup was gone" in " ".join(host.exit.reasons)
+    host.ended(137, source="docker")
+    host.pass_time(1)
+    assert len(host.exits) == 1, "Docker's word is of the same end"
+
+
+def test_an_end_that_was_told_of_no_cgroup_is_amended_when_that_is_found() -> None:
+    host = Host()
+    host.heard_of("containerd")
+    cgroup = host.make(ID)
+    host.ended(137, source="containerd")
+    host.pass_time(PLACE_SECONDS)
+    assert ruled(host.exit) == ("unknown", "low")
+    assert host.exit.cgroup_id is None
+    host.remove(cgroup)
+    host.pass_time(RUNTIME_SECONDS)
+    first, amended = host.exits
+    assert amended.amends == host.journal.index(first) + 1
+    assert amended.cgroup_id == cgroup.id
+    assert ruled(amended) == ("not_oom", "confirmed")
+    second = host.run()
+    host.ended(1, cgroup_id=second.id)
+    host.pass_time(1)
+    assert [exit_.amends for exit_ in host.exits][2:] == [None], "another life, another exit"
+
+
+def test_an_end_that_is_looked_at_again_is_amended_once_and_after_its_kill() -> None:
+    host = Host()
+    host.heard_of("containerd")
+    cgroup = host.make(ID)
+    host.kill(cgroup, told=False)
+    host.ended(137, source="containerd")
+    host.pass_time(PLACE_SECONDS)
+    host.remove(cgroup)
+    host.ended(137, source="docker", stop_requested=False)
+    assert len(host.exits) == 1
+    host.pass_time(RUNTIME_SECONDS)
+    _, kill, amended = host.journal
+    assert isinstance(kill, OomKill)
+    assert isinstance(amended, ContainerExit)
+    assert (amended.verdict, amended.oom_kills) == (Verdict.OOM, 1)
+
+
+def test_the_next_life_is_not_taken_for_the_one_that_was_never_placed() -> None:
+    host = Host()
+    host.heard_of("containerd")
+    host.ended(1, source="containerd")
+    host.pass_time(PLACE_SECONDS)
+    cgroup = host.run(source="docker")
+    host.pass_time(1)
+    assert host.exit.cgroup_id is None
+    host.ended(0, cgroup_id=cgroup.id)
+    host.pass_time(1)
+    assert [exit_.cgroup_id for exit_ in host.exits] == [None, cgroup.id]
+
+
+def test_a_worker_waits_no_longer_for_an_end_that_is_held_for_its_place() -> None:
+    host = Host()
+    host.heard_of("containerd")
+    key = (ID, None)
+    cgroup = host.make(ID)
+    host.ended(137, source="containerd")
+    host.ended(137, source="worker")
+    host.pass_time(WAIT_SECONDS)
+    first = host.correlator.exits.answer(key)
+    assert first is not None
+    host.remove(cgroup)
+    host.pass_time(1)
+    found = host.correlator.exits.answer(key)
+    assert found is not None
+    assert found[1].cgroup_id == cgroup.id, "who asked before it was placed is answered as well"
+
+
+def test_a_kill_that_a_stalled_daemon_counted_long_after_may_have_been_the_exit() -> None:
+    host = Host()
+    cgroup = host.run()
+    exit_time = host.wall
+    host.pass_time(6)
+    host.kill(cgroup)
+    host.ended(137, exit_time=exit_time)
+    host.pass_time(RUNTIME_SECONDS)
+    assert host.exit.verdict is Verdict.OOM
+    assert "after it" not in " ".join(host.exit.reasons)
 
 
 def test_an_old_kill_is_counted_and_not_blamed() -> None:

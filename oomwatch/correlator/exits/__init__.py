@@ -3,9 +3,17 @@
 from oomwatch.correlator.exits.exits import (
     AMEND_SECONDS,
     MAX_EXITS,
+    PLACE_SECONDS,
     RUNTIME_SECONDS,
     WORKER_SECONDS,
     Exits,
 )
 
-__all__ = ["AMEND_SECONDS", "MAX_EXITS", "RUNTIME_SECONDS", "WORKER_SECONDS", "Exits"]
+__all__ = [
+    "AMEND_SECONDS",
+    "MAX_EXITS",
+    "PLACE_SECONDS",
+    "RUNTIME_SECONDS",
+    "WORKER_SECONDS",
+    "Exits",
+]

@@ -6,6 +6,7 @@ Pure, a part of the correlator. An exit is held open until it can be judged:
     a last look at the counters ── they have risen before the victim is dead, so one look decides
     its cgroup is gone ── the sums above it must agree with what was told
     a kill that is open, unnamed or not written down yet ── a bounded moment
+    nobody could say in which cgroup it was ── up to 5 s for that cgroup's removal, which tells it
 
 Kills are told first, the exit after them. There is one exit for one life; what is learned later,
 from a source, a late name or another call, amends it.
@@ -37,6 +38,13 @@ from oomwatch.verdict import KillerMark, LastRead
 
 WORKER_SECONDS = 5.0
 """How long a worker's own word is awaited for a container that it registered."""
+
+PLACE_SECONDS = 5.0
+"""How long an end that nobody waits for is held until the removal of its cgroup says where it was.
+
+containerd tells of an end before it has the cgroup removed, and of one that comes at once nobody
+could look up the pid.
+"""
 
 RUNTIME_SECONDS = 0.5
 """How long witnesses that are due are awaited where nobody waits for the answer."""
@@ -100,6 +108,21 @@ class Exits:
             exit_.held_until = exit_.held_until or now + WORKER_SECONDS
         elif exit_.due is None:
             self._begin(exit_, now, outcome)
+        elif ended.wait_seconds is not None:
+            # It was held for longer than this caller waits.
+            exit_.due = min(exit_.due, now + ended.wait_seconds)
+
+    def placed(self, container_id: str, now: float, outcome: Outcome) -> None:
+        """Take in what is known of a container's lives now: one may have been found its cgroup."""
+        exit_ = self._exits.get((container_id, None))
+        if exit_ is None or exit_.recalled or self._containers.unplaced(container_id):
+            return
+        long_ago = exit_.seen_time - AMEND_SECONDS * 1e6
+        for life in self._containers.placed(container_id):
+            ended_lately = life.ended_time is None or life.ended_time >= long_ago
+            if ended_lately and life.key not in self._exits:
+                self._place(exit_, life, now, outcome)
+                return
 
     def _next_to_end(self, ended: ContainerEnded) -> Life | None:
         """Whose end a runtime tells that could not say in which cgroup: it was gone before it was
@@ -138,14 +161,17 @@ class Exits:
         return None
 
     def _place(self, exit_: Exit, life: Life, now: float, outcome: Outcome) -> None:
-        """Put an exit into the cgroup that it is known to have been in from now on."""
+        """Put an exit into the cgroup that it is known to have been in from now on.
+
+        One that was told already is judged once more: its counters, or the sums, can be read now.
+        """
         old = exit_.life.key
         self._exits[life.key] = self._exits.pop(old)
+        self._open.pop(old, None)
+        self._open[life.key] = exit_
         exit_.life = life
-        exit_.place = self._witnesses.place(life)
-        if self._open.pop(old, None) is not None:
-            self._open[life.key] = exit_
-            exit_.last_read = None
+        exit_.last_read, exit_.gone, exit_.summed = None, False, False
+        if exit_.due is not None:
             self._begin(exit_, now, outcome)
 
     def recorded(self, recorded: Recorded, outcome: Outcome) -> None:
@@ -234,6 +260,10 @@ class Exits:
     def answer(self, key: LifeKey) -> tuple[int, ContainerExit] | None:
         """The exit of a life as it was written down last, with its revision; `None` so far."""
         exit_ = self._exits.get(key)
+        if exit_ is None and key[1] is None:
+            # It was found its cgroup since it was asked about.
+            exits = reversed(self._exits.values())
+            exit_ = next((each for each in exits if each.life.container_id == key[0]), None)
         if exit_ is None or exit_.told is None or exit_.revision is None:
             return None
         return exit_.revision, exit_.told
@@ -285,6 +315,8 @@ class Exits:
             outcome.questions.append(ReadSandboxLog(*exit_.life.key))
         if self._counted and place.cgroup is not None:
             outcome.questions.append(LastLook(place.cgroup, place.cgroup_id))
+        elif self._counted and not waits:
+            exit_.due = now + PLACE_SECONDS
         else:
             exit_.last_read = LastRead.NONE
 
@@ -319,9 +351,12 @@ class Exits:
         if exit_.last_read is None:
             clear = exit_.gone and exit_.summed and not self._in_doubt(exit_)
             exit_.last_read = LastRead.SUMS if clear else LastRead.NONE
+        self._open = {key: other for key, other in self._open.items() if other is not exit_}
+        if exit_.told is not None:
+            self._judge_again(exit_, exit_.seen_time, outcome)
+            return
         exit_.told = self._witnesses.event(exit_, exit_.seen_time)
         outcome.events.append(exit_.told)
-        self._open = {key: other for key, other in self._open.items() if other is not exit_}
         self._recent.append((now, exit_))
         if self._witnesses.lacks_revisions(exit_):
             self._lacking.append(exit_)
@@ -329,7 +364,7 @@ class Exits:
     def _judge_again(self, exit_: Exit, time: int, outcome: Outcome) -> None:
         """Amend an exit that was told, if what was learned since changes what it says."""
         told, revision = exit_.told, exit_.revision
-        if told is None or revision is None or exit_.recalled:
+        if told is None or revision is None or exit_.recalled or exit_.life.key in self._open:
             return
         event = self._witnesses.event(exit_, time)
         if gist(event) == gist(told):

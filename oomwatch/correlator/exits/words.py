@@ -80,6 +80,7 @@ def gist(event: ContainerExit) -> tuple[object, ...]:
         event.exit_code,
         event.signal,
         event.stop_requested,
+        event.cgroup_id,
         # Why: a userspace killer's name may come late, and change nothing else.
         event.reasons[:1],
     )
