@@ -148,9 +148,9 @@ class Containers:
         placed = [(life.cgroup_id, life) for life in lives if life.cgroup_id is not None]
         return [life for _, life in sorted(placed, key=lambda each: each[0])]
 
-    def unplaced(self, container_id: str) -> bool:
-        """Is a life of a container known whose cgroup is not?"""
-        return (container_id, None) in self._lives
+    def of_key(self, key: LifeKey) -> Life | None:
+        """Just this life; with no cgroup in its key, the one that nobody has placed."""
+        return self._lives.get(key)
 
     def life(self, container_id: str, cgroup_id: int | None) -> Life | None:
         """One life of several; the newest where no cgroup is named."""

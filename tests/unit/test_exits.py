@@ -442,6 +442,8 @@ def test_the_next_life_is_not_taken_for_the_one_that_was_never_placed() -> None:
     cgroup = host.run(source="docker")
     host.pass_time(1)
     assert host.exit.cgroup_id is None
+    host.say(SignalledByKiller(time=host.wall, killer="earlyoom", pid=1, mark="a line"))
+    assert len(host.exits) == 1, "it is judged again, and as the life that it is of"
     host.ended(0, cgroup_id=cgroup.id)
     host.pass_time(1)
     assert [exit_.cgroup_id for exit_ in host.exits] == [None, cgroup.id]

@@ -1,8 +1,7 @@
 """From the word that a container ended to one exit for each life, after its kills; pure."""
 
+from oomwatch.correlator.exits.book import AMEND_SECONDS, MAX_EXITS
 from oomwatch.correlator.exits.exits import (
-    AMEND_SECONDS,
-    MAX_EXITS,
     PLACE_SECONDS,
     RUNTIME_SECONDS,
     WORKER_SECONDS,

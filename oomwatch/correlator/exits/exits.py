@@ -19,6 +19,7 @@ from dataclasses import replace
 
 from oomwatch.containers.lives import WORKER, Life, LifeKey
 from oomwatch.containers.registry import Containers
+from oomwatch.correlator.exits.book import AMEND_SECONDS, ExitBook
 from oomwatch.correlator.exits.kills import KillsTold, concerns
 from oomwatch.correlator.exits.witnesses import ExitWitnesses
 from oomwatch.correlator.exits.words import Exit, gist
@@ -49,12 +50,6 @@ could look up the pid.
 RUNTIME_SECONDS = 0.5
 """How long witnesses that are due are awaited where nobody waits for the answer."""
 
-AMEND_SECONDS = 60.0
-"""How long after an exit was told a kill that is told, or named, may still change it."""
-
-MAX_EXITS = 4096
-"""Exits that can still be asked for again and amended."""
-
 
 class Exits:
     """The exits that are open, and those of the last while."""
@@ -69,7 +64,6 @@ class Exits:
         counted: bool = True,
     ) -> None:
         """`counted` is False where there are no counters at all."""
-        self._boot = boot
         self._containers = containers
         self._open_kills = open_kills
         self._residuals = residuals
@@ -82,8 +76,9 @@ class Exits:
         self.found = self._witnesses.found
         self.sandbox = self._witnesses.sandbox
         self.sandbox_wrote = self._witnesses.sandbox_wrote
-        self._exits: dict[LifeKey, Exit] = {}
-        self._by_episode: dict[str, Exit] = {}
+        self._book = ExitBook(boot, containers)
+        self.life = self._book.life
+        self.answer = self._book.answer
         self._recent: deque[tuple[float, Exit]] = deque()
         self._lacking: list[Exit] = []
         self._open: dict[LifeKey, Exit] = {}
@@ -92,13 +87,12 @@ class Exits:
 
     def ended(self, ended: ContainerEnded, now: float, outcome: Outcome) -> None:
         """Take in that a container ended; nothing follows for one that nobody knows."""
-        life = self._next_to_end(ended) or self.life(ended.container_id, ended.cgroup_id)
+        life = self._book.ending(ended)
         if life is None:
             return
-        exit_ = self._exits.get(life.key) or self._one_end(life, ended, now, outcome)
+        exit_ = self._book.of(life) or self._same_end(life, ended, now, outcome)
         if exit_ is None:
-            exit_ = self._put(Exit(life, self._episode(life), ended.time))
-            self._open[life.key] = exit_
+            exit_ = self._add(life, ended.time)
         if exit_.recalled:
             return
         exit_.hear(ended)
@@ -114,69 +108,33 @@ class Exits:
 
     def placed(self, container_id: str, now: float, outcome: Outcome) -> None:
         """Take in what is known of a container's lives now: one may have been found its cgroup."""
-        exit_ = self._exits.get((container_id, None))
-        if exit_ is None or exit_.recalled or self._containers.unplaced(container_id):
-            return
-        long_ago = exit_.seen_time - AMEND_SECONDS * 1e6
-        for life in self._containers.placed(container_id):
-            ended_lately = life.ended_time is None or life.ended_time >= long_ago
-            if ended_lately and life.key not in self._exits:
-                self._place(exit_, life, now, outcome)
-                return
+        found = self._book.found_its_place(container_id)
+        if found is not None:
+            self._place(*found, now, outcome)
 
-    def _next_to_end(self, ended: ContainerEnded) -> Life | None:
-        """Whose end a runtime tells that could not say in which cgroup: it was gone before it was
-        looked up. Ends come in the order of lives, so it is the first that it has not told of.
-        """
-        if ended.cgroup_id is not None or ended.source == WORKER:
-            return None
-        long_ago = ended.time - AMEND_SECONDS * 1e6
-        for life in self._containers.placed(ended.container_id):
-            if life.ended_time is not None and life.ended_time < long_ago:
-                continue
-            told_of = self.life(life.container_id, life.cgroup_id) or life
-            exit_ = self._exits.get(told_of.key)
-            if exit_ is None or ended.source not in exit_.words:
-                return told_of
-        return None
-
-    def _one_end(
+    def _same_end(
         self, life: Life, ended: ContainerEnded, now: float, outcome: Outcome
     ) -> Exit | None:
-        """Find the exit that this is another source's word on, though one of the two could not say
-        in which cgroup it was: a container that ends at once is gone before it is looked up.
-        """
-        for exit_ in reversed(self._exits.values()):
-            if ended.time - exit_.seen_time > AMEND_SECONDS * 1e6:
-                return None
-            if exit_.life.container_id != life.container_id or exit_.recalled:
-                continue
-            if None not in (exit_.life.cgroup_id, life.cgroup_id) or ended.source in exit_.words:
-                continue
-            codes = {exit_.said.exit_code, ended.exit_code} - {None}
-            if len(codes) <= 1:
-                if exit_.life.cgroup_id is None:
-                    self._place(exit_, life, now, outcome)
-                return exit_
-        return None
+        exit_ = self._book.same_end(life, ended)
+        if exit_ is not None and exit_.life.cgroup_id is None:
+            self._place(exit_, life, now, outcome)
+        return exit_
 
     def _place(self, exit_: Exit, life: Life, now: float, outcome: Outcome) -> None:
         """Put an exit into the cgroup that it is known to have been in from now on.
 
         One that was told already is judged once more: its counters, or the sums, can be read now.
         """
-        old = exit_.life.key
-        self._exits[life.key] = self._exits.pop(old)
-        self._open.pop(old, None)
+        self._open.pop(exit_.life.key, None)
         self._open[life.key] = exit_
-        exit_.life = life
+        self._book.move(exit_, life)
         exit_.last_read, exit_.gone, exit_.summed = None, False, False
         if exit_.due is not None:
             self._begin(exit_, now, outcome)
 
     def recorded(self, recorded: Recorded, outcome: Outcome) -> None:
         """Take in the revision of a kill, or of an exit."""
-        exit_ = self._by_episode.get(recorded.episode_id)
+        exit_ = self._book.in_episode(recorded.episode_id)
         if exit_ is not None:
             exit_.revision = recorded.revision
             exit_.first_revision = exit_.first_revision or recorded.revision
@@ -257,57 +215,20 @@ class Exits:
                 if concerns(exit_.place, event):
                     self._judge_again(exit_, event.detect_time, outcome)
 
-    def answer(self, key: LifeKey) -> tuple[int, ContainerExit] | None:
-        """The exit of a life as it was written down last, with its revision; `None` so far."""
-        exit_ = self._exits.get(key)
-        if exit_ is None and key[1] is None:
-            # It was found its cgroup since it was asked about.
-            exits = reversed(self._exits.values())
-            exit_ = next((each for each in exits if each.life.container_id == key[0]), None)
-        if exit_ is None or exit_.told is None or exit_.revision is None:
-            return None
-        return exit_.revision, exit_.told
-
-    def life(self, container_id: str, cgroup_id: int | None) -> Life | None:
-        """The life that is meant; `None` where nobody ever spoke of that container."""
-        life = self._containers.life(container_id, cgroup_id)
-        if life is not None:
-            if life.registered or life.cgroup_id is None:
-                return life
-            # A worker may know a runtime's container by an id of its own: one life, one exit.
-            own = self._containers.in_cgroup(life.cgroup_id)
-            return own if own is not None and own.registered else life
-        for key in reversed(self._exits):
-            if key[0] == container_id and cgroup_id in (None, key[1]):
-                return self._exits[key].life
-        return None
-
     def recall(self, revision: int, event: Event) -> None:
         """Take in what was journaled before this process began, in this same boot."""
         if isinstance(event, OomKill):
             self._kills.told(event)
             self._kills.recorded(event.episode_id, event.victim_cgroup, revision)
-        elif isinstance(event, ContainerExit) and event.container is not None:
-            container = event.container
-            life = Life(
-                container.id,
-                event.cgroup_id,
-                event.detect_time,
-                cgroup=event.cgroup,
-                said={"journal": container},
-            )
-            exit_ = self._exits.get(life.key) or self._put(
-                Exit(life, event.episode_id, event.detect_time, recalled=True)
-            )
-            exit_.told, exit_.revision = event, revision
-            exit_.first_revision = event.amends or revision
+        elif isinstance(event, ContainerExit):
+            self._book.recall(revision, event)
 
     # Judging
 
     def _begin(self, exit_: Exit, now: float, outcome: Outcome) -> None:
         waits = [w.wait_seconds for w in exit_.words.values() if w.wait_seconds is not None]
         exit_.due = now + min(waits, default=RUNTIME_SECONDS)
-        exit_.life = self._containers.life(*exit_.life.key) or exit_.life
+        exit_.life = self._containers.of_key(exit_.life.key) or exit_.life
         place = exit_.place = self._witnesses.place(exit_.life)
         if self._witnesses.sandbox(exit_.life) is not None:
             # What it wrote says whose a kill is.
@@ -373,16 +294,10 @@ class Exits:
         exit_.revision = None
         outcome.events.append(exit_.told)
 
-    # Keeping
-
-    def _episode(self, life: Life) -> str:
-        return f"{self._boot}-exit-{life.cgroup_id or 0:x}-{life.container_id}"
-
-    def _put(self, exit_: Exit) -> Exit:
-        self._exits[exit_.life.key] = self._by_episode[exit_.episode_id] = exit_
-        while len(self._exits) > MAX_EXITS:
-            oldest = self._exits.pop(next(iter(self._exits)))
-            self._by_episode.pop(oldest.episode_id, None)
+    def _add(self, life: Life, seen_time: int) -> Exit:
+        exit_, forgotten = self._book.add(life, seen_time)
+        self._open[life.key] = exit_
+        for oldest in forgotten:
             self._open.pop(oldest.life.key, None)
             if oldest in self._lacking:
                 self._lacking.remove(oldest)

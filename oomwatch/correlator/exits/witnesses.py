@@ -149,7 +149,7 @@ class ExitWitnesses:
 
     def evidence(self, exit_: Exit) -> ExitEvidence:
         """Gather what is known of an exit now."""
-        life = exit_.life = self._containers.life(*exit_.life.key) or exit_.life
+        life = exit_.life = self._containers.of_key(exit_.life.key) or exit_.life
         place = exit_.place = self.place(life)
         seen = self._sandboxes.get(life.key)
         said, wrote = exit_.said, self._sandbox_logs.get(life.key)

@@ -1,0 +1,156 @@
+"""The exits of the last while, one for each life: found by whose end a word is on.
+
+A runtime often cannot say in which cgroup a container ended: that is gone before it is looked up.
+Which life it means follows from the order of lives, and from what other sources said.
+"""
+
+from __future__ import annotations
+
+from oomwatch.containers.lives import WORKER, Life, LifeKey
+from oomwatch.containers.registry import Containers
+from oomwatch.correlator.exits.words import Exit
+from oomwatch.events import ContainerExit
+from oomwatch.observations import ContainerEnded
+
+MAX_EXITS = 4096
+"""Exits that can still be asked for again and amended."""
+
+AMEND_SECONDS = 60.0
+"""How long after an exit was told a kill that is told, or named, may still change it."""
+
+
+class ExitBook:
+    """Exits by their lives, and by the episodes that the journal knows them by."""
+
+    def __init__(self, boot: str, containers: Containers) -> None:
+        self._boot = boot
+        self._containers = containers
+        self._exits: dict[LifeKey, Exit] = {}
+        self._by_episode: dict[str, Exit] = {}
+
+    def of(self, life: Life) -> Exit | None:
+        """The exit of a life, if it has one already."""
+        return self._exits.get(life.key)
+
+    def in_episode(self, episode_id: str) -> Exit | None:
+        """The exit that the journal knows by this."""
+        return self._by_episode.get(episode_id)
+
+    def life(self, container_id: str, cgroup_id: int | None) -> Life | None:
+        """The life that is meant; `None` where nobody ever spoke of that container."""
+        life = self._containers.life(container_id, cgroup_id)
+        if life is not None:
+            if life.registered or life.cgroup_id is None:
+                return life
+            # A worker may know a runtime's container by an id of its own: one life, one exit.
+            own = self._containers.in_cgroup(life.cgroup_id)
+            return own if own is not None and own.registered else life
+        for key in reversed(self._exits):
+            if key[0] == container_id and cgroup_id in (None, key[1]):
+                return self._exits[key].life
+        return None
+
+    def ending(self, ended: ContainerEnded) -> Life | None:
+        """The life whose end is told; `None` where nobody ever spoke of that container."""
+        return self._next_to_end(ended) or self.life(ended.container_id, ended.cgroup_id)
+
+    def _next_to_end(self, ended: ContainerEnded) -> Life | None:
+        """Ends come in the order of lives: where a runtime could not say in which cgroup it was,
+        it means the first life that it has not told the end of.
+        """
+        if ended.cgroup_id is not None or ended.source == WORKER:
+            return None
+        for life in self._placed_since(ended.container_id, ended.time):
+            told_of = self.life(life.container_id, life.cgroup_id) or life
+            exit_ = self._exits.get(told_of.key)
+            if exit_ is None or ended.source not in exit_.words:
+                return told_of
+        return None
+
+    def same_end(self, life: Life, ended: ContainerEnded) -> Exit | None:
+        """Find the exit that this is another source's word on, though one of the two could not say
+        in which cgroup it was: a container that ends at once is gone before it is looked up.
+        """
+        for exit_ in reversed(self._exits.values()):
+            if exit_.seen_time < _long_before(ended.time):
+                return None
+            if exit_.life.container_id != life.container_id or exit_.recalled:
+                continue
+            if None not in (exit_.life.cgroup_id, life.cgroup_id) or ended.source in exit_.words:
+                continue
+            codes = {exit_.said.exit_code, ended.exit_code} - {None}
+            if len(codes) <= 1:
+                return exit_
+        return None
+
+    def found_its_place(self, container_id: str) -> tuple[Exit, Life] | None:
+        """An exit that was of no known cgroup, and its life, if the registry has placed that."""
+        exit_ = self._exits.get((container_id, None))
+        if exit_ is None or exit_.recalled or self._containers.of_key(exit_.life.key):
+            return None
+        for life in self._placed_since(container_id, exit_.seen_time):
+            if life.key not in self._exits:
+                return exit_, life
+        return None
+
+    def _placed_since(self, container_id: str, time: int) -> list[Life]:
+        """The lives that may have ended at a time, as far as their cgroup is known, in order."""
+        return [
+            life
+            for life in self._containers.placed(container_id)
+            if life.ended_time is None or life.ended_time >= _long_before(time)
+        ]
+
+    def add(self, life: Life, seen_time: int) -> tuple[Exit, list[Exit]]:
+        """Begin a life's exit; also returns those that are too many now."""
+        episode_id = f"{self._boot}-exit-{life.cgroup_id or 0:x}-{life.container_id}"
+        exit_ = Exit(life, episode_id, seen_time)
+        return exit_, self._put(exit_)
+
+    def recall(self, revision: int, event: ContainerExit) -> None:
+        """Take in an exit that was journaled before this process began, in this same boot."""
+        container = event.container
+        if container is None:
+            return
+        life = Life(
+            container.id,
+            event.cgroup_id,
+            event.detect_time,
+            cgroup=event.cgroup,
+            said={"journal": container},
+        )
+        exit_ = self._exits.get(life.key)
+        if exit_ is None:
+            exit_ = Exit(life, event.episode_id, event.detect_time, recalled=True)
+            self._put(exit_)
+        exit_.told, exit_.revision = event, revision
+        exit_.first_revision = event.amends or revision
+
+    def move(self, exit_: Exit, life: Life) -> None:
+        """Put an exit into the life that it is known to be of from now on."""
+        self._exits[life.key] = self._exits.pop(exit_.life.key)
+        exit_.life = life
+
+    def answer(self, key: LifeKey) -> tuple[int, ContainerExit] | None:
+        """The exit of a life as it was written down last, with its revision; `None` so far."""
+        exit_ = self._exits.get(key)
+        if exit_ is None and key[1] is None:
+            # It was found its cgroup since it was asked about.
+            exits = reversed(self._exits.values())
+            exit_ = next((each for each in exits if each.life.container_id == key[0]), None)
+        if exit_ is None or exit_.told is None or exit_.revision is None:
+            return None
+        return exit_.revision, exit_.told
+
+    def _put(self, exit_: Exit) -> list[Exit]:
+        self._exits[exit_.life.key] = self._by_episode[exit_.episode_id] = exit_
+        forgotten = []
+        while len(self._exits) > MAX_EXITS:
+            oldest = self._exits.pop(next(iter(self._exits)))
+            self._by_episode.pop(oldest.episode_id, None)
+            forgotten.append(oldest)
+        return forgotten
+
+
+def _long_before(time: int) -> float:
+    return time - AMEND_SECONDS * 1e6
