@@ -59,6 +59,11 @@ class Life:
         return WORKER in self.said
 
     @property
+    def source(self) -> str:
+        """Who knows it best, of those that spoke of it."""
+        return min(self.said, key=_rank)
+
+    @property
     def container(self) -> Container:
         """Who it is: each field from the source of the highest rank that has it."""
         return merged([self.said[source] for source in sorted(self.said, key=_rank)])

@@ -70,6 +70,7 @@ class Containers:
         self._by_id: _Index[str] = _Index()
         self._by_path: _Index[str] = _Index()
         self._by_cgroup: _Index[int] = _Index()
+        self._by_pid: dict[int, LifeKey] = {}
         self._ended: dict[LifeKey, int] = {}
         self._registered: set[LifeKey] = set()
         self._kept: dict[LifeKey, Life] = {}
@@ -157,6 +158,11 @@ class Containers:
         if cgroup_id is None:
             return self.newest(container_id)
         return self._lives.get((container_id, cgroup_id))
+
+    def of_main_process(self, pid: int) -> Life | None:
+        """The newest life whose main process had this pid when it was looked up."""
+        key = self._by_pid.get(pid)
+        return self._lives[key] if key is not None else None
 
     def starting_with(self, prefix: str) -> list[Life]:
         """The newest life of each container whose id begins so, two at most."""
@@ -299,6 +305,10 @@ class Containers:
             if old is not None and old.cgroup is not None:
                 self._by_path.discard(old.cgroup, key)
             self._by_path.add(life.cgroup, alone)
+        if old is not None and old.pid != life.pid:
+            self._forget_pid(old)
+        if life.pid is not None:
+            self._by_pid[life.pid] = key
         self._lives[key] = life
         self._kept[key] = life
         self._forgotten.discard(key)
@@ -337,8 +347,13 @@ class Containers:
             self._by_path.discard(life.cgroup, key)
         if life.cgroup_id is not None:
             self._by_cgroup.discard(life.cgroup_id, key)
+        self._forget_pid(life)
         self._kept.pop(key, None)
         self._forgotten.add(key)
+
+    def _forget_pid(self, life: Life) -> None:
+        if life.pid is not None and self._by_pid.get(life.pid) == life.key:
+            del self._by_pid[life.pid]
 
 
 def _upwards(path: str) -> Iterator[str]:

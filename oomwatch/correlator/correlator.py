@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from oomwatch.containers.registry import Containers
+from oomwatch.correlator import main_processes
 from oomwatch.correlator.exits import Exits
 from oomwatch.correlator.kills import SETTLE_SECONDS, OpenKills, Outcome
 from oomwatch.correlator.log_progress import LogProgress
@@ -280,7 +281,7 @@ class Correlator:
         name = self._names.add(record, now)
         if name is None:
             return
-        known = self._residents.word_on(name)
+        known = self._residents.word_on(name) or main_processes.word_on(name, self.containers)
         if known is not None:
             name.records.append(known)
         if self._logged is not None:
