@@ -16,6 +16,7 @@ import pytest
 from oomwatch.errors import JournalUnusable
 from oomwatch.events import Entry, EvidenceGap
 from oomwatch.journal import Journal, Retention
+from oomwatch.journal.files import RESERVE_BYTES
 from oomwatch.ledger import LedgerChange, LedgerRow
 
 BOUND = 30.0
@@ -104,6 +105,18 @@ def tiny(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(path)], check=True)
 
 
+def fill(disk: Path) -> Path:
+    """Use a disk up to its last block; returns what to remove to have it back."""
+    ballast = disk / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        try:
+            while file.write(b"x" * 4096):
+                pass
+        except OSError:
+            pass
+    return ballast
+
+
 def gap(number: int) -> EvidenceGap:
     return EvidenceGap(episode_id=f"e{number}", detect_time=2**51, source="s", reason="r" * 1000)
 
@@ -143,6 +156,28 @@ async def test_a_full_disk_costs_old_history_and_no_new_event(tiny: Path) -> Non
     await again.close()
 
 
+async def test_on_a_disk_that_others_filled_the_reserve_is_spent(tiny: Path) -> None:
+    """Every event is written at once; the next start on a disk with room sets it aside again."""
+    journal = Journal.open(tiny / "state", retention=Retention(max_age_seconds=1e10))
+    heard = Recorder()
+    journal.start("boot", heard.committed, heard.healthy)
+    journal.append([gap(1)], LedgerChange())
+    assert await asyncio.wait_for(journal.flush(), BOUND)
+    reserve = tiny / "state" / "journal.reserve"
+    assert reserve.stat().st_size == RESERVE_BYTES
+    ballast = fill(tiny)
+    for number in range(2, 500):
+        journal.append([gap(number)], LedgerChange())
+        assert await asyncio.wait_for(journal.flush(), BOUND)
+    assert not reserve.exists()
+    assert [entry.revision for entry in heard.entries] == list(range(1, 500))
+    assert heard.health == [], "nobody was told that anything waits"
+    await journal.close()
+    ballast.unlink()
+    await Journal.open(tiny / "state").close()
+    assert reserve.stat().st_size == RESERVE_BYTES
+
+
 async def test_a_disk_that_others_filled_holds_events_until_there_is_room(tiny: Path) -> None:
     """With no history to give up, events wait in order, the health says why, and then they go."""
     journal = Journal.open(tiny / "state", retention=Retention(max_age_seconds=1e10))
@@ -151,13 +186,7 @@ async def test_a_disk_that_others_filled_holds_events_until_there_is_room(tiny: 
     journal.append([gap(1)], LedgerChange())
     assert await asyncio.wait_for(journal.flush(), BOUND)
     (tiny / "state" / "journal.reserve").unlink()
-    ballast = tiny / "ballast"
-    with ballast.open("wb", buffering=0) as file:
-        try:
-            while file.write(b"x" * 4096):
-                pass
-        except OSError:
-            pass
+    ballast = fill(tiny)
     large = replace(gap(2), reason="r" * 400_000)
     journal.append([large], LedgerChange())
     journal.append([gap(3)], LedgerChange())
@@ -180,15 +209,10 @@ async def test_a_disk_that_others_filled_holds_events_until_there_is_room(tiny: 
 
 def test_a_full_or_read_only_disk_at_the_start_is_a_sentence(tiny: Path) -> None:
     """No traceback: what is wrong, where, and what to do."""
-    with (tiny / "ballast").open("wb", buffering=0) as file:
-        try:
-            while file.write(b"x" * 4096):
-                pass
-        except OSError:
-            pass
+    ballast = fill(tiny)
     with pytest.raises(JournalUnusable, match=r"state.*full.*free space"):
         Journal.open(tiny / "state")
-    (tiny / "ballast").unlink()
+    ballast.unlink()
     asyncio.run(Journal.open(tiny / "state").close())
     subprocess.run(["mount", "-o", "remount,ro", str(tiny)], check=True)
     with pytest.raises(JournalUnusable, match=r"state.*read-only.*--state-dir"):
