@@ -54,8 +54,11 @@ async def run(host: Host, spec: Spec) -> Running:
     return await asyncio.to_thread(host.run, spec)
 
 
-async def let_go(cgroup: str) -> None:
-    """Have a container that waits go over its limit; its runtime is not needed for it."""
+async def let_go(cgroup: str) -> int:
+    """Have a container that waits go over its limit; its runtime is not needed for it.
+
+    Returns its shell's pid.
+    """
     procs = ROOT / cgroup[1:] / "cgroup.procs"
 
     def shell() -> int | None:
@@ -74,6 +77,7 @@ async def let_go(cgroup: str) -> None:
     pid = shell()
     assert pid is not None
     os.kill(pid, signal.SIGUSR1)
+    return pid
 
 
 def words(told: Told, container: Running) -> list[OomKill]:
@@ -112,6 +116,24 @@ async def told_once(
     assert [kill.kill_count for kill in first] == [1] * kills
     assert {kill.victim_cgroup for kill in first} == {container.cgroup}
     return words(told, container)[-1]
+
+
+async def told_in_a_storm(
+    told: Told, host: Host, spec: Spec, container: Running, victim: int
+) -> None:
+    """Wait until a container's one kill is told by its name, among many that come at once.
+
+    A cgroup that is gone before its counter was read is told in a sum; whose kill it was, an
+    amendment says. That each is counted once, all of them together show.
+    """
+    await told.until(
+        lambda: any(
+            word.victims and is_named(word, host, spec, container)
+            for word in words(told, container)
+        )
+    )
+    assert told.count(container.cgroup) <= 1
+    assert {one.pid for word in words(told, container) for one in word.victims} == {victim}
 
 
 async def at_its_own_limit(told: Told, container: Running) -> None:

@@ -16,6 +16,7 @@ from tests.runtimes.telling import (
     following,
     let_go,
     run,
+    told_in_a_storm,
     told_once,
     watching_with,
 )
@@ -70,6 +71,8 @@ async def test_a_container_that_removes_itself(runtime: tuple[Host, str]) -> Non
         await told_once(told, host, spec, container)
 
 
+# Twenty starts and removals take dockerd minutes where the processor is emulated.
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     "runtime", REMOVING if EVERYTHING else ("docker-runc", "containerd-crun"), indirect=True
 )
@@ -81,11 +84,11 @@ async def test_twenty_containers_at_once(runtime: tuple[Host, str]) -> None:
         await following(told, host)
         containers = await asyncio.gather(*(run(host, one) for one in specs))
         try:
-            for container in containers:
-                await let_go(container.cgroup)
+            victims = [await let_go(container.cgroup) for container in containers]
             for container in containers:
                 assert (await asyncio.to_thread(container.wait)).exit_code == 137
-            for one, container in zip(specs, containers, strict=True):
-                await told_once(told, host, one, container)
+            for one, container, victim in zip(specs, containers, victims, strict=True):
+                await told_in_a_storm(told, host, one, container, victim)
+            await told.conserved()
         finally:
             await asyncio.gather(*(asyncio.to_thread(one.remove) for one in containers))
