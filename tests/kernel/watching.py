@@ -68,7 +68,7 @@ class Told:
         """Kills told at and below a cgroup."""
         return sum(kill.kill_count or 0 for kill in self.below(cgroup))
 
-    async def until(self, true: Callable[[], bool], seconds: float = SECONDS) -> None:
+    async def until(self, true: Callable[[], object], seconds: float = SECONDS) -> None:
         """Wait until something is so; on failure say what was told instead."""
         try:
             async with asyncio.timeout(seconds):

@@ -220,6 +220,15 @@ SCENARIOS = (
         cgroup_gone=True,
     ),
     Scenario(
+        "a sandbox over its limit, its cgroup gone",
+        "exec HOG",
+        Truth.OOM,
+        _SANDBOX,
+        once=("docker-runsc",),
+        handlers=("runsc",),
+        cgroup_gone=True,
+    ),
+    Scenario(
         "exit 137, its cgroup gone",
         "exit 137",
         Truth.NOT,
