@@ -10,11 +10,12 @@ the outermost that the path shows, since what is nested was named by whoever liv
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from oomwatch.containers.lives import PATH, WORKER, Life, LifeKey, LivesChange, merged
+from oomwatch.containers.packing import PackedLives
 from oomwatch.containers.paths import Identity, identify
 from oomwatch.events import Cgroup, Container
 from oomwatch.observations import ContainerSeen
@@ -41,19 +42,32 @@ class Owner:
     life: Life | None = None
 
 
-class _Index(dict[_At, tuple[LifeKey, ...]]):
-    """Keys of lives by what they share, in the order in which they were heard of."""
+class _Index(Generic[_At]):
+    """Keys of lives by what they share, in the order in which they were heard of.
 
-    def add(self, at: _At, alone: tuple[LifeKey]) -> None:
-        """`alone` is one key, in the tuple that all indices share: most have no other."""
-        self[at] = self[at] + alone if at in self else alone
+    Most share it with nobody: then the key is kept as it is, without a list around it.
+    """
+
+    def __init__(self) -> None:
+        self._keys: dict[_At, LifeKey | list[LifeKey]] = {}
+
+    def __iter__(self) -> Iterator[_At]:
+        return iter(self._keys)
+
+    def __getitem__(self, at: _At) -> Sequence[LifeKey]:
+        """The keys, none where nobody has it."""
+        keys = self._keys.get(at, [])
+        return keys if isinstance(keys, list) else [keys]
+
+    def add(self, at: _At, key: LifeKey) -> None:
+        self._keys[at] = [*self[at], key] if at in self._keys else key
 
     def discard(self, at: _At, key: LifeKey) -> None:
-        left = tuple(other for other in self[at] if other != key)
+        left = [other for other in self[at] if other != key]
         if left:
-            self[at] = left
+            self._keys[at] = left if len(left) > 1 else left[0]
         else:
-            del self[at]
+            del self._keys[at]
 
 
 class Containers:
@@ -66,13 +80,13 @@ class Containers:
         identify: Callable[[str], Identity | None] = identify,
     ) -> None:
         self._identify = identify
-        self._lives: dict[LifeKey, Life] = {}
+        self._lives = PackedLives()
         self._by_id: _Index[str] = _Index()
         self._by_path: _Index[str] = _Index()
         self._by_cgroup: _Index[int] = _Index()
         self._by_pid: dict[int, LifeKey] = {}
         self._ended: dict[LifeKey, int] = {}
-        self._registered: set[LifeKey] = set()
+        self._registered = 0
         self._kept: dict[LifeKey, Life] = {}
         self._forgotten: set[LifeKey] = set()
         for life in sorted(lives, key=lambda life: life.seen_time):
@@ -106,7 +120,7 @@ class Containers:
 
     def removed(self, cgroup_id: int, time: int) -> None:
         """A cgroup is gone: the lives in it have ended, and are remembered for a while."""
-        for key in list(self._by_cgroup.get(cgroup_id, ())):
+        for key in list(self._by_cgroup[cgroup_id]):
             self._end(key, time)
 
     def ended(self, container_id: str, time: int) -> None:
@@ -136,16 +150,16 @@ class Containers:
     @property
     def registered(self) -> int:
         """How many containers workers have registered and not yet ended."""
-        return len(self._registered)
+        return self._registered
 
     def newest(self, container_id: str) -> Life | None:
         """The newest life of a container by its whole id, also one that ended."""
-        keys = self._by_id.get(container_id)
+        keys = self._by_id[container_id]
         return self._lives[keys[-1]] if keys else None
 
     def placed(self, container_id: str) -> list[Life]:
         """The lives of a container whose cgroup is known, in the order in which they began."""
-        lives = [self._lives[key] for key in self._by_id.get(container_id, ())]
+        lives = [self._lives[key] for key in self._by_id[container_id]]
         placed = [(life.cgroup_id, life) for life in lives if life.cgroup_id is not None]
         return [life for _, life in sorted(placed, key=lambda each: each[0])]
 
@@ -170,20 +184,20 @@ class Containers:
         if exact is not None:
             return [exact]
         found = []
-        for container_id, keys in self._by_id.items():
+        for container_id in self._by_id:
             if container_id.startswith(prefix):
-                found.append(self._lives[keys[-1]])
+                found.append(self._lives[self._by_id[container_id][-1]])
                 if len(found) == 2:
                     break
         return found
 
     def in_cgroup(self, cgroup_id: int) -> Life | None:
         """The life in just this cgroup, whose own it is; `None` where several share it."""
-        return self._one(self._lives[key] for key in self._by_cgroup.get(cgroup_id, ()))
+        return self._one(self._lives[key] for key in self._by_cgroup[cgroup_id])
 
     def named(self, cgroup: Cgroup, time: int) -> ContainerSeen | None:
         """Who a cgroup is by its path, where it is a container's own and nobody spoke of it."""
-        if self._by_cgroup.get(cgroup.id):
+        if self._by_cgroup[cgroup.id]:
             return None
         identity = self._identify(cgroup.path)
         if identity is None or identity.cgroup != cgroup.path:
@@ -205,11 +219,11 @@ class Containers:
         shown = {one.cgroup: one.container for one in identity.nested()} if identity else {}
         outermost = next(reversed(shown), None)
         for path in _upwards(cgroup):
-            lives = [self._lives[key] for key in self._by_path.get(path, ())]
+            lives = [self._lives[key] for key in self._by_path[path]]
             lives = [life for life in lives if not life.moved]
             if path == outermost:
                 # A runtime names its cgroups after its ids: found also where it told no path.
-                named = (self._lives[key] for key in self._by_id.get(shown[path].id, ()))
+                named = (self._lives[key] for key in self._by_id[shown[path].id])
                 lives += [life for life in named if life.cgroup is None]
             life = self._of_the_time(lives, cgroup_id if path == cgroup else None, time)
             if life is not None:
@@ -262,7 +276,7 @@ class Containers:
         not: what was there before is gone, and keeps its name.
         """
         found = False
-        for key in list(self._by_id.get(container_id, ())):
+        for key in list(self._by_id[container_id]):
             life = self._lives[key]
             if not life.registered or life.ended_time is not None:
                 continue
@@ -295,16 +309,15 @@ class Containers:
     def _put(self, life: Life) -> None:
         # One key for all that holds it: there may be ten thousand.
         key = life.key
-        alone = (key,)
         old = self._lives.get(key)
         if old is None:
-            self._by_id.add(life.container_id, alone)
+            self._by_id.add(life.container_id, key)
             if life.cgroup_id is not None:
-                self._by_cgroup.add(life.cgroup_id, alone)
+                self._by_cgroup.add(life.cgroup_id, key)
         if life.cgroup is not None and (old is None or old.cgroup != life.cgroup):
             if old is not None and old.cgroup is not None:
                 self._by_path.discard(old.cgroup, key)
-            self._by_path.add(life.cgroup, alone)
+            self._by_path.add(life.cgroup, key)
         if old is not None and old.pid != life.pid:
             self._forget_pid(old)
         if life.pid is not None:
@@ -316,10 +329,7 @@ class Containers:
             self._ended[key] = life.ended_time
         else:
             self._ended.pop(key, None)
-        if life.registered and life.ended_time is None:
-            self._registered.add(key)
-        else:
-            self._registered.discard(key)
+        self._registered += _is_registered(life) - (old is not None and _is_registered(old))
         self._bound(life.seen_time)
 
     def _end(self, key: LifeKey, time: int, *, moved: bool = False) -> None:
@@ -341,7 +351,7 @@ class Containers:
     def _forget(self, key: LifeKey) -> None:
         life = self._lives.pop(key)
         self._ended.pop(key, None)
-        self._registered.discard(key)
+        self._registered -= _is_registered(life)
         self._by_id.discard(life.container_id, key)
         if life.cgroup is not None:
             self._by_path.discard(life.cgroup, key)
@@ -354,6 +364,10 @@ class Containers:
     def _forget_pid(self, life: Life) -> None:
         if life.pid is not None and self._by_pid.get(life.pid) == life.key:
             del self._by_pid[life.pid]
+
+
+def _is_registered(life: Life) -> bool:
+    return life.registered and life.ended_time is None
 
 
 def _upwards(path: str) -> Iterator[str]:

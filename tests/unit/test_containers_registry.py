@@ -8,7 +8,8 @@ import pytest
 
 from oomwatch.containers import registry
 from oomwatch.containers.lives import PATH as PATH_ALONE
-from oomwatch.containers.lives import WORKER, merged
+from oomwatch.containers.lives import WORKER, Life, merged
+from oomwatch.containers.packing import PackedLives
 from oomwatch.containers.registry import Containers
 from oomwatch.events import Cgroup, Container, Pod
 from oomwatch.observations import ContainerSeen
@@ -293,3 +294,67 @@ def test_words_are_joined_field_by_field() -> None:
     assert merged([one, two]) == Container(
         id="a", name="web", image="i", labels={"k": "v"}, pod=Pod(uid="u", name="p")
     )
+
+
+@pytest.mark.parametrize("cgroup_id", [None, 2**63 + 7])
+@pytest.mark.parametrize(
+    "said",
+    [
+        {},
+        {"docker": Container(id=ID)},
+        {WORKER: Container(id=ID, name="a\udcff", labels={}, pod=Pod())},
+        {
+            WORKER: Container(
+                id=ID,
+                name="web",
+                runtime="docker",
+                handler="runc",
+                image="nginx:1.25",
+                labels={"app": "web", "team": ""},
+                pod=Pod(uid="8f", name="web-0", namespace="shop"),
+            ),
+            "docker": replace(WEB, labels=None),
+        },
+    ],
+)
+def test_a_packed_life_is_the_life_that_was_packed(
+    cgroup_id: int | None, said: dict[str, Container]
+) -> None:
+    bare = Life(ID, cgroup_id, 2**50, said=said)
+    whole = replace(
+        bare,
+        cgroup=PATH,
+        pid=395,
+        memory_limit_bytes=2**40,
+        ended_time=2**51,
+        moved=True,
+    )
+    lives = PackedLives()
+    for life in (bare, whole):
+        lives[life.key] = life
+        assert lives[life.key] == life
+
+
+def test_containers_count_as_registered_once_and_until_they_end() -> None:
+    containers = Containers()
+    for number in range(3):
+        containers.seen(seen(Container(id=f"job-{number}"), None, number + 1, source=WORKER))
+        containers.seen(seen(Container(id=f"job-{number}", name="x"), None, number + 1))
+    assert containers.registered == 3
+    containers.removed(1, 2 * SECOND)
+    containers.removed(1, 3 * SECOND)
+    assert containers.registered == 2
+    containers.seen(seen(Container(id="job-1"), None, 9, source=WORKER, time=4 * SECOND))
+    assert containers.registered == 2, "it runs elsewhere now"
+    containers.unwatched("job-2", 5 * SECOND)
+    assert containers.registered == 1
+
+
+def test_a_life_that_is_forgotten_no_longer_counts_as_registered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(registry, "MAX_LIVES", 2)
+    containers = Containers()
+    for number in range(5):
+        containers.seen(seen(Container(id=f"job-{number}"), None, number + 1, source=WORKER))
+    assert containers.registered == 2
