@@ -20,6 +20,8 @@ from oomwatch.journal.files import damaged
 
 _APPLICATION_ID = 0x6F6F6D77  # "oomw": file(1) and `PRAGMA application_id` tell whose file it is
 _VERSION = 1
+_CACHE_KIB = 512
+"""Of pages that a connection keeps: SQLite's own 2 MiB fill up, and the kernel has them too."""
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -36,9 +38,11 @@ CREATE TABLE ledger (
 
 def connect(name: str, *, uri: bool = False) -> sqlite3.Connection:
     """Connect without the sqlite3 module's own transactions, for one thread at a time."""
-    return sqlite3.connect(
+    connection = sqlite3.connect(
         name, timeout=1.0, isolation_level=None, check_same_thread=False, uri=uri
     )
+    connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+    return connection
 
 
 def prepare(connection: sqlite3.Connection, name: str, *, on_disk: bool) -> None:
