@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import takewhile
 
 from oomwatch.containers.lives import Life
@@ -30,8 +30,8 @@ class _Told(ToldKill):
     """A kill that was told: as whose, and what was learned of it since."""
 
     owner: Owner | None
-    runtimes: set[str] = field(default_factory=set)
-    evidence: list[Evidence] = field(default_factory=list)
+    runtimes: tuple[str, ...] = ()
+    evidence: tuple[Evidence, ...] = ()
     learned: int = 0
 
 
@@ -78,8 +78,8 @@ class Ownership:
         """Take in a runtime's word: evidence of the last kill in that container, or of the next."""
         for told in self._recent(now, RUNTIME_SECONDS):
             if oom.source not in told.runtimes and self._meant(oom, told.owner):
-                told.runtimes.add(oom.source)
-                told.evidence.append(_evidence(oom))
+                told.runtimes += (oom.source,)
+                told.evidence += (_evidence(oom),)
                 self._amend(told, oom.seen_time, now)
                 return
         self._words.append(_Word(oom, now))
@@ -116,7 +116,7 @@ class Ownership:
         for word in [w for w in self._words if now - w.at < RUNTIME_SECONDS]:
             if word.oom.source not in told.runtimes and self._meant(word.oom, owner):
                 self._words.remove(word)
-                told.runtimes.add(word.oom.source)
+                told.runtimes += (word.oom.source,)
                 event = replace(event, evidence=(*event.evidence, _evidence(word.oom)))
         return event
 
@@ -157,7 +157,7 @@ class Ownership:
     @staticmethod
     def _amendment(told: _Told) -> OomKill:
         """What was learned; `name` gives it its container, and the scope that follows from it."""
-        evidence, told.evidence = tuple(told.evidence), []
+        evidence, told.evidence = told.evidence, ()
         return replace(
             told.event,
             detect_time=told.learned,
