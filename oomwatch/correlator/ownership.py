@@ -106,6 +106,8 @@ class Ownership:
             scope = scope_within(event, owner.cgroup)
             victims = tuple(_main_or_not(victim, owner) for victim in event.victims)
             event = replace(event, container=owner.container, scope=scope, victims=victims)
+            # What is remembered of it is whose it was: the life would only be kept.
+            owner = replace(owner, life=None)
         if event.amends is not None:
             for told in self._told:
                 if told.revision == event.amends:
