@@ -35,6 +35,8 @@ _ALL_ZERO = (ZERO, Counters(0, 0, None))
 FRESH_MICROSECONDS = 1000
 """A look so young needs no other: the wake that asks for a lineage has just read its first."""
 
+_SHARED_MICROSECONDS = 1000
+
 
 def wall_time() -> int:
     """Microseconds since the Unix epoch."""
@@ -61,6 +63,7 @@ class Tree:
         self._batch: list[Observation] = []
         self._newly_unwatched: list[Node] = []
         self._unseen = 0
+        self._surveyed_at = 0
         root = Cgroup(os.stat(hierarchy.directory).st_ino, hierarchy.prefix, None)
         self.root = Node(root, None, baseline=True)
 
@@ -353,7 +356,7 @@ class Tree:
         """Read what was counted before us: the sum first, the cgroup's own only if there is any."""
         subtree = self._read(f"{directory}/{files.EVENTS}")
         if subtree is not None and subtree.counters in _ALL_ZERO:
-            node.seen, node.looked_at = subtree.counters, wall_time()
+            node.seen, node.looked_at = subtree.counters, self._survey_time()
             return
         if not node.has_counter:
             return
@@ -364,6 +367,13 @@ class Tree:
         counted = subtree.counters.oom_kill if subtree and not self.hierarchy.local_events else None
         self._observe(node, local.counters, sight=Sight.BASELINE, subtree=counted)
         node.looked_at = wall_time()
+
+    def _survey_time(self) -> int:
+        """The time, up to a millisecond ago: 100,000 looks of a survey share few numbers."""
+        now = wall_time()
+        if not 0 <= now - self._surveyed_at < _SHARED_MICROSECONDS:
+            self._surveyed_at = now
+        return self._surveyed_at
 
     def _observe(
         self, node: Node, counters: Counters, *, sight: Sight, subtree: int | None = None
