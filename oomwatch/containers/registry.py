@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import Generic, TypeVar
 
 from oomwatch.containers.lives import PATH, WORKER, Life, LifeKey, LivesChange, merged
@@ -89,9 +90,7 @@ class Containers:
         self._registered = 0
         self._kept: dict[LifeKey, Life] = {}
         self._forgotten: set[LifeKey] = set()
-        for life in sorted(lives, key=lambda life: life.seen_time):
-            self._put(life)
-        self._kept.clear()
+        self._take_in(lives)
 
     # What is said
 
@@ -268,6 +267,18 @@ class Containers:
         return next(iter(registered.values()), running[-1])
 
     # Keeping
+
+    def _take_in(self, lives: Iterable[Life]) -> None:
+        """Put in what was kept, the oldest first; of all together only the packed are held."""
+        found = PackedLives()
+        order: list[tuple[int, LifeKey]] = []
+        for life in lives:
+            key = life.key
+            found[key] = life
+            order.append((life.seen_time, key))
+        for _, key in sorted(order, key=itemgetter(0)):
+            self._put(found.pop(key))
+            self._kept.clear()
 
     def _unregister(self, container_id: str, time: int, but: ContainerSeen | None = None) -> bool:
         """Drop a worker's word on the lives of an id that go on, but for the one it speaks of now.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -116,8 +116,9 @@ class Journal:
         """
         return self._store.load_ledger(boot_id)
 
-    def load_lives(self, boot_id: str) -> Sequence[Life]:
-        """The lives of containers in this boot, those that ended lately included. Blocks.
+    def load_lives(self, boot_id: str) -> Iterator[Life]:
+        """The lives of containers in this boot, those that ended lately included. Each blocks, and
+        nothing else can be read until the last.
 
         Raises JournalUnusable where they cannot be read.
         """

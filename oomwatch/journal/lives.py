@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from typing import cast
 
 from oomwatch.containers.lives import Life, LifeKey, LivesChange
@@ -45,10 +45,13 @@ def write_lives(
     )
 
 
-def read_lives(connection: sqlite3.Connection, boot_id: str) -> Sequence[Life]:
-    """Every life that is kept of a boot. Raises ValueError where a row cannot be understood."""
-    rows = connection.execute("SELECT life FROM lives WHERE boot_id = ?", (boot_id,)).fetchall()
-    return [cast(Life, _read(json.loads(text))) for (text,) in rows]
+def read_lives(connection: sqlite3.Connection, boot_id: str) -> Iterator[Life]:
+    """Every life that is kept of a boot, one by one: as objects, thousands would leave their room.
+
+    Raises ValueError where a row cannot be understood.
+    """
+    for (text,) in connection.execute("SELECT life FROM lives WHERE boot_id = ?", (boot_id,)):
+        yield cast(Life, _read(json.loads(text)))
 
 
 def _stored(key: LifeKey) -> tuple[str, str]:

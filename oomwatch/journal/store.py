@@ -242,10 +242,10 @@ class Store:
             for cgroup_id, counter_id, *counts in rows
         )
 
-    def load_lives(self, boot_id: str) -> Sequence[Life]:
+    def load_lives(self, boot_id: str) -> Iterator[Life]:
         """The lives of containers in this boot, those that ended lately included."""
         with self._reading() as connection:
-            return read_lives(connection, boot_id)
+            yield from read_lives(connection, boot_id)
 
     def load_log_place(self, boot_id: str) -> LogPlace | None:
         """How far the kernel log was told in this boot; None where nothing of it ever was."""

@@ -358,3 +358,12 @@ def test_a_life_that_is_forgotten_no_longer_counts_as_registered(
     for number in range(5):
         containers.seen(seen(Container(id=f"job-{number}"), None, number + 1, source=WORKER))
     assert containers.registered == 2
+
+
+def test_lives_that_were_kept_come_back_in_the_order_of_time() -> None:
+    first = Life(ID, 9, 1 * SECOND, cgroup=PATH, ended_time=2 * SECOND, said={"docker": WEB})
+    second = replace(first, cgroup_id=7, seen_time=3 * SECOND, ended_time=None)
+    containers = Containers(iter([second, first]))
+    assert containers.newest(ID) == second
+    assert containers.life(ID, 9) == first
+    assert not containers.take_changes(), "it is kept already"
