@@ -382,8 +382,8 @@ class LastLookReading:
     """Answer to `LastLook`; what the counters showed was sent before it.
 
     `present` says that this life of the cgroup is still there, `kills` is its own `oom_kill`,
-    `None` where it has no counter. `killer_marks` are userspace OOM killers by name, each with the
-    mark that it left on the cgroup.
+    `None` where it has no counter, or where one in it could not be read. `killer_marks` are
+    userspace OOM killers by name, each with the mark that it left on the cgroup.
     """
 
     path: str

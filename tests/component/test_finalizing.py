@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import threading
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from oomwatch import finalizing
+from oomwatch.cgroup import files
 from oomwatch.client import Client
 from oomwatch.errors import DaemonUnavailable, RequestRefused
 from oomwatch.events import Confidence, Container, ContainerExit, Entry, OomKill, Verdict
@@ -57,6 +59,37 @@ async def test_a_kill_that_nobody_was_told_of_yet_is_read_and_told_first(tmp_pat
         exit_ = exit_of(entry)
         assert (exit_.verdict, exit_.kills, exit_.oom_kills) == (Verdict.OOM, (kill.revision,), 1)
         assert any("at its own limit of 32.0 MiB" in reason for reason in exit_.reasons)
+
+
+@pytest.mark.parametrize("unreadable", ["/a", "/a/nested"])
+async def test_a_last_look_that_fails_says_nothing_of_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unreadable: str
+) -> None:
+    async with served(tmp_path) as place:
+        place.tree.make("/a")
+        place.tree.make("/a/nested")
+        await place.client.watch_container(JOB, cgroup="/a")
+        read = files.EventsReader.read
+
+        def broken(self: files.EventsReader, path: str) -> files.EventsFile:
+            if path.endswith(f"{unreadable}/memory.events.local"):
+                raise OSError(errno.EIO, "Input/output error", path)
+            return read(self, path)
+
+        monkeypatch.setattr(files.EventsReader, "read", broken)
+        place.tree.kill(unreadable)
+        exit_ = exit_of(await place.client.finalize("job-17", exit_code=137, maximum_wait=0.05))
+        assert (exit_.verdict, exit_.confidence) == (Verdict.UNKNOWN, Confidence.LOW)
+        assert "no counters could be read after the exit" in exit_.reasons
+
+
+async def test_a_counter_without_a_count_of_kills_says_nothing_of_the_end(tmp_path: Path) -> None:
+    async with served(tmp_path) as place:
+        place.tree.make("/a")
+        await place.client.watch_container(JOB, cgroup="/a")
+        place.tree.write("/a", "memory.events.local", "low 0\n")
+        exit_ = exit_of(await place.client.finalize("job-17", exit_code=137, maximum_wait=0.05))
+        assert (exit_.verdict, exit_.confidence) == (Verdict.UNKNOWN, Confidence.LOW)
 
 
 async def test_a_cgroup_made_and_finalized_at_once_is_read_all_the_same(tmp_path: Path) -> None:

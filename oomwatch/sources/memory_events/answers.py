@@ -49,16 +49,20 @@ def at(tree: Tree, path: str) -> Node | None:
 def last_look(tree: Tree, question: LastLook) -> LastLookReading:
     """Read a cgroup and all below it once more; what rose is in `tree.take()`.
 
-    A cgroup whose making was not told yet is taken in first: the question may overtake it.
+    A cgroup whose making was not told yet is taken in first: the question may overtake it. What was
+    read at an earlier look says nothing of the end: where one of them cannot be read there is no
+    count.
     """
     asked = (question.path, question.cgroup_id)
     node = at(tree, question.path) or _taken_in(tree, question.path)
     if node is None or question.cgroup_id not in (None, node.cgroup.id):
         return LastLookReading(*asked, wall_time(), present=False)
-    for below in node.subtree():
+    followed = list(node.subtree())
+    for below in followed:
         if below.has_counter:
             tree.look(below)
-    kills = node.seen.oom_kill if node.has_counter else None
+    known = node.has_counter and tree.unreadable.keys().isdisjoint(followed)
+    kills = node.seen.oom_kill if known else None
     marks = files.read_killer_marks(tree.directory(node))
     present = tree.still_there(node)
     return LastLookReading(*asked, wall_time(), present, kills, marks)
