@@ -20,6 +20,7 @@ from typing import Any
 
 import oomwatch
 from oomwatch.config import Config
+from oomwatch.containers.lives import Life
 from oomwatch.containers.paths import identify
 from oomwatch.containers.registry import Containers
 from oomwatch.correlator import Correlator
@@ -103,7 +104,10 @@ class Watcher:
             states=self.witnesses.states,
         )
         self.finalization = Finalization(
-            self.correlator.exits, emit=self.pipeline.emit, find=self._find_container
+            self.correlator.exits,
+            emit=self.pipeline.emit,
+            find=self._find_container,
+            runs=self._runs,
         )
         self.subscriptions = Subscriptions(self.journal)
         self.on_health: Callable[[bool], None] = lambda _: None
@@ -258,6 +262,11 @@ class Watcher:
             if seen is not None and seen.container.id == container_id:
                 return seen
         return None
+
+    def _runs(self, life: Life) -> bool:
+        """Do processes of a life go on, for all that its cgroup shows?"""
+        watched = self.memory_events
+        return watched is not None and watched.populated(life.cgroup, life.cgroup_id)
 
     async def _recall(self) -> None:
         """Let exits and kills of this boot that are in the journal stand.

@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from oomwatch.containers.lives import WORKER, LifeKey
+from oomwatch.containers.lives import WORKER, Life
 from oomwatch.correlator.exits import RUNTIME_SECONDS, Exits
 from oomwatch.errors import JournalStalled, NoSuchContainer
 from oomwatch.events import ContainerExit
@@ -28,11 +29,15 @@ class Finalization:
         *,
         emit: Callable[[Sequence[Observation]], None],
         find: Callable[[str], ContainerSeen | None],
+        runs: Callable[[Life], bool],
     ) -> None:
-        """`find` looks for a container of which nobody spoke, among the cgroups that are here."""
+        """`find` looks for a container of which nobody spoke, among the cgroups that are here;
+        `runs` looks whether processes live in the cgroup of a life.
+        """
         self._exits = exits
         self._emit = emit
         self._find = find
+        self._runs = runs
         self._waiting: list[asyncio.Event] = []
 
     async def finalize(
@@ -53,13 +58,12 @@ class Finalization:
         Waits for witnesses no longer than `maximum_wait` seconds, then for the disk. Raises
         `NoSuchContainer` for one that nobody knows, `JournalStalled` where the disk stands still.
         """
-        key = self._known(container_id, cgroup_id)
         wait = RUNTIME_SECONDS if maximum_wait is None else maximum_wait
         ended = ContainerEnded(
             source=WORKER,
             time=time.time_ns() // 1000,
-            container_id=key[0],
-            cgroup_id=key[1],
+            container_id=container_id,
+            cgroup_id=cgroup_id,
             exit_code=exit_code,
             signal=signal,
             exit_time=exit_time,
@@ -68,7 +72,9 @@ class Finalization:
             oom_killed=runtime_oom_killed,
             wait_seconds=wait,
         )
-        self._emit([ended])
+        life = self._known(ended)
+        key = life.key
+        self._emit([replace(ended, container_id=life.container_id, cgroup_id=life.cgroup_id)])
         try:
             async with asyncio.timeout(wait + WRITE_SECONDS):
                 while (answer := self._exits.answer(key)) is None:
@@ -88,17 +94,18 @@ class Finalization:
         for written in waiting:
             written.set()
 
-    def _known(self, container_id: str, cgroup_id: int | None) -> LifeKey:
-        life = self._exits.life(container_id, cgroup_id)
+    def _known(self, ended: ContainerEnded) -> Life:
+        container_id, cgroup_id = ended.container_id, ended.cgroup_id
+        life = self._exits.meant(ended, self._runs)
         if life is None and cgroup_id is None:
             seen = self._find(container_id)
             if seen is not None:
                 self._emit([seen])
-                life = self._exits.life(container_id, None)
+                life = self._exits.meant(ended, self._runs)
         if life is None:
             which = "" if cgroup_id is None else f" with a cgroup of inode {cgroup_id}"
             raise NoSuchContainer(
                 f"no container {container_id!r}{which} is known: give its id in full, and "
                 "register it with WatchContainer when it starts"
             )
-        return life.key
+        return life

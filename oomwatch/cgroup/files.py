@@ -116,6 +116,15 @@ def read_node_kills(path: str = "/proc/vmstat") -> int | None:
         return None
 
 
+def read_populated(directory: str) -> bool:
+    """Does any process live in a cgroup, or below it? One that waits to be reaped does not."""
+    try:
+        with open(f"{directory}/cgroup.events", "rb") as file:
+            return parse_count(file.read(_READ_BYTES), b"populated") == 1
+    except OSError:
+        return False
+
+
 def read_group(directory: str) -> bool | None:
     """Is memory.oom.group set? `None` where there is no such file."""
     value = read_value(f"{directory}/{OOM_GROUP}")

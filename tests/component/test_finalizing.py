@@ -15,6 +15,7 @@ from oomwatch.cgroup import files
 from oomwatch.client import Client
 from oomwatch.errors import DaemonUnavailable, RequestRefused
 from oomwatch.events import Confidence, Container, ContainerExit, Entry, OomKill, Verdict
+from oomwatch.observations import ContainerSeen
 from tests.component.served import BOUND, served
 
 pytestmark = pytest.mark.usefixtures("on_tmpfs")
@@ -136,6 +137,34 @@ async def test_what_a_later_call_knows_amends(tmp_path: Path) -> None:
         second = await place.client.finalize("job-17", stop_requested=True)
         assert exit_of(second).amends == first.revision
         assert (exit_of(second).exit_code, exit_of(second).stop_requested) == (137, True)
+
+
+async def test_who_names_no_life_means_one_that_has_ended_though_the_next_one_runs(
+    tmp_path: Path,
+) -> None:
+    """With a restart policy Docker has started the next life before its worker asks."""
+    async with served(tmp_path) as place:
+        first = place.tree.make("/first").stat().st_ino
+        await place.client.watch_container(JOB, cgroup="/first")
+        place.tree.kill_and_remove("/first")
+        second = place.tree.make("/second").stat().st_ino
+        place.tree.write("/second", "cgroup.events", "populated 1\nfrozen 0\n")
+        docker = ContainerSeen(
+            source="docker",
+            time=time.time_ns() // 1000,
+            container=JOB,
+            cgroup="/second",
+            cgroup_id=second,
+        )
+        place.watcher.pipeline.emit([docker])
+        entry = await place.client.finalize("job-17", exit_code=137, maximum_wait=WAIT)
+        assert exit_of(entry).cgroup_id == first
+        assert exit_of(entry).verdict is Verdict.OOM
+        assert await place.client.finalize("job-17", exit_code=137, maximum_wait=WAIT) == entry
+        place.tree.write("/second", "cgroup.events", "populated 0\nfrozen 0\n")
+        entry = await place.client.finalize("job-17", exit_code=0, maximum_wait=WAIT)
+        assert exit_of(entry).cgroup_id == second
+        assert exit_of(entry).verdict is Verdict.NOT_OOM
 
 
 async def test_a_container_that_nobody_registered_is_found_by_its_cgroups_name(

@@ -6,6 +6,8 @@ Which life it means follows from the order of lives, and from what other sources
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from oomwatch.containers.lives import WORKER, Life, LifeKey
 from oomwatch.containers.registry import Containers
 from oomwatch.correlator.exits.words import Exit
@@ -49,6 +51,25 @@ class ExitBook:
             if key[0] == container_id and cgroup_id in (None, key[1]):
                 return self._exits[key].life
         return None
+
+    def meant(self, ended: ContainerEnded, runs: Callable[[Life], bool]) -> Life | None:
+        """The life whose end a worker tells: where it names none, the newest that does not run and
+        of which nobody told another status. A runtime may have started the next one by then.
+        """
+        newest = self.life(ended.container_id, ended.cgroup_id)
+        if ended.cgroup_id is not None:
+            return newest
+        for life in reversed(self._placed_since(ended.container_id, ended.time)):
+            told_of = self.life(life.container_id, life.cgroup_id) or life
+            if not self._contradicts(told_of, ended) and (life.ended_time or not runs(life)):
+                return told_of
+        return newest
+
+    def _contradicts(self, life: Life, ended: ContainerEnded) -> bool:
+        exit_ = self.of(life)
+        if exit_ is None or not exit_.words:
+            return False
+        return len({exit_.said.exit_code, ended.exit_code} - {None}) > 1
 
     def ending(self, ended: ContainerEnded) -> Life | None:
         """The life whose end is told; `None` where nobody ever spoke of that container."""

@@ -78,6 +78,7 @@ class Exits:
         self.sandbox_wrote = self._witnesses.sandbox_wrote
         self._book = ExitBook(boot, containers)
         self.life = self._book.life
+        self.meant = self._book.meant
         self.answer = self._book.answer
         self._recent: deque[tuple[float, Exit]] = deque()
         self._lacking: list[Exit] = []

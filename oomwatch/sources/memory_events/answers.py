@@ -68,6 +68,14 @@ def last_look(tree: Tree, question: LastLook) -> LastLookReading:
     return LastLookReading(*asked, wall_time(), present, kills, marks)
 
 
+def populated(tree: Tree, path: str, cgroup_id: int | None) -> bool:
+    """Do processes live in this life of a cgroup?"""
+    node = at(tree, path)
+    if node is None or node.cgroup.id != cgroup_id or not tree.still_there(node):
+        return False
+    return files.read_populated(tree.directory(node))
+
+
 def _taken_in(tree: Tree, path: str) -> Node | None:
     node: Node | None = tree.root
     for part in path.removeprefix(tree.hierarchy.prefix).split("/"):

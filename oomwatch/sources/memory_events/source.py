@@ -133,6 +133,10 @@ class MemoryEvents:
         nodes = self.tree.root.subtree()
         return [node.cgroup for node in nodes if container_id in node.cgroup.name]
 
+    def populated(self, path: str | None, cgroup_id: int | None) -> bool:
+        """Do processes live in this cgroup, or below it? False where it is gone."""
+        return path is not None and answers.populated(self.tree, path, cgroup_id)
+
     async def report_one(self, path: str) -> CgroupReport | None:
         """Report the cgroup at a path as the kernel writes it; `None` if it is not followed."""
         node = answers.at(self.tree, path)
