@@ -43,9 +43,11 @@ from oomwatch.observations import (
     LineageReading,
     Look,
     Observation,
+    ProcessesSeen,
     Question,
     ReadSandboxLog,
     Recorded,
+    Resident,
     SandboxLogRead,
     SandboxSeen,
     SignalledByKiller,
@@ -541,6 +543,32 @@ def test_a_kill_in_a_nested_cgroup_is_the_containers() -> None:
     host.kill(nested, pid=400)
     host.ended(137)
     assert ruled(host.exit) == ("oom", "high")
+
+
+@pytest.mark.parametrize("pid", [395, None])
+def test_the_first_process_of_a_nested_cgroup_is_not_the_containers_main_process(
+    pid: int | None,
+) -> None:
+    host = Host()
+    cgroup = host.run(pid=pid)
+    nested = host.make("app.service", cgroup)
+    first = Resident(pid=500, comm="hog", started=5, oldest=True)
+    host.say(ProcessesSeen(nested, host.wall, (first,), complete=True))
+    host.kill(nested, pid=500)
+    host.ended(0, cgroup_id=cgroup.id)
+    host.pass_time(RUNTIME_SECONDS)
+    assert ruled(host.exit) == ("not_oom", "high")
+
+
+def test_the_main_process_of_a_container_in_a_container_is_not_the_outer_ones() -> None:
+    host = Host()
+    outer = host.run(pid=395)
+    inner = host.make("b" * 64, outer)
+    host.seen(inner, "b" * 64, pid=500)
+    host.kill(inner, pid=500)
+    host.ended(0, cgroup_id=outer.id)
+    host.pass_time(RUNTIME_SECONDS)
+    assert ruled(host.exit) == ("not_oom", "high")
 
 
 def test_a_siblings_kill_is_nobody_elses() -> None:

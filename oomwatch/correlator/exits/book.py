@@ -57,7 +57,7 @@ class ExitBook:
         of which nobody told another status. A runtime may have started the next one by then.
         """
         newest = self.life(ended.container_id, ended.cgroup_id)
-        if ended.cgroup_id is not None:
+        if ended.cgroup_id is not None or newest is None or newest.cgroup_id is None:
             return newest
         for life in reversed(self._placed_since(ended.container_id, ended.time)):
             told_of = self.life(life.container_id, life.cgroup_id) or life

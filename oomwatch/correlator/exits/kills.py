@@ -289,7 +289,9 @@ def _main_process(life: Life, event: OomKill, roles: dict[int, VictimRole]) -> b
         return True
     if not roles and life.pid is not None and life.pid in pids:
         return True
-    if any(victim.main_process for victim in event.victims):
+    # Who began first in a cgroup nested in it is the main process of what lives there.
+    first = event.victim_cgroup == life.cgroup and any(v.main_process for v in event.victims)
+    if first and life.pid is None:
         return True
     if _all_named(event) and (life.pid is not None or roles):
         # Of a sandbox, only the processes that are known by their pid are known to be others.
