@@ -12,8 +12,8 @@ from oomwatch.correlator.exits import (
     PLACE_SECONDS,
     RUNTIME_SECONDS,
     WORKER_SECONDS,
-    kills,
 )
+from oomwatch.correlator.exits.ends import End
 from oomwatch.correlator.kills import SETTLE_SECONDS, Outcome
 from oomwatch.events import (
     Cgroup,
@@ -1005,13 +1005,13 @@ def test_a_verdict_looks_at_its_own_kills_however_many_were_told(
     cgroup = host.run(pid=395)
     host.kill(cgroup, pid=395)
     looked_at: list[str | None] = []
-    seen_from = kills._as_seen_from
+    kill = End.kill
 
-    def counting(life: Any, told: Any, *rest: Any) -> Any:
-        looked_at.append(told.event.victim_cgroup)
-        return seen_from(life, told, *rest)
+    def counting(end: End, event: OomKill, revision: int | None) -> Any:
+        looked_at.append(event.victim_cgroup)
+        return kill(end, event, revision)
 
-    monkeypatch.setattr(kills, "_as_seen_from", counting)
+    monkeypatch.setattr(End, "kill", counting)
     host.ended(137)
     host.pass_time(RUNTIME_SECONDS)
     assert host.exit.verdict is Verdict.OOM

@@ -20,7 +20,8 @@ from dataclasses import replace
 from oomwatch.containers.lives import WORKER, Life, LifeKey
 from oomwatch.containers.registry import Containers
 from oomwatch.correlator.exits.book import AMEND_SECONDS, ExitBook
-from oomwatch.correlator.exits.kills import KillsTold, concerns
+from oomwatch.correlator.exits.ends import concerns
+from oomwatch.correlator.exits.kills import KillsTold
 from oomwatch.correlator.exits.witnesses import ExitWitnesses
 from oomwatch.correlator.exits.words import Exit, gist
 from oomwatch.correlator.kills import OpenKills, Outcome

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from oomwatch.containers.lives import Life, LifeKey
 from oomwatch.containers.registry import Containers
+from oomwatch.correlator.exits.ends import End
 from oomwatch.correlator.exits.kills import KillsTold
 from oomwatch.correlator.exits.words import Exit
 from oomwatch.events import Container, ContainerExit
@@ -159,6 +160,8 @@ class ExitWitnesses:
             # A runtime's event comes seconds after the cgroup is gone, and may tell its own time.
             times.append(life.ended_time)
         exit_time = min(times)
+        sharing = self._sharing(place, seen)
+        end = End(life=place, exit_time=exit_time, sharing=sharing, roles=roles)
         return ExitEvidence(
             exit_time=exit_time,
             exit_code=said.exit_code,
@@ -167,7 +170,7 @@ class ExitWitnesses:
             stop_signal=said.stop_signal,
             runtime_oom_killed=said.oom_killed,
             last_read=exit_.last_read or LastRead.NONE,
-            kills=tuple(self._kills.of(place, exit_time, self._sharing(place, seen), roles)),
+            kills=tuple(self._kills.of(end)),
             usage=self._samples.get(life.key),
             killer_marks=(*exit_.marks, *self._marks(place, roles, exit_time)),
             sandbox=_sandbox(seen),

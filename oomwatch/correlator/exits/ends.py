@@ -1,0 +1,172 @@
+"""A kill as it is seen from the end of one life: its own, another's, or one of several's?
+
+A kill is a life's by its cgroup's inode, by its path where it happened in a cgroup nested in the
+container, or by a pid that is known. In a cgroup that several containers share only a pid decides;
+without one the kill is "one of N", and no verdict rests on it alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import assert_never
+
+from oomwatch.containers.lives import Life
+from oomwatch.events import OomKill, Scope, is_within
+from oomwatch.verdict import KillOfLife, VictimRole
+from oomwatch.verdict.words import size
+
+NESTED_MICROSECONDS = 2_000_000
+"""How long before it was first heard of a container may have lived already."""
+
+_MAX_WORDS = 3
+
+Place = tuple[str | None, int | None]
+"""A cgroup's path and inode, as far as they are known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class End:
+    """The end of a life, as the host's kernel sees that: in its sandbox's cgroup, where it has one.
+
+    `sharing` is how many containers live in its cgroup; `roles` are a sandbox's processes.
+    """
+
+    life: Life
+    exit_time: int
+    sharing: int = 1
+    roles: Mapping[int, VictimRole] = field(default_factory=dict)
+
+    @property
+    def pids(self) -> frozenset[int]:
+        """The processes that are known to be of this life."""
+        pid = self.life.pid
+        return frozenset((*self.roles, *((pid,) if pid is not None else ())))
+
+    def kill(self, event: OomKill, revision: int | None) -> KillOfLife | None:
+        """Return a kill as this life's, or as one that may be; `None` where it is another's.
+
+        Of a kill that only a count showed it is known between which times it was: the time that is
+        returned is the one nearest to the exit's.
+        """
+        pids = {victim.pid for victim in event.victims}
+        own = is_own(self.life, event.victim_cgroup, event.victim_cgroup_id)
+        mine = bool(pids & self.pids) and self._alive(None, kill_time(event))
+        candidates = 1
+        if own and not mine and not self._alive(event.victim_cgroup, kill_time(event)):
+            return None
+        if own and not mine and self.sharing > 1:
+            if _all_named(event):
+                return None
+            candidates = self.sharing
+        if not own and not mine:
+            if event.victim_cgroup is not None or not self._is_candidate(event):
+                return None
+            candidates = len(event.candidates) + (event.candidates_omitted or 0)
+            # A single candidate is none that is known for certain.
+            candidates = max(candidates, 2)
+        seen_time = min(event.detect_time, max(self.exit_time, event.occur_after or 0))
+        return KillOfLife(
+            time=event.occur_time or seen_time,
+            kill_count=event.kill_count or 0,
+            words=_words(event),
+            revision=revision,
+            main_process=self._main_process(event),
+            whole_group=bool(event.group_kill) and event.victim_cgroup == self.life.cgroup,
+            candidates=candidates,
+            role=next((self.roles[pid] for pid in sorted(pids & self.roles.keys())), None),
+            confidence=event.confidence,
+        )
+
+    def older_kills(self, place: Place, count: int, time: int) -> KillOfLife | None:
+        """Return the kills of a cgroup of which no more is kept than how many they were."""
+        if not is_own(self.life, *place) or not self._alive(place[0], time):
+            return None
+        return KillOfLife(
+            time=time,
+            kill_count=count,
+            words="further kills of earlier",
+            candidates=self.sharing,
+        )
+
+    def _alive(self, path: str | None, time: int) -> bool:
+        """Did the life last at a time? Asked of a nested cgroup: a path alone fits several."""
+        life = self.life
+        if path == life.cgroup and life.cgroup_id is not None:
+            return True
+        return time >= life.seen_time - NESTED_MICROSECONDS and (
+            life.ended_time is None or time <= life.ended_time + NESTED_MICROSECONDS
+        )
+
+    def _is_candidate(self, event: OomKill) -> bool:
+        cgroup = self.life.cgroup
+        return cgroup is not None and any(is_within(path, cgroup) for path in event.candidates)
+
+    def _main_process(self, event: OomKill) -> bool | None:
+        life, roles = self.life, self.roles
+        pids = {victim.pid for victim in event.victims}
+        if any(roles.get(pid) is VictimRole.SENTRY for pid in pids):
+            return True
+        if not roles and life.pid is not None and life.pid in pids:
+            return True
+        # Who began first in a cgroup nested in it is the main process of what lives there.
+        first = event.victim_cgroup == life.cgroup and any(v.main_process for v in event.victims)
+        if first and life.pid is None:
+            return True
+        if _all_named(event) and (life.pid is not None or roles):
+            # Of a sandbox, only the processes that are known by their pid are known to be others.
+            return None if roles and not pids <= roles.keys() else False
+        return None
+
+
+def concerns(life: Life, event: OomKill) -> bool:
+    """May a kill, or what amends one, change the verdict on this life's exit?"""
+    if event.victim_cgroup is None:
+        return True
+    pids = {victim.pid for victim in event.victims}
+    return is_own(life, event.victim_cgroup, event.victim_cgroup_id) or life.pid in pids
+
+
+def kill_time(kill: OomKill) -> int:
+    """When the kernel did it, or else when it was seen."""
+    return kill.occur_time or kill.detect_time
+
+
+def is_own(life: Life, path: str | None, cgroup_id: int | None) -> bool:
+    """Did it happen in the life's cgroup, or in one nested in it?"""
+    if path is None or life.cgroup is None:
+        return False
+    if path == life.cgroup:
+        return cgroup_id is None or life.cgroup_id is None or cgroup_id == life.cgroup_id
+    return is_within(path, life.cgroup)
+
+
+def _all_named(event: OomKill) -> bool:
+    # The kernel counts the first victim of a group twice, as a rule.
+    twice = 1 if event.group_kill else 0
+    return len(event.victims) >= max(1, (event.kill_count or 0) - twice)
+
+
+def _words(event: OomKill) -> str:
+    names = [f"{victim.comm or 'pid'}[{victim.pid}]" for victim in event.victims[:_MAX_WORDS]]
+    if len(event.victims) > _MAX_WORDS:
+        names.append(f"{len(event.victims) - _MAX_WORDS} more")
+    who = ", ".join(names)
+    return " ".join(word for word in (who, _where(event)) if word)
+
+
+def _where(event: OomKill) -> str:
+    match event.scope:
+        case Scope.CONTAINER_LIMIT:
+            limit = event.memory.limit_bytes if event.memory else None
+            return "at its own limit" + (f" of {size(limit)}" if limit else "")
+        case Scope.ANCESTOR_LIMIT:
+            return f"at the limit of {event.limit_cgroup or 'a cgroup above it'}"
+        case Scope.DESCENDANT:
+            return f"at the limit of {event.limit_cgroup or 'a cgroup'} in it"
+        case Scope.NODE:
+            return "as the node ran out of memory"
+        case Scope.UNKNOWN:
+            return ""
+        case _:
+            assert_never(event.scope)
