@@ -378,6 +378,16 @@ class SignalledByKiller:
 
 
 @dataclass(frozen=True, slots=True)
+class ClockStepped:
+    """The wall clock was set, or the machine slept: by how many microseconds it leapt.
+
+    What is observed from now on is dated by the new clock.
+    """
+
+    microseconds: int
+
+
+@dataclass(frozen=True, slots=True)
 class LastLookReading:
     """Answer to `LastLook`; what the counters showed was sent before it.
 
@@ -496,5 +506,6 @@ Observation = (
     | SandboxLogRead
     | UsageSampled
     | SignalledByKiller
+    | ClockStepped
 )
 Question = Describe | Measure | Audit | Look | LastLook | FindSandbox | ReadSandboxLog | FollowUsage

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -23,6 +24,7 @@ from oomwatch.ledger import LedgerChange
 from oomwatch.observations import (
     Audit,
     AuditReading,
+    ClockStepped,
     Describe,
     FindSandbox,
     FollowUsage,
@@ -38,6 +40,10 @@ from oomwatch.observations import (
 )
 
 log = logging.getLogger(__name__)
+
+
+LEAP_MICROSECONDS = 500_000
+"""The wall clock is slewed by less between two observations; what is more was set, or slept."""
 
 
 class Answerer(Protocol):
@@ -77,6 +83,7 @@ class Pipeline:
         self.broken = False
         """Has the correlator failed? Then nothing is taken in or written any more."""
         self.on_fault: Callable[[Exception], None] = lambda error: None
+        self._ahead: int | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due: float | None = None
 
@@ -109,6 +116,7 @@ class Pipeline:
         self._draining = True
         now = asyncio.get_running_loop().time
         try:
+            self._watch_clock(now())
             while self._observations or self._questions:
                 while self._observations:
                     observation = self._observations.popleft()
@@ -120,6 +128,14 @@ class Pipeline:
             self._draining = False
         if not self.broken:
             self._hand_on()
+
+    def _watch_clock(self, now: float) -> None:
+        """Say so where the wall clock leapt since anything was last taken in."""
+        ahead = time.time_ns() // 1000 - round(now * 1e6)
+        leapt = 0 if self._ahead is None else ahead - self._ahead
+        self._ahead = ahead
+        if abs(leapt) >= LEAP_MICROSECONDS:
+            self._correlate(partial(self.correlator.feed, ClockStepped(leapt), now))
 
     def _hand_on(self) -> None:
         events, self._events = self._events, []

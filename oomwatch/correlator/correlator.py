@@ -34,6 +34,7 @@ from oomwatch.observations import (
     Audit,
     AuditReading,
     CgroupRemoved,
+    ClockStepped,
     ContainerEnded,
     ContainerSeen,
     CounterReading,
@@ -223,6 +224,8 @@ class Correlator:
                 self.exits.sandbox_wrote(observation)
             case UsageSampled():
                 self.exits.sampled(observation)
+            case ClockStepped():
+                self.exits.clock_stepped(observation.microseconds)
             case SignalledByKiller():
                 self.exits.signalled(observation, outcome)
             case RuntimeOom():

@@ -248,6 +248,21 @@ async def test_an_exit_time_in_the_future_makes_no_kill_old(tmp_path: Path) -> N
         assert exit_of(entry).verdict is Verdict.OOM
 
 
+@pytest.mark.parametrize("seconds", [-3600, 3600])
+async def test_a_wall_clock_that_is_set_between_parts_no_kill_from_its_exit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: int
+) -> None:
+    async with served(tmp_path) as place:
+        place.tree.make("/a")
+        await place.client.watch_container(JOB, cgroup="/a")
+        place.tree.kill("/a")
+        await place.kills(1)
+        now = time.time_ns
+        monkeypatch.setattr(time, "time_ns", lambda: now() + seconds * 1_000_000_000)
+        entry = await place.client.finalize("job-17", exit_code=137, maximum_wait=WAIT)
+        assert exit_of(entry).verdict is Verdict.OOM
+
+
 async def test_a_disk_that_stands_still_ends_the_call_with_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

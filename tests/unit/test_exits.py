@@ -30,6 +30,7 @@ from oomwatch.observations import (
     Audit,
     AuditReading,
     CgroupRemoved,
+    ClockStepped,
     ContainerEnded,
     ContainerSeen,
     CounterReading,
@@ -69,6 +70,7 @@ class Host:
 
     def __init__(self, *, writes: bool = True, counted: bool = True) -> None:
         self.now = 100.0
+        self.leapt = 0.0
         self.writes = writes
         self.root = Cgroup(1, "", None)
         self.kills: dict[Cgroup, int] = {}
@@ -88,7 +90,7 @@ class Host:
 
     @property
     def wall(self) -> int:
-        return START + round((self.now - 100) * 1e6)
+        return START + round((self.now - 100 + self.leapt) * 1e6)
 
     def make(self, name: str, parent: Cgroup | None = None) -> Cgroup:
         self.ids += 1
@@ -168,6 +170,10 @@ class Host:
             self._take(self.correlator.feed(queue.pop(0), self.now), queue)
             if not queue and self.writes:
                 queue += self._commit()
+
+    def set_clock(self, seconds: float) -> None:
+        self.leapt += seconds
+        self.say(ClockStepped(round(seconds * 1e6)))
 
     def write(self) -> None:
         self.say(*self._commit())
@@ -478,6 +484,43 @@ def test_a_kill_that_a_stalled_daemon_counted_long_after_may_have_been_the_exit(
     host.pass_time(RUNTIME_SECONDS)
     assert host.exit.verdict is Verdict.OOM
     assert "after it" not in " ".join(host.exit.reasons)
+
+
+@pytest.mark.parametrize("pid", [395, None])
+@pytest.mark.parametrize("seconds", [-3600, 3600])
+def test_a_wall_clock_that_is_set_parts_no_kill_from_its_exit(
+    seconds: float, pid: int | None
+) -> None:
+    host = Host()
+    host.kill(host.run(pid=395), pid=pid)
+    host.pass_time(0.1)
+    host.set_clock(seconds)
+    host.ended(137, source="worker")
+    host.pass_time(WAIT_SECONDS)
+    assert host.exit.verdict is Verdict.OOM
+    assert any("0.1 s before" in r or "0.0 s before" in r for r in host.exit.reasons)
+    host.set_clock(-seconds)
+    host.ended(137)
+    host.pass_time(1)
+    assert len(host.exits) == 1, "a word by another clock makes it no other exit"
+
+
+def test_a_wall_clock_that_is_set_back_makes_no_nested_kill_older_than_its_container() -> None:
+    host = Host()
+    cgroup = host.run(pid=395)
+    host.set_clock(-3600)
+    host.kill(host.make("system.slice", cgroup), pid=400)
+    host.ended(137)
+    assert ruled(host.exit) == ("oom", "high")
+
+
+def test_a_kill_long_before_a_wall_clock_is_set_stays_long_before() -> None:
+    host = Host()
+    host.kill(host.run(pid=395), pid=396)
+    host.pass_time(300)
+    host.set_clock(3600)
+    host.ended(137)
+    assert ruled(host.exit) == ("not_oom", "confirmed")
 
 
 def test_an_old_kill_is_counted_and_not_blamed() -> None:
@@ -1007,9 +1050,9 @@ def test_a_verdict_looks_at_its_own_kills_however_many_were_told(
     looked_at: list[str | None] = []
     kill = End.kill
 
-    def counting(end: End, event: OomKill, revision: int | None) -> Any:
+    def counting(end: End, event: OomKill, revision: int | None, leapt: int) -> Any:
         looked_at.append(event.victim_cgroup)
-        return kill(end, event, revision)
+        return kill(end, event, revision, leapt)
 
     monkeypatch.setattr(End, "kill", counting)
     host.ended(137)

@@ -29,13 +29,17 @@ Place = tuple[str | None, int | None]
 class End:
     """The end of a life, as the host's kernel sees that: in its sandbox's cgroup, where it has one.
 
-    `sharing` is how many containers live in its cgroup; `roles` are a sandbox's processes.
+    `sharing` is how many containers live in its cgroup; `roles` are a sandbox's processes; `leapt`
+    is how far the wall clock had leapt when its end was told, `turned_back` how far it was turned
+    back in all.
     """
 
     life: Life
     exit_time: int
     sharing: int = 1
     roles: Mapping[int, VictimRole] = field(default_factory=dict)
+    leapt: int = 0
+    turned_back: int = 0
 
     @property
     def pids(self) -> frozenset[int]:
@@ -43,11 +47,12 @@ class End:
         pid = self.life.pid
         return frozenset((*self.roles, *((pid,) if pid is not None else ())))
 
-    def kill(self, event: OomKill, revision: int | None) -> KillOfLife | None:
+    def kill(self, event: OomKill, revision: int | None, leapt: int = 0) -> KillOfLife | None:
         """Return a kill as this life's, or as one that may be; `None` where it is another's.
 
-        Of a kill that only a count showed it is known between which times it was: the time that is
-        returned is the one nearest to the exit's.
+        Of a kill that only a count showed it is known between which times it was, and where the
+        wall clock `leapt` since a kill was told, two clocks dated it: the time that is returned is
+        the one nearest to the exit's.
         """
         pids = {victim.pid for victim in event.victims}
         own = is_own(self.life, event.victim_cgroup, event.victim_cgroup_id)
@@ -66,8 +71,9 @@ class End:
             # A single candidate is none that is known for certain.
             candidates = max(candidates, 2)
         seen_time = min(event.detect_time, max(self.exit_time, event.occur_after or 0))
+        time = event.occur_time or seen_time
         return KillOfLife(
-            time=event.occur_time or seen_time,
+            time=min(time, time + leapt, key=lambda at: abs(self.exit_time - at)),
             kill_count=event.kill_count or 0,
             words=_words(event),
             revision=revision,
@@ -94,8 +100,9 @@ class End:
         life = self.life
         if path == life.cgroup and life.cgroup_id is not None:
             return True
-        return time >= life.seen_time - NESTED_MICROSECONDS and (
-            life.ended_time is None or time <= life.ended_time + NESTED_MICROSECONDS
+        leeway = NESTED_MICROSECONDS + self.turned_back
+        return time >= life.seen_time - leeway and (
+            life.ended_time is None or time <= life.ended_time + leeway
         )
 
     def _is_candidate(self, event: OomKill) -> bool:

@@ -71,6 +71,7 @@ class Exits:
         self._counted = counted
         self._kills = KillsTold()
         self._witnesses = ExitWitnesses(containers, self._kills, counted=counted)
+        self.clock_stepped = self._kills.clock_stepped
         self.began = self._witnesses.began
         self.seen = self._witnesses.seen
         self.sampled = self._witnesses.sampled
@@ -97,7 +98,7 @@ class Exits:
             exit_ = self._add(life, ended.time)
         if exit_.recalled:
             return
-        exit_.hear(ended)
+        exit_.hear(ended, self._kills.leapt)
         if exit_.told is not None:
             self._judge_again(exit_, ended.time, outcome)
         elif ended.source != WORKER and life.registered and WORKER not in exit_.words:
@@ -298,6 +299,7 @@ class Exits:
 
     def _add(self, life: Life, seen_time: int) -> Exit:
         exit_, forgotten = self._book.add(life, seen_time)
+        exit_.leapt = self._kills.leapt
         self._open[life.key] = exit_
         for oldest in forgotten:
             self._open.pop(oldest.life.key, None)

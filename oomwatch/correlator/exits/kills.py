@@ -22,6 +22,7 @@ _NOWHERE: Place = (None, None)
 @dataclass(slots=True, eq=False)
 class _Told:
     event: OomKill
+    leapt: int
     revision: int | None = None
 
 
@@ -46,11 +47,20 @@ class KillsTold:
         self._within: dict[str, dict[Place, None]] = {}
         self._by_pid: dict[int, list[_Told]] = {}
         self._by_revision: dict[int, _Told] = {}
+        self.leapt = 0
+        self.turned_back = 0
+        """How far the wall clock has leapt since the start, and how far of that back; microseconds.
+        """
+
+    def clock_stepped(self, microseconds: int) -> None:
+        """Take in that the wall clock leapt: what was told before was dated by an older one."""
+        self.leapt += microseconds
+        self.turned_back -= min(0, microseconds)
 
     def told(self, event: OomKill) -> None:
         """Take in a kill as it is told, or what amends one."""
         if event.amends is None:
-            self._put(_Told(event))
+            self._put(_Told(event, self.leapt))
             return
         told = self._by_revision.get(event.amends)
         if told is None:
@@ -84,7 +94,7 @@ class KillsTold:
                 older = end.older_kills(place, kills.older, kills.older_time)
                 found += [older] if older is not None else []
             for told in kills.recent:
-                kill = end.kill(told.event, told.revision)
+                kill = end.kill(told.event, told.revision, end.leapt - told.leapt)
                 found += [kill] if kill is not None else []
         return sorted(found, key=lambda kill: kill.time)
 

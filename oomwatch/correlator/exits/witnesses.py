@@ -161,7 +161,14 @@ class ExitWitnesses:
             times.append(life.ended_time)
         exit_time = min(times)
         sharing = self._sharing(place, seen)
-        end = End(life=place, exit_time=exit_time, sharing=sharing, roles=roles)
+        end = End(
+            life=place,
+            exit_time=exit_time,
+            sharing=sharing,
+            roles=roles,
+            leapt=exit_.leapt,
+            turned_back=self._kills.turned_back,
+        )
         return ExitEvidence(
             exit_time=exit_time,
             exit_code=said.exit_code,

@@ -17,11 +17,13 @@ class Exit:
     """One exit: what was told of it, how far the looking is, and what was journaled.
 
     `place` is the life as the host's kernel sees it: in its sandbox's cgroup, where it has one.
+    `leapt` is how far the wall clock had leapt when it was first told of.
     """
 
     life: Life
     episode_id: str
     seen_time: int
+    leapt: int = 0
     words: dict[str, ContainerEnded] = field(default_factory=dict)
     held_until: float | None = None
     due: float | None = None
@@ -49,8 +51,15 @@ class Exit:
             merged = _joined(merged, word)
         return merged
 
-    def hear(self, word: ContainerEnded) -> None:
-        """Take in a source's word; its older one stands where the newer says nothing."""
+    def hear(self, word: ContainerEnded, leapt: int) -> None:
+        """Take in a source's word; its older one stands where the newer says nothing.
+
+        The earliest time that anybody told is the exit's: a clock that was turned back since makes
+        no word the earliest.
+        """
+        turned_back = max(0, self.leapt - leapt)
+        exit_time = None if word.exit_time is None else word.exit_time + turned_back
+        word = replace(word, time=word.time + turned_back, exit_time=exit_time)
         old = self.words.get(word.source)
         self.words[word.source] = word if old is None else _joined(old, word)
 
