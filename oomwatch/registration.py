@@ -74,6 +74,7 @@ class Registration:
                     cgroup_id=counted.cgroup_id or None,
                     pid=pid if self._own_pids else None,
                     memory_limit_bytes=memory_limit_bytes,
+                    counted_above=counted != own,
                 )
             ]
         )

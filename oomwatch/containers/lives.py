@@ -36,6 +36,7 @@ class Life:
     `cgroup` and `cgroup_id` are `None` where nobody could say. `seen_time` is when it was first
     heard of, `ended_time` when its cgroup was seen to be gone; microseconds since the epoch.
     `moved` marks one that its worker said later to run elsewhere: the cgroup is no longer its own.
+    `counted_above` marks one whose own cgroup counts no kills: `cgroup` is the nearest above that.
     """
 
     container_id: str
@@ -46,6 +47,7 @@ class Life:
     memory_limit_bytes: int | None = None
     ended_time: int | None = None
     moved: bool = False
+    counted_above: bool = False
     said: Mapping[str, Container] = field(default_factory=dict)
 
     @property
@@ -62,6 +64,11 @@ class Life:
     def source(self) -> str:
         """Who knows it best, of those that spoke of it."""
         return min(self.said, key=_rank)
+
+    @property
+    def lives_with_others(self) -> bool:
+        """Does its cgroup hold whatever else lives there, by the way in which it was found?"""
+        return self.counted_above or self.cgroup == "/"
 
     @property
     def container(self) -> Container:
@@ -83,6 +90,7 @@ class Life:
             memory_limit_bytes=self.memory_limit_bytes if limit is None else limit,
             ended_time=None if here else self.ended_time,
             moved=self.moved and not here,
+            counted_above=seen.counted_above if here else self.counted_above,
             said={**self.said, sys.intern(seen.source): _shared(seen.container)},
         )
 

@@ -192,7 +192,11 @@ class Containers:
 
     def in_cgroup(self, cgroup_id: int) -> Life | None:
         """The life in just this cgroup, whose own it is; `None` where several share it."""
-        return self._one(self._lives[key] for key in self._by_cgroup[cgroup_id])
+        return self._one(self.lives_in(cgroup_id))
+
+    def lives_in(self, cgroup_id: int) -> list[Life]:
+        """Every life that was told to be in just this cgroup."""
+        return [self._lives[key] for key in self._by_cgroup[cgroup_id]]
 
     def named(self, cgroup: Cgroup, time: int) -> ContainerSeen | None:
         """Who a cgroup is by its path, where it is a container's own and nobody spoke of it."""

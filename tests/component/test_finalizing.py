@@ -206,6 +206,23 @@ async def test_a_container_whose_cgroup_is_gone_is_judged_by_the_sums(tmp_path: 
                 assert exit_.kills
 
 
+async def test_a_neighbours_kill_below_the_cgroup_that_counts_is_not_the_containers(
+    tmp_path: Path,
+) -> None:
+    async with served(tmp_path) as place:
+        place.tree.make("/jobs")
+        place.tree.make("/jobs/y")
+        for name in ("x", "z"):
+            place.tree.path(f"/jobs/{name}").mkdir()
+            await place.client.watch_container(Container(id=name), cgroup=f"/jobs/{name}")
+        place.tree.kill("/jobs/y")
+        exit_ = exit_of(await place.client.finalize("x", exit_code=137, maximum_wait=WAIT))
+        assert (exit_.verdict, exit_.oom_kills) == (Verdict.NOT_OOM, 0)
+        place.tree.kill("/jobs")
+        exit_ = exit_of(await place.client.finalize("z", exit_code=137, maximum_wait=WAIT))
+        assert (exit_.verdict, exit_.confidence) == (Verdict.UNKNOWN, Confidence.MEDIUM)
+
+
 async def test_a_container_that_nobody_knows_is_not_found(tmp_path: Path) -> None:
     async with served(tmp_path) as place:
         with pytest.raises(RequestRefused, match="register it with WatchContainer") as raised:

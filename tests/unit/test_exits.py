@@ -647,6 +647,43 @@ def test_of_a_shared_cgroup_a_kill_without_a_name_is_one_of_several() -> None:
     assert "one of 2" in " ".join(host.exit.reasons)
 
 
+def test_of_a_shared_cgroup_a_process_that_nobody_told_of_may_be_anyones() -> None:
+    host = Host()
+    cgroup = host.make("pod")
+    host.seen(cgroup, ID, pid=395)
+    host.seen(cgroup, "b" * 64, pid=500)
+    host.kill(cgroup, pid=777)
+    host.ended(137, source="worker")
+    host.pass_time(WAIT_SECONDS)
+    assert ruled(host.exit) == ("unknown", "medium")
+
+
+def test_of_what_is_registered_in_the_root_no_others_kill_is_its_own() -> None:
+    host = Host()
+    host.seen(host.root, ID, pid=395)
+    host.kill(host.make("other"), pid=777)
+    host.ended(137, source="worker")
+    host.pass_time(WAIT_SECONDS)
+    assert host.exit.verdict is not Verdict.OOM
+    assert not host.exit.oom_kills
+
+
+@pytest.mark.parametrize(
+    ("pid", "expected"),
+    [(395, ("oom", "confirmed")), (777, ("unknown", "medium")), (None, ("unknown", "medium"))],
+)
+def test_a_kill_that_the_cgroup_above_counted_is_the_containers_by_its_pid_alone(
+    pid: int | None, expected: tuple[str, str]
+) -> None:
+    host = Host()
+    above = host.make("jobs")
+    host.seen(above, ID, pid=395, counted_above=True)
+    host.kill(above, pid=pid)
+    host.ended(137, source="worker")
+    host.pass_time(WAIT_SECONDS)
+    assert ruled(host.exit) == expected
+
+
 # Who speaks, and when
 
 

@@ -29,7 +29,8 @@ Place = tuple[str | None, int | None]
 class End:
     """The end of a life, as the host's kernel sees that: in its sandbox's cgroup, where it has one.
 
-    `sharing` is how many containers live in its cgroup; `roles` are a sandbox's processes; `leapt`
+    `sharing` is how many containers live in its cgroup, `others` are the main processes of those;
+    `roles` are a sandbox's processes; `leapt`
     is how far the wall clock had leapt when its end was told, `turned_back` how far it was turned
     back in all.
     """
@@ -37,6 +38,7 @@ class End:
     life: Life
     exit_time: int
     sharing: int = 1
+    others: frozenset[int] = frozenset()
     roles: Mapping[int, VictimRole] = field(default_factory=dict)
     leapt: int = 0
     turned_back: int = 0
@@ -61,7 +63,7 @@ class End:
         if own and not mine and not self._alive(event.victim_cgroup, kill_time(event)):
             return None
         if own and not mine and self.sharing > 1:
-            if _all_named(event):
+            if _all_named(event) and (self.roles or pids <= self.others):
                 return None
             candidates = self.sharing
         if not own and not mine:
@@ -107,6 +109,8 @@ class End:
 
     def _is_candidate(self, event: OomKill) -> bool:
         cgroup = self.life.cgroup
+        if self.life.lives_with_others:
+            return event.survivor_cgroup == cgroup and not event.candidates
         return cgroup is not None and any(is_within(path, cgroup) for path in event.candidates)
 
     def _main_process(self, event: OomKill) -> bool | None:
@@ -140,12 +144,15 @@ def kill_time(kill: OomKill) -> int:
 
 
 def is_own(life: Life, path: str | None, cgroup_id: int | None) -> bool:
-    """Did it happen in the life's cgroup, or in one nested in it?"""
+    """Did it happen in the life's cgroup, or in one nested in it?
+
+    What is nested in the cgroup that counts for one without a counter is another's.
+    """
     if path is None or life.cgroup is None:
         return False
     if path == life.cgroup:
         return cgroup_id is None or life.cgroup_id is None or cgroup_id == life.cgroup_id
-    return is_within(path, life.cgroup)
+    return is_within(path, life.cgroup) and not life.lives_with_others
 
 
 def _all_named(event: OomKill) -> bool:

@@ -165,6 +165,7 @@ class ExitWitnesses:
             life=place,
             exit_time=exit_time,
             sharing=sharing,
+            others=self._others(place),
             roles=roles,
             leapt=exit_.leapt,
             turned_back=self._kills.turned_back,
@@ -208,7 +209,15 @@ class ExitWitnesses:
             return 2
         if place.cgroup_id is None or seen is not None:
             return 1
-        return 1 if self._containers.in_cgroup(place.cgroup_id) is not None else 2
+        shared = place.lives_with_others or self._containers.in_cgroup(place.cgroup_id) is None
+        return 2 if shared else 1
+
+    def _others(self, place: Life) -> frozenset[int]:
+        """The main processes of the others in the cgroup, as far as they were told."""
+        if place.cgroup_id is None:
+            return frozenset()
+        pids = {life.pid for life in self._containers.lives_in(place.cgroup_id)}
+        return frozenset(pid for pid in pids if pid not in (None, place.pid))
 
     def _blindness(self, life: Life) -> int | None:
         """When a life was first looked at, if it is older than the watching."""
