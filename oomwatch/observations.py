@@ -275,7 +275,8 @@ class ContainerSeen:
     container has no cgroup now, or it could not be found. `pid` is its init in the PID namespace
     that the kernel's log speaks of. `memory_limit_bytes` is the limit that it was given, `None`
     where it has none or nobody said. `counted_above` says that its own cgroup counts no kills, and
-    that `cgroup` is the nearest above that which does, with whatever else lives there.
+    that `cgroup` is the nearest above that which does, with whatever else lives there. `start_time`
+    is when its runtime says that this life began.
     """
 
     source: str
@@ -286,6 +287,7 @@ class ContainerSeen:
     pid: int | None = None
     memory_limit_bytes: int | None = None
     counted_above: bool = False
+    start_time: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -306,14 +308,16 @@ class ContainerEnded:
     `exit_code` is the status as it was told, 128 + signal in most runtimes; `signal` only where it
     was told apart. `stop_requested` and `stop_signal` say whether somebody asked for the end;
     `oom_killed` is the runtime's own flag. `None` is what nobody said. `cgroup_id` names one life
-    of several, `None` the newest. `wait_seconds` is how long whoever asks will wait, at the most,
-    for witnesses that are due.
+    of several; where it is `None`, `pid` (of the init, as its runtime told it) and `exit_time` say
+    of some lives that they are not meant. `wait_seconds` is how long whoever asks will wait, at the
+    most, for witnesses that are due.
     """
 
     source: str
     time: int
     container_id: str
     cgroup_id: int | None = None
+    pid: int | None = None
     exit_code: int | None = None
     signal: int | None = None
     exit_time: int | None = None

@@ -34,7 +34,8 @@ class Life:
     """One life, with what each source said of it.
 
     `cgroup` and `cgroup_id` are `None` where nobody could say. `seen_time` is when it was first
-    heard of, `ended_time` when its cgroup was seen to be gone; microseconds since the epoch.
+    heard of, `start_time` when it began if its runtime tells that, `ended_time` when its cgroup was
+    seen to be gone; microseconds since the epoch.
     `moved` marks one that its worker said later to run elsewhere: the cgroup is no longer its own.
     `counted_above` marks one whose own cgroup counts no kills: `cgroup` is the nearest above that.
     """
@@ -45,6 +46,7 @@ class Life:
     cgroup: str | None = None
     pid: int | None = None
     memory_limit_bytes: int | None = None
+    start_time: int | None = None
     ended_time: int | None = None
     moved: bool = False
     counted_above: bool = False
@@ -88,6 +90,7 @@ class Life:
             cgroup=seen.cgroup or self.cgroup,
             pid=seen.pid or self.pid,
             memory_limit_bytes=self.memory_limit_bytes if limit is None else limit,
+            start_time=seen.start_time or self.start_time,
             ended_time=None if here else self.ended_time,
             moved=self.moved and not here,
             counted_above=seen.counted_above if here else self.counted_above,

@@ -17,7 +17,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from oomwatch.containers.places import Places
+from oomwatch.containers.places import Place, Places
 from oomwatch.events import Container, Pod
 from oomwatch.observations import ContainerEnded, ContainerSeen, Observation, RuntimeOom
 from oomwatch.sources.runtimes import grpc_api
@@ -35,6 +35,8 @@ POD = {
     "io.kubernetes.container.name": "api",
 }
 SPEC = {"linux": {"resources": {"memory": {"limit": 32 << 20}}, "cgroupsPath": "/x"}}
+PID = 2**22 + 1
+"""Nobody's."""
 Kind = TypeVar("Kind", bound=Observation)
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -58,6 +60,7 @@ class FakeContainerd:
         # Answers by the call's last word, as bytes; and the calls that never answer.
         self.raw: dict[str, bytes] = {}
         self.hangs: set[str] = set()
+        self.go_on = asyncio.Event()
         self.calls: list[str] = []
         self.filters: list[str] = []
         self._queues: set[asyncio.Queue[bytes]] = set()
@@ -69,7 +72,7 @@ class FakeContainerd:
     def run(self, namespace: str, told: pb.Container) -> None:
         self.containers.setdefault(namespace, {})[told.id] = told
         self.tasks.setdefault(namespace, []).append(
-            pb.Process(id=told.id, pid=2**22 + 1, status=pb.STATUS_RUNNING)
+            pb.Process(id=told.id, pid=PID, status=pb.STATUS_RUNNING)
         )
 
     def event(self, namespace: str, topic: str, event: Message) -> None:
@@ -91,7 +94,7 @@ class FakeContainerd:
     async def _gate(self, name: str) -> bytes | None:
         self.calls.append(name)
         if name in self.hangs:
-            await asyncio.get_running_loop().create_future()
+            await self.go_on.wait()
         return self.raw.get(name)
 
     async def namespaces(self, _: bytes, context: Context) -> bytes:
@@ -195,9 +198,21 @@ def socket(tmp_path: Path) -> Path:
     return tmp_path / "run" / "containerd.sock"
 
 
+class EachInItsOwn(Places):
+    """Every pid lives in a cgroup of its own, whose inode is the pid."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+
+    def locate(self, container_id: str, pid: int | None) -> Place:
+        return Place() if pid is None else Place(pid, f"/default/{container_id}", pid)
+
+
 @asynccontextmanager
-async def started(fake: FakeContainerd, socket: Path) -> AsyncIterator[Following]:
-    source = Containerd("containerd", socket, SocketDirectories(), Places(None))
+async def started(
+    fake: FakeContainerd, socket: Path, places: Places | None = None
+) -> AsyncIterator[Following]:
+    source = Containerd("containerd", socket, SocketDirectories(), places or Places(None))
     watch = Following(fake, source)
     await source.start(watch.emit)
     try:
@@ -320,7 +335,9 @@ async def test_an_exit_that_was_not_told_is_in_the_deletion(socket: Path) -> Non
     fake.run("default", container("job"))
     async with following(fake, socket) as watch:
         await watch.some(ContainerSeen)
-        await watch.event("/tasks/delete", pb.TaskDelete(container_id="job", exit_status=3))
+        await watch.event(
+            "/tasks/delete", pb.TaskDelete(container_id="job", pid=PID, exit_status=3)
+        )
         (ended,) = await watch.some(ContainerEnded)
     assert ended.exit_code == 3
 
@@ -343,6 +360,33 @@ async def test_what_ended_while_it_was_away_is_found(
             (ended,) = await watch.some(ContainerEnded)
     assert (ended.container_id, ended.exit_code) == ("job", 137)
     assert watch.source.state().figures["connections"] == 2
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_an_exit_that_is_read_once_the_next_life_runs_is_not_of_that(
+    socket: Path, known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime_source, "FIRST_RETRY_SECONDS", 0.01)
+    fake = FakeContainerd()
+    fake.run("default", container("job"))
+    socket.parent.mkdir()
+    async with started(fake, socket, EachInItsOwn()) as watch:
+        if known:
+            async with listening(fake, socket):
+                await watch.some(ContainerSeen)
+            await watch.until(lambda: not watch.source.active)
+        # It ends and is started anew between the subscription and the list.
+        fake.tasks["default"][0].pid = PID + 1
+        fake.hangs = {"tasks"}
+        async with listening(fake, socket):
+            await watch.until(lambda: fake.following)
+            for pid, status in ((PID, 137), (PID + 1, 0)):
+                exited = pb.TaskExit(container_id="job", id="job", pid=pid, exit_status=status)
+                fake.event("default", "/tasks/exit", exited)
+            fake.go_on.set()
+            first, second = await watch.some(ContainerEnded, 2)
+    assert (first.cgroup_id, first.pid, first.exit_code) == (PID if known else None, PID, 137)
+    assert (second.cgroup_id, second.pid, second.exit_code) == (PID + 1, PID + 1, 0)
 
 
 @pytest.mark.parametrize("call", ["namespaces", "tasks", "list"])

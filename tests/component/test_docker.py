@@ -15,7 +15,7 @@ from typing import TypeVar
 import pytest
 
 from oomwatch.config import Config
-from oomwatch.containers.places import Places
+from oomwatch.containers.places import Place, Places
 from oomwatch.daemon import Watcher
 from oomwatch.events import Container, OomKill, Pod, Scope
 from oomwatch.observations import ContainerEnded, ContainerSeen, Observation, RuntimeOom
@@ -25,7 +25,7 @@ from oomwatch.sources.runtimes.docker import Docker
 from oomwatch.sources.runtimes.sockets import SocketDirectories
 from oomwatch.subscriptions import Earliest, EventFilter
 from oomwatch.testing import FakeCgroupTree
-from tests.component.fake_docker import DB, WEB, FakeDocker, container, listening
+from tests.component.fake_docker import DB, WEB, FakeDocker, container, listening, now_shown
 
 # The SDK leaves a socket that it could not connect to the garbage collector, which warns of it.
 pytestmark = pytest.mark.filterwarnings(
@@ -74,16 +74,30 @@ def socket(tmp_path: Path) -> Path:
     return tmp_path / "run" / "docker.sock"
 
 
+class EachInItsOwn(Places):
+    """Every pid lives in a cgroup of its own, whose inode is the pid."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+
+    def locate(self, container_id: str, pid: int | None) -> Place:
+        return Place() if pid is None else Place(pid, f"/docker/{container_id}", pid)
+
+
 @asynccontextmanager
-async def following(docker: FakeDocker, socket: Path) -> AsyncIterator[Following]:
+async def following(
+    docker: FakeDocker, socket: Path, places: Places | None = None
+) -> AsyncIterator[Following]:
     socket.parent.mkdir(exist_ok=True)
-    async with listening(docker, socket), started(docker, socket) as watch:
+    async with listening(docker, socket), started(docker, socket, places) as watch:
         yield watch
 
 
 @asynccontextmanager
-async def started(docker: FakeDocker, socket: Path) -> AsyncIterator[Following]:
-    source = Docker("docker", socket, SocketDirectories(), Places(None))
+async def started(
+    docker: FakeDocker, socket: Path, places: Places | None = None
+) -> AsyncIterator[Following]:
+    source = Docker("docker", socket, SocketDirectories(), places or Places(None))
     watch = Following(docker, source, socket)
     await source.start(watch.emit)
     try:
@@ -204,6 +218,66 @@ async def test_lives_of_one_id_are_told_apart(socket: Path) -> None:
     assert (first.stop_requested, second.stop_requested) == (True, False)
     # It runs again by the time it is asked: the flag would be the new life's.
     assert first.oom_killed is None
+
+
+def runs(docker: FakeDocker, pid: int) -> None:
+    """Let it run in a life that begins now."""
+    docker.containers[WEB] = container(WEB, "web", Pid=pid, StartedAt=now_shown())
+
+
+async def test_an_end_between_two_connections_is_the_earlier_lifes(
+    socket: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime_source, "FIRST_RETRY_SECONDS", 0.01)
+    docker = FakeDocker()
+    runs(docker, 1)
+    async with following(docker, socket, EachInItsOwn()) as watch:
+        await watch.named(1)
+        docker.drop()
+        await watch.until(lambda: not docker.following)
+        docker.event("die", WEB, exitCode="137")
+        runs(docker, 2)
+        docker.event("start", WEB)
+        (ended,) = await watch.ended()
+        assert (ended.cgroup_id, ended.exit_code, ended.oom_killed) == (1, 137, None)
+        await watch.event("die", WEB, exitCode="0")
+        _, second = await watch.ended(2)
+    assert (second.cgroup_id, second.exit_code) == (2, 0)
+
+
+async def test_an_end_before_the_first_connection_is_not_of_the_life_that_runs(
+    socket: Path,
+) -> None:
+    docker = FakeDocker()
+    docker.event("die", WEB, exitCode="137")
+    runs(docker, 2)
+    docker.event("start", WEB)
+    async with following(docker, socket, EachInItsOwn()) as watch:
+        (ended,) = await watch.ended()
+        await watch.until(lambda: len(watch.inspected()) == 2)
+    assert (ended.cgroup_id, ended.exit_code, ended.oom_killed) == (None, 137, None)
+    seen = watch.inspected()[0]
+    assert seen.start_time is not None
+    assert ended.exit_time is not None
+    assert ended.exit_time < seen.start_time, "so the correlator knows as well"
+
+
+@pytest.mark.parametrize("ended_again", [False, True])
+async def test_a_start_that_is_read_once_the_next_life_runs_is_not_of_that(
+    socket: Path, ended_again: bool
+) -> None:
+    docker = FakeDocker()
+    docker.event("start", WEB)
+    docker.event("die", WEB, exitCode="137")
+    runs(docker, 2)
+    docker.event("start", WEB)
+    docker.containers[WEB]["State"]["Running"] = not ended_again
+    async with following(docker, socket, EachInItsOwn()) as watch:
+        (ended,) = await watch.ended()
+        await watch.event("die", WEB, exitCode="3")
+        _, second = await watch.ended(2)
+    assert (ended.cgroup_id, ended.exit_code) == (None, 137)
+    assert (second.cgroup_id, second.exit_code) == (None if ended_again else 2, 3)
 
 
 async def test_a_new_name_is_told(socket: Path) -> None:

@@ -330,6 +330,27 @@ def test_each_life_of_a_container_has_its_own_exit() -> None:
     assert len({exit_.cgroup_id for exit_ in host.exits}) == 3
 
 
+@pytest.mark.parametrize("told", ["by its init", "by its time"])
+def test_an_end_of_an_earlier_life_is_not_of_the_one_that_runs(told: str) -> None:
+    """Its runtime could not say where it had been: that it ran anew was seen before its end."""
+    host = Host()
+    gone = host.make(ID)
+    before = host.wall
+    host.pass_time(1)
+    running = host.run(pid=396, start_time=host.wall)
+    word: dict[str, Any] = {"pid": 395} if told == "by its init" else {"exit_time": before}
+    host.ended(137, **word)
+    host.pass_time(PLACE_SECONDS)
+    assert not host.exits, "nobody knows of another life so far"
+    host.remove(gone)
+    host.ended(137, **word)
+    host.pass_time(PLACE_SECONDS)
+    assert host.exit.cgroup_id == gone.id
+    host.ended(0, cgroup_id=running.id)
+    host.pass_time(1)
+    assert [exit_.cgroup_id for exit_ in host.exits] == [gone.id, running.id]
+
+
 def test_a_life_that_was_gone_before_its_runtime_looked_has_the_exit_that_is_told_of_it() -> None:
     """Of three lives the first ended at once: only who watched its cgroup knows which it was."""
     host = Host()

@@ -73,7 +73,8 @@ class ExitBook:
 
     def ending(self, ended: ContainerEnded) -> Life | None:
         """The life whose end is told; `None` where nobody ever spoke of that container."""
-        return self._next_to_end(ended) or self.life(ended.container_id, ended.cgroup_id)
+        life = self._next_to_end(ended) or self.life(ended.container_id, ended.cgroup_id)
+        return None if life is not None and _is_anothers(life, ended) else life
 
     def _next_to_end(self, ended: ContainerEnded) -> Life | None:
         """Ends come in the order of lives: where a runtime could not say in which cgroup it was,
@@ -82,6 +83,8 @@ class ExitBook:
         if ended.cgroup_id is not None or ended.source == WORKER:
             return None
         for life in self._placed_since(ended.container_id, ended.time):
+            if _is_anothers(life, ended):
+                continue
             told_of = self.life(life.container_id, life.cgroup_id) or life
             exit_ = self._exits.get(told_of.key)
             if exit_ is None or ended.source not in exit_.words:
@@ -171,6 +174,17 @@ class ExitBook:
             self._by_episode.pop(oldest.episode_id, None)
             forgotten.append(oldest)
         return forgotten
+
+
+def _is_anothers(life: Life, ended: ContainerEnded) -> bool:
+    """Is an end, told of no cgroup, known to be of another life: by its init, or by its time?"""
+    if ended.cgroup_id is not None or ended.source == WORKER:
+        return False
+    if ended.pid is not None and life.pid is not None:
+        return ended.pid != life.pid
+    if ended.exit_time is None or life.start_time is None:
+        return False
+    return ended.exit_time < life.start_time
 
 
 def _long_before(time: int) -> float:

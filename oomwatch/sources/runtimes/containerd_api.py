@@ -51,8 +51,8 @@ _SHIM = re.compile(r"io\.containerd\.([a-z0-9_-]+)\.v\d+")
 _DOCKER = "moby"
 _NERDCTL_NAME = "nerdctl/name"
 
-_Key = tuple[str, str]
-"""A namespace and a container's id, which is unique in it alone."""
+_Key = tuple[str, str, int]
+"""A life: a namespace, a container's id, which is unique in it alone, and the pid of its init."""
 
 _Message = TypeVar("_Message", bound=Message)
 
@@ -66,7 +66,7 @@ class ContainerdFollower:
         self._name = name
         self._places = places
         self._tell = tell
-        # Of the containers that run: the inode of each one's cgroup, where it was found.
+        # Of the lives that have not ended: the inode of each one's cgroup, where it was found.
         self._running: OrderedDict[_Key, int | None] = OrderedDict()
 
     async def follow(self, socket: Path, connected: Callable[[], None]) -> None:
@@ -84,7 +84,6 @@ class ContainerdFollower:
         raise RuntimeUnreachable("it closed the connection")
 
     async def _take_lists(self, api: GrpcApi, namespaces: list[str]) -> None:
-        before = set(self._running)
         for namespace in namespaces[:_MOST_NAMESPACES]:
             if claims.plausible_id(namespace) is None:
                 continue
@@ -93,16 +92,14 @@ class ContainerdFollower:
             for task in answer.tasks if answer is not None else ():
                 if task.status != pb.STATUS_STOPPED:
                     pids[task.id] = task.pid
-                elif (namespace, task.id) in before:
-                    self._end((namespace, task.id), task.exit_status, task.exited_at)
+                elif (namespace, task.id, task.pid) in self._running:
+                    key = (namespace, task.id, task.pid)
+                    self._end(key, task.exit_status, task.exited_at)
             listed = api.list(
                 _CONTAINERS, pb.ListContainersRequest(), pb.ListContainerMessage, namespace
             )
             async for message in listed:
                 self._describe(namespace, message.container, pids.get(message.container.id, 0))
-            before -= {(namespace, container_id) for container_id in pids}
-        for key in before:  # it ended while nobody listened, and left nothing to be asked for
-            self._running.pop(key, None)
 
     async def _take(self, api: GrpcApi, envelope: pb.Envelope) -> None:
         namespace = claims.plausible_id(envelope.namespace)
@@ -112,11 +109,11 @@ class ContainerdFollower:
             case "/containers/create":
                 created = _read(envelope.event, pb.ContainerCreate)
                 if created is not None:
-                    await self._look_up(api, (namespace, created.id), 0)
+                    await self._look_up(api, (namespace, created.id, 0))
             case "/tasks/start":
                 started = _read(envelope.event, pb.TaskStart)
                 if started is not None:
-                    await self._look_up(api, (namespace, started.container_id), started.pid)
+                    await self._look_up(api, (namespace, started.container_id, started.pid))
             case "/tasks/oom":
                 oom = _read(envelope.event, pb.TaskOom)
                 if oom is not None and claims.plausible_id(oom.container_id):
@@ -124,18 +121,18 @@ class ContainerdFollower:
             case "/tasks/exit":
                 exited = _read(envelope.event, pb.TaskExit)
                 if exited is not None and exited.id == exited.container_id:
-                    key = (namespace, exited.container_id)
+                    key = (namespace, exited.container_id, exited.pid)
                     self._end(key, exited.exit_status, exited.exited_at)
             case "/tasks/delete":
                 # An exit that was not told: its own event was lost.
                 deleted = _read(envelope.event, pb.TaskDelete)
                 if deleted is not None and deleted.id in ("", deleted.container_id):
-                    key = (namespace, deleted.container_id)
+                    key = (namespace, deleted.container_id, deleted.pid)
                     if key in self._running:
                         self._end(key, deleted.exit_status, deleted.exited_at)
 
-    async def _look_up(self, api: GrpcApi, key: _Key, pid: int) -> None:
-        namespace, container_id = key
+    async def _look_up(self, api: GrpcApi, key: _Key) -> None:
+        namespace, container_id, pid = key
         if claims.plausible_id(container_id) is None:
             return
         if pid:
@@ -173,7 +170,7 @@ class ContainerdFollower:
             claimed = self._places.claimed(at(spec, "linux", "cgroupsPath"))
             place = replace(place, cgroup=claimed.cgroup)
         if pid:
-            self._remember((namespace, container_id), place.cgroup_id)
+            self._remember((namespace, container_id, pid), place.cgroup_id)
         self._tell(
             [
                 ContainerSeen(
@@ -220,6 +217,7 @@ class ContainerdFollower:
                     time=_now(),
                     container_id=key[1],
                     cgroup_id=cgroup_id,
+                    pid=claims.count(key[2]),
                     exit_code=status if 0 <= status <= 255 else None,
                     exit_time=_microseconds(stamp),
                 )

@@ -23,8 +23,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class Inspected:
     """A container as GET /containers/ID/json shows it; `None` is what it does not say.
 
-    `stop_signal` is the one that the image asks to be stopped with. `finish_time` is in
-    microseconds since the epoch.
+    `stop_signal` is the one that the image asks to be stopped with. `start_time`, of its newest
+    life, and `finish_time` are in microseconds since the epoch.
     """
 
     container: Container
@@ -34,6 +34,7 @@ class Inspected:
     stop_signal: int | None
     oom_killed: bool | None
     exit_code: int | None
+    start_time: int | None
     finish_time: int | None
 
 
@@ -103,6 +104,7 @@ def read_inspected(answer: Json, container_id: str, runtime: str) -> Inspected |
         stop_signal=_signal(at(answer, "Config", "StopSignal")),
         oom_killed=oom_killed if isinstance(oom_killed, bool) and not running else None,
         exit_code=_exit_code(at(answer, "State", "ExitCode")) if not running else None,
+        start_time=_microseconds(at(answer, "State", "StartedAt")),
         finish_time=_microseconds(at(answer, "State", "FinishedAt")) if not running else None,
     )
 

@@ -24,7 +24,6 @@ import signal as signals
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from oomwatch.containers.places import Places
 from oomwatch.observations import ContainerEnded, ContainerSeen, Observation, RuntimeOom
@@ -37,26 +36,11 @@ from oomwatch.sources.runtimes.docker_answers import (
     read_summary,
 )
 from oomwatch.sources.runtimes.docker_api import DockerApi
+from oomwatch.sources.runtimes.docker_lives import DockerLife, DockerLives
 
 _OVERLAP_SECONDS = 2.0
 _EVENTS_REMEMBERED = 4096
-_CONTAINERS_REMEMBERED = 16384
 _STOPPING = frozenset({signals.SIGINT, signals.SIGQUIT, signals.SIGKILL, signals.SIGTERM})
-
-
-@dataclass(slots=True)
-class _Life:
-    """What is remembered of a container that runs, for when it ends.
-
-    `connection` numbers the one under which its start was seen: only while that holds is it known
-    that nobody asked it to stop. `None` where it was there before us.
-    """
-
-    cgroup_id: int | None = None
-    connection: int | None = None
-    image_stop_signal: int | None = None
-    stop_signal: int | None = None
-    unclear: bool = False
 
 
 class DockerFollower:
@@ -71,7 +55,7 @@ class DockerFollower:
         self._runtime = name
         self._connection = 0
         self._since: float | None = None
-        self._lives: OrderedDict[str, _Life] = OrderedDict()
+        self._lives = DockerLives()
         self._told: OrderedDict[tuple[str, str, int], None] = OrderedDict()
         self._found_ended: set[str] = set()
 
@@ -106,7 +90,7 @@ class DockerFollower:
         now = _now()
         self._found_ended.clear()
         self._tell([ContainerSeen(source=self._name, time=now, container=c) for c in running])
-        for missing in self._lives.keys() - {container.id for container in running}:
+        for missing in self._lives.containers - {container.id for container in running}:
             self._take_missing(missing, api)
         for container in running:
             self._inspect(container.id, api)
@@ -114,16 +98,17 @@ class DockerFollower:
     def _take_missing(self, container_id: str, api: DockerApi) -> None:
         """It ran when the connection was lost, and runs no more; nobody saw how it ended."""
         found = read_inspected(api.inspect(container_id), container_id, self._runtime)
-        life = self._lives.pop(container_id)
         if found is None or found.running:
-            return
-        self._found_ended.add(container_id)
-        self._tell([self._ended(container_id, life, found, None)])
+            return  # its end, if it is told, is among the events that wait
+        for life in self._lives.end(container_id, _now()):
+            if life.began_at(found.start_time):
+                self._found_ended.add(container_id)
+                self._tell([self._ended(container_id, life, found, None)])
 
     def _take(self, event: DockerEvent, api: DockerApi) -> None:
         match event.action:
             case "start":
-                self._lives[event.container_id] = _Life(connection=self._connection)
+                self._lives.started(event.container_id, event.time, self._connection)
                 self._found_ended.discard(event.container_id)
                 if not self._inspect(event.container_id, api):
                     who = read_started(event, self._runtime)
@@ -147,10 +132,10 @@ class DockerFollower:
             case "die" | "died":
                 self._take_end(event, api)
             case "destroy" | "remove":
-                self._lives.pop(event.container_id, None)
+                self._lives.forget(event.container_id)
 
     def _take_end(self, event: DockerEvent, api: DockerApi) -> None:
-        life = self._lives.pop(event.container_id, _Life())
+        *_, life = DockerLife(), *self._lives.end(event.container_id, event.time)
         if event.container_id in self._found_ended:
             # A Docker that was restarted says `die` as it finds what ended without it.
             self._found_ended.discard(event.container_id)
@@ -159,6 +144,8 @@ class DockerFollower:
         try:
             answer = api.inspect(event.container_id)
             found = read_inspected(answer, event.container_id, self._runtime)
+            if found is not None and (found.start_time or 0) > event.time:
+                found = None  # it has run anew since
         finally:
             # Also where Docker is ending itself: it stops its containers, and answers no more.
             self._tell([self._ended(event.container_id, life, found, event)])
@@ -170,11 +157,8 @@ class DockerFollower:
             return False
         place = self._places.locate(container_id, found.pid)
         if found.running:
-            life = self._lives.setdefault(container_id, _Life())
-            life.cgroup_id = place.cgroup_id or life.cgroup_id
+            life = self._lives.shown(container_id, found.start_time, place.cgroup_id)
             life.image_stop_signal = found.stop_signal
-            if len(self._lives) > _CONTAINERS_REMEMBERED:
-                self._lives.popitem(last=False)
         self._tell(
             [
                 ContainerSeen(
@@ -185,13 +169,14 @@ class DockerFollower:
                     cgroup_id=place.cgroup_id,
                     pid=place.pid,
                     memory_limit_bytes=found.memory_limit_bytes,
+                    start_time=found.start_time if found.running else None,
                 )
             ]
         )
         return True
 
     def _asked_to_stop(self, event: DockerEvent) -> None:
-        life = self._lives.get(event.container_id)
+        life = self._lives.at(event.container_id, event.time)
         if life is None:
             return
         if event.signal is None:
@@ -200,7 +185,11 @@ class DockerFollower:
             life.stop_signal = event.signal
 
     def _ended(
-        self, container_id: str, life: _Life, found: Inspected | None, event: DockerEvent | None
+        self,
+        container_id: str,
+        life: DockerLife,
+        found: Inspected | None,
+        event: DockerEvent | None,
     ) -> ContainerEnded:
         asked: bool | None = None
         if life.stop_signal is not None:
