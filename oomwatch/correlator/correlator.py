@@ -334,6 +334,7 @@ class Correlator:
         self._kills.close(cgroup, now, outcome)
         self._kills.forget(cgroup)
         self._residuals.removed(observation)
+        self._residents.removed(cgroup)
         named = self.containers.named(cgroup, observation.time)
         if named is not None:
             # Nobody spoke of it yet; its end may still be asked about.

@@ -13,11 +13,14 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import Any
 
-from oomwatch.correlator.names import SAME_KILL_MICROSECONDS, Name
+from oomwatch.correlator.names import READ_LATE_MICROSECONDS, SAME_KILL_MICROSECONDS, Name
 from oomwatch.events import Cgroup, Victim
 from oomwatch.observations import ProcessesSeen, Resident, VictimNamed
 
 KEEP_MICROSECONDS = 10_000_000
+FORGET_MICROSECONDS = KEEP_MICROSECONDS + READ_LATE_MICROSECONDS
+"""By then a witness that read late has named whom it names."""
+
 MAX_RESIDENTS = 8192
 MAX_CGROUPS = 4096
 
@@ -60,9 +63,15 @@ class Residents:
                     stay.missing = stay.missing or look.time
             self._pids[here] = now
             self._pids.move_to_end(here)
+        self._forget(look.time - FORGET_MICROSECONDS)
         _bound(self._pids, MAX_CGROUPS)
         _bound(self._oldest, MAX_CGROUPS)
         _bound(self._stays, MAX_RESIDENTS)
+
+    def removed(self, cgroup: Cgroup) -> None:
+        """A cgroup is gone: nobody is looked for in it again. Who lived in it may yet be named."""
+        self._pids.pop(cgroup.id, None)
+        self._oldest.pop(cgroup.id, None)
 
     def word_on(self, name: Name) -> VictimNamed | None:
         """Return what is known of a victim beside what its witnesses say; `None` for nothing new.
@@ -110,6 +119,13 @@ class Residents:
             stay.last = max(stay.last, look.time)
         self._stays[resident.pid] = stay
         self._stays.move_to_end(resident.pid)
+
+    def _forget(self, before: int) -> None:
+        while self._stays:
+            pid, stay = next(iter(self._stays.items()))
+            if stay.last >= before:
+                return
+            del self._stays[pid]
 
     def _aged(self, cgroup_id: int, resident: Resident) -> Resident:
         """A cgroup has one first process in its life: who comes after it is not the first."""

@@ -10,7 +10,12 @@ import pytest
 
 from oomwatch.cgroup.process import Stat, read_cmdline, read_pids, read_stat
 from oomwatch.correlator.names import Name
-from oomwatch.correlator.residents import KEEP_MICROSECONDS, MAX_RESIDENTS, Residents
+from oomwatch.correlator.residents import (
+    FORGET_MICROSECONDS,
+    KEEP_MICROSECONDS,
+    MAX_RESIDENTS,
+    Residents,
+)
 from oomwatch.events import Cgroup, Victim
 from oomwatch.observations import ProcessesSeen, Resident, VictimNamed
 from oomwatch.sources.memory_events.census import oldest
@@ -128,6 +133,24 @@ def test_no_more_are_remembered_than_the_bound(residents: Residents) -> None:
         residents.seen(look(A, SECOND, lives(pid), complete=False))
     assert residents.word_on(victim(SECOND + 5)) is None
     assert len(residents._stays) == MAX_RESIDENTS
+
+
+def test_who_was_seen_too_long_ago_to_be_named_is_forgotten(residents: Residents) -> None:
+    residents.seen(look(A, SECOND, lives(7)))
+    residents.seen(look(B, SECOND + FORGET_MICROSECONDS, lives(8)))
+    assert residents.word_on(victim(SECOND + 5)) is not None
+    residents.seen(look(B, SECOND + FORGET_MICROSECONDS + 1, lives(8)))
+    assert len(residents._stays) == 1
+
+
+def test_of_a_cgroup_that_is_gone_only_who_lived_there_is_remembered(residents: Residents) -> None:
+    residents.seen(look(A, SECOND, lives(7)))
+    residents.removed(A)
+    assert not residents._pids
+    assert not residents._oldest
+    word = residents.word_on(victim(SECOND + 5))
+    assert word is not None
+    assert word.victim.main_process
 
 
 def stats(*rows: tuple[int, int, int]) -> dict[int, Stat | None]:

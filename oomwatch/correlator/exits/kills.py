@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
@@ -30,7 +29,7 @@ class _Told:
 class _InCgroup:
     """The kills of one cgroup: the last of them, and how many there were before those."""
 
-    recent: deque[_Told] = field(default_factory=deque)
+    recent: list[_Told] = field(default_factory=list)
     older: int = 0
     older_time: int = 0
 
@@ -115,7 +114,7 @@ class KillsTold:
         kills.recent.append(told)
         self._name(told)
         if len(kills.recent) > RECENT:
-            oldest = kills.recent.popleft()
+            oldest = kills.recent.pop(0)
             kills.older += oldest.event.kill_count or 0
             kills.older_time = kill_time(oldest.event)
             self._forget(oldest)
