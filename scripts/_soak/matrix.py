@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 _TESTS = ("tests/runtimes/test_verdicts.py", "tests/runtimes/test_verdicts_shared.py")
-_BOOT_SECONDS = 3600
+_BOOT_SECONDS = 7200
 """For all of it once; under emulation an end takes some 10 s, and a sandbox's twice that."""
 
 

@@ -60,7 +60,6 @@ class ApiHost:
             auto_remove=spec.remove,
             labels=dict(spec.labels or {}),
             cgroup_parent=spec.parent,
-            oom_score_adj=spec.oom_score_adj,
             volumes={str(spec.gate): {"bind": "/gate", "mode": "rw"}} if spec.gate else None,
             restart_policy=(
                 {"Name": "on-failure", "MaximumRetryCount": spec.restarts}

@@ -126,7 +126,6 @@ def config(spec: Spec, root: Path, cgroup: str) -> dict[str, Any]:
     if spec.gate is not None:
         gate = {"destination": "/gate", "type": "bind", "source": str(spec.gate)}
         mounts.append(gate | {"options": ["rbind", "rw"]})
-    adjusted = {} if spec.oom_score_adj is None else {"oomScoreAdj": spec.oom_score_adj}
     limits = {"memory": {"limit": spec.memory}} if spec.memory is not None else {}
     return {
         "ociVersion": "1.0.2",
@@ -136,7 +135,6 @@ def config(spec: Spec, root: Path, cgroup: str) -> dict[str, Any]:
             "args": list(spec.command),
             "env": ["PATH=/bin"],
             "cwd": "/",
-            **adjusted,
         },
         "root": {"path": str(root), "readonly": True},
         "mounts": mounts,

@@ -46,8 +46,6 @@ class Spec:
     parent: str | None = None
     #: A folder of the host's that it sees as /gate, and may write to.
     gate: Path | None = None
-    #: How gladly the kernel kills it when the node has run out.
-    oom_score_adj: int | None = None
     #: What the runtime is told beside its state, as Kubernetes' shims tell it.
     annotations: Mapping[str, str] | None = None
     #: What goes before the runtime's verb, by hand (`--ignore-cgroups`).

@@ -127,12 +127,9 @@ async def test_the_pods_limit_is_the_end_of_one_and_no_siblings(
 )
 async def test_the_node_out_of_memory(runtime: tuple[Host, str], tmp_path: Path) -> None:
     async with watching() as told, Worker(told, *runtime, tmp_path) as worker:
-        job = await worker.run(
-            # Without an end, for who knows how much is left.
-            "exec tail /dev/zero",
-            memory=None,
-            oom_score_adj=1000,
-        )
+        # Without an end, for who knows how much is left.
+        job = await worker.run("exec tail /dev/zero", memory=None)
+        await job.make_it_first_to_go(1000)
         with workload.little_memory():
             await job.register()
             exit_, outcome = await job.judged("the node out of memory", Truth.OOM)
@@ -152,7 +149,9 @@ async def test_earlyooms_kill_is_no_oom_and_is_named(
         watching(killer_log=log) as told,
         Worker(told, *runtime, tmp_path) as worker,
     ):
-        job = await worker.start("READY; exec tail /dev/zero", memory=None, oom_score_adj=900)
+        job = await worker.run("READY; exec tail /dev/zero", memory=None)
+        await job.make_it_first_to_go(900)
+        await job.register()
         await job.ready()
         with earlyoom(log):
             exit_, outcome = await job.judged("earlyoom's kill", Truth.NOT)
