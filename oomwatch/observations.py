@@ -333,7 +333,7 @@ class SandboxSeen:
 
     `cgroup` is where the sentry lives, by path and inode, and `alone` says that nobody else lives
     there; `sentry`, `stubs` and `gofers` are pids in the initial PID namespace, the stubs those of
-    that moment. All are absent where nothing of it is visible.
+    that moment. All are absent where nothing of it is visible, and while it is still `sought`.
     """
 
     container_id: str
@@ -345,6 +345,7 @@ class SandboxSeen:
     sentry: int | None = None
     stubs: tuple[int, ...] = ()
     gofers: tuple[int, ...] = ()
+    sought: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -156,6 +156,10 @@ class Containers:
         keys = self._by_id[container_id]
         return self._lives[keys[-1]] if keys else None
 
+    def running(self) -> list[Life]:
+        """The lives that are not known to have ended."""
+        return [life for life in self._lives.values() if life.ended_time is None]
+
     def placed(self, container_id: str) -> list[Life]:
         """The lives of a container whose cgroup is known, in the order in which they began."""
         lives = [self._lives[key] for key in self._by_id[container_id]]

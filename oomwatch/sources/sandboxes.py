@@ -58,6 +58,8 @@ class Sandboxes:
         if not isinstance(question, FindSandbox):
             return False
         if question.handler in self._handlers:
+            # It may end before it is found, and is a sandbox all the same.
+            self._emit([replace(_bare(question), sought=True)])
             task = asyncio.get_running_loop().create_task(self._look(question))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -102,11 +104,7 @@ class Sandboxes:
 
 def look(question: FindSandbox, hierarchy: Hierarchy | None) -> SandboxSeen:
     """Look for one sandbox now. Blocks: it reads all of /proc."""
-    bare = SandboxSeen(
-        container_id=question.container_id,
-        cgroup_id=question.cgroup_id,
-        time=time.time_ns() // 1000,
-    )
+    bare = _bare(question)
     found = find(running(), question.container_id, question.pid)
     if found is None or hierarchy is None or not sees_the_hosts_pids():
         return bare
@@ -123,6 +121,14 @@ def look(question: FindSandbox, hierarchy: Hierarchy | None) -> SandboxSeen:
         sentry=found.sentry,
         stubs=found.stubs,
         gofers=found.gofers,
+    )
+
+
+def _bare(question: FindSandbox) -> SandboxSeen:
+    return SandboxSeen(
+        container_id=question.container_id,
+        cgroup_id=question.cgroup_id,
+        time=time.time_ns() // 1000,
     )
 
 

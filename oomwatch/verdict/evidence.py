@@ -46,7 +46,8 @@ class Sandbox(Enum):
     """How a gVisor sandbox lies in the host's cgroups.
 
     `OWN`: in one of its own. `SHARED`: in one with others (a pod's several containers,
-    `--ignore-cgroups`, rootless). `UNSEEN`: nothing of the host is visible.
+    `--ignore-cgroups`, rootless). `UNSEEN`: nothing of the host is visible, or it ended before its
+    processes were found.
     """
 
     OWN = "own"
@@ -220,14 +221,29 @@ class ExitEvidence:
         )
 
     @property
+    def may_be_sandboxs_end(self) -> bool:
+        """Did a kill near the exit take one of a gVisor sandbox's processes, nobody knows which?"""
+        return self.sandbox is not None and any(
+            kill.role is None and kill.main_process is None for kill in self.near
+        )
+
+    @property
     def oom_kills(self) -> int:
         """Kills of this life that are this container's for certain, whatever the verdict."""
         return sum(kill.kill_count for kill in self.kills if kill.candidates <= 1)
 
     @property
     def counters_clean(self) -> bool:
-        """Did the kernel's counters say, after the exit, that nothing was killed near it?"""
-        if self.last_read is LastRead.NONE or self.near or self.shared_near:
+        """Did the kernel's counters say, after the exit, that nothing was killed near it?
+
+        Where a sandbox's processes were never seen, nothing says that they lived where was read.
+        """
+        if (
+            self.sandbox is Sandbox.UNSEEN
+            or self.last_read is LastRead.NONE
+            or self.near
+            or self.shared_near
+        ):
             return False
         first_look = self.unwatched_before
         return first_look is None or self.exit_time - first_look > NEAR_MICROSECONDS

@@ -85,9 +85,7 @@ def _shared_near(evidence: ExitEvidence) -> tuple[KillOfLife, ...]:
 
 
 def _unnamed_in_own_sandbox(evidence: ExitEvidence) -> bool:
-    return evidence.sandbox is Sandbox.OWN and any(
-        kill.role is None and kill.main_process is None for kill in evidence.near
-    )
+    return evidence.sandbox is Sandbox.OWN and evidence.may_be_sandboxs_end
 
 
 def _may_be_shared_kill(evidence: ExitEvidence) -> bool:
@@ -146,11 +144,11 @@ ROWS: tuple[Row, ...] = (
     Row(
         "stop_obeyed_beside_kill",
         "another process was killed near the exit, but a stop was asked for and the main process "
-        "ended by its signal, or with 0",
+        "ended by its signal, or with 0 (of a gVisor sandbox, a gofer was)",
         Verdict.NOT_OOM,
         Confidence.HIGH,
         "it ended as it was asked to, though the kernel's OOM killer had killed in it",
-        lambda e: bool(e.near) and e.stop_obeyed,
+        lambda e: bool(e.near) and e.stop_obeyed and not e.may_be_sandboxs_end,
         _near,
     ),
     Row(
@@ -176,17 +174,18 @@ ROWS: tuple[Row, ...] = (
     ),
     Row(
         "child_killed_ended_well",
-        "a kill near the exit, none of them known to be of the main process, which exited with 0",
+        "a kill near the exit, none of them known to be of the main process, which exited with 0 "
+        "(of a gVisor sandbox, the victim is known to be a gofer)",
         Verdict.NOT_OOM,
         Confidence.HIGH,
         "the main process ended well by itself; what was killed was another process",
-        lambda e: bool(e.near) and e.ended_well,
+        lambda e: bool(e.near) and e.ended_well and not e.may_be_sandboxs_end,
         _near,
     ),
     Row(
         "child_killed_ended_badly",
         "a kill near the exit, none of them known to be of the main process, and any other status "
-        "(a build tool's 2), or none told",
+        "(a build tool's 2; any, of a gVisor sandbox that nobody had found), or none told",
         Verdict.UNKNOWN,
         Confidence.MEDIUM,
         "the OOM kill beside it is the likely cause, but the main process was not seen to be "

@@ -57,11 +57,13 @@ def counters(evidence: ExitEvidence) -> str:
     """Say what the kernel's counters showed after the exit."""
     if evidence.last_read is LastRead.NONE:
         if evidence.sandbox is Sandbox.UNSEEN:
-            return "nothing of the sandbox's host processes is visible: no counters to read"
+            return "nothing of the sandbox's host processes was seen: no counters to read"
         return "no counters could be read after the exit"
     known = "its cgroup was gone, and the counts above it, read since,"
     if evidence.last_read is LastRead.READ:
         known = "its counters, read after the exit,"
+    if evidence.sandbox is Sandbox.UNSEEN:
+        known += " which may not be where the sandbox lived, as none of its processes was seen,"
     if evidence.near or evidence.shared_near:
         return f"{known} hold no further kill"
     if evidence.earlier:

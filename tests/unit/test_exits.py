@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from oomwatch.containers.registry import Containers
 from oomwatch.correlator import Correlator
 from oomwatch.correlator.exits import (
     AMEND_SECONDS,
@@ -68,7 +69,9 @@ CONFIRMED, HIGH = Confidence.CONFIRMED, Confidence.HIGH
 class Host:
     """A correlator, the counters that it asks for, and a journal that writes when it is told to."""
 
-    def __init__(self, *, writes: bool = True, counted: bool = True) -> None:
+    def __init__(
+        self, *, writes: bool = True, counted: bool = True, containers: Containers | None = None
+    ) -> None:
         self.now = 100.0
         self.leapt = 0.0
         self.writes = writes
@@ -82,7 +85,7 @@ class Host:
         self.ids = 1
         self.asked: list[FindSandbox] = []
         self.followed: list[FollowUsage] = []
-        self.correlator = Correlator(BOOT, Ledger(), counted=counted)
+        self.correlator = Correlator(BOOT, Ledger(), counted=counted, containers=containers)
         self.correlator.expect(frozenset({"kernel_log"}))
         self.say(CounterReading(self.root, 0, START, Counters(), 0))
         self.say(Surveyed(frozenset({1}), self.root, START))
@@ -217,7 +220,12 @@ class Host:
             return [LineageReading(question.cgroup, members, here, None)]
         if isinstance(question, FindSandbox):
             self.asked.append(question)
-            return []
+            container_id, cgroup_id = question.container_id, question.cgroup_id
+            return [
+                SandboxSeen(
+                    container_id=container_id, cgroup_id=cgroup_id, time=self.wall, sought=True
+                )
+            ]
         if isinstance(question, ReadSandboxLog):
             container_id, cgroup_id = question.container_id, question.cgroup_id
             return [
@@ -943,6 +951,44 @@ def test_a_kill_without_a_name_in_a_sandboxes_own_cgroup_is_its_end(code: int) -
     host.ended(code)
     host.pass_time(RUNTIME_SECONDS)
     assert ruled(host.exit) == ("oom", "high")
+
+
+@pytest.mark.parametrize("found", [None, "nothing"])
+@pytest.mark.parametrize("pid", [None, 777])
+@pytest.mark.parametrize("code", [0, 128, 143])
+def test_a_kill_in_a_sandbox_that_ended_before_it_was_found_may_be_its_end(
+    code: int, pid: int | None, found: str | None
+) -> None:
+    host = Host()
+    cgroup = host.run(handler="runsc", pid=395)
+    if found:
+        host.say(SandboxSeen(container_id=ID, cgroup_id=cgroup.id, time=host.wall))
+    host.kill(cgroup, pid=pid)
+    host.ended(code, cgroup_id=cgroup.id, stop_requested=code == 143)
+    host.pass_time(RUNTIME_SECONDS)
+    assert ruled(host.exit) == ("unknown", "medium")
+
+
+def test_counters_where_no_sandbox_was_seen_clear_none() -> None:
+    host = Host()
+    cgroup = host.run(handler="runsc", pid=395)
+    host.ended(137, cgroup_id=cgroup.id)
+    host.pass_time(RUNTIME_SECONDS)
+    assert ruled(host.exit) == ("unknown", "low")
+    assert "none of its processes was seen" in " ".join(host.exit.reasons)
+
+
+def test_what_was_asked_of_a_container_before_a_restart_is_asked_again() -> None:
+    """A worker that goes on does not register anew."""
+    host = Host()
+    cgroup = host.run(source="worker", handler="runsc", pid=395)
+    gone = host.run("b" * 64, source="worker", handler="runsc", pid=396)
+    host.remove(gone)
+    kept = host.correlator.containers.take_changes().kept
+    again = Host(containers=Containers(kept))
+    assert again.asked == [FindSandbox(ID, cgroup.id, "runsc", 395)]
+    uncounted = Host(counted=False, containers=Containers(kept))
+    assert uncounted.followed == [FollowUsage(ID, cgroup.id, 395, None)]
 
 
 def test_a_gofer_is_named_as_what_it_is() -> None:

@@ -87,11 +87,20 @@ ROW_BY_ROW = {
         (exited(None, CHILD, signal=9), OOM, HIGH),
         (exited(137, killed(-0.5)), OOM, HIGH),
     ],
-    "child_killed_ended_well": [(exited(0, CHILD, last_read=READ), NOT_OOM, HIGH)],
+    "child_killed_ended_well": [
+        (exited(0, CHILD, last_read=READ), NOT_OOM, HIGH),
+        (
+            exited(0, killed(role=VictimRole.GOFER, main_process=False), sandbox=Sandbox.OWN),
+            NOT_OOM,
+            HIGH,
+        ),
+    ],
     "child_killed_ended_badly": [
         (exited(2, CHILD, last_read=READ), UNKNOWN, MEDIUM),
         (exited(1, SOMEBODY, last_read=READ), UNKNOWN, MEDIUM),
         (exited(None, SOMEBODY, last_read=READ), UNKNOWN, MEDIUM),
+        (exited(0, SOMEBODY, last_read=READ, sandbox=Sandbox.UNSEEN), UNKNOWN, MEDIUM),
+        (exited(143, SOMEBODY, stop_requested=True, sandbox=Sandbox.UNSEEN), UNKNOWN, MEDIUM),
         (
             exited(128, killed(role=VictimRole.GOFER, main_process=False), sandbox=Sandbox.OWN),
             UNKNOWN,
@@ -298,7 +307,6 @@ def test_a_sandbox_of_which_nothing_is_visible_is_never_sure(evidence: ExitEvide
             evidence,
             kills=(),
             killer_marks=(),
-            last_read=LastRead.NONE,
             sandbox=Sandbox.UNSEEN,
         )
     )

@@ -30,7 +30,7 @@ class End:
     """The end of a life, as the host's kernel sees that: in its sandbox's cgroup, where it has one.
 
     `sharing` is how many containers live in its cgroup, `others` are the main processes of those;
-    `roles` are a sandbox's processes; `leapt`
+    `roles` are a sandbox's processes, if it is one that is `sandboxed` and was found; `leapt`
     is how far the wall clock had leapt when its end was told, `turned_back` how far it was turned
     back in all.
     """
@@ -39,6 +39,7 @@ class End:
     exit_time: int
     sharing: int = 1
     others: frozenset[int] = frozenset()
+    sandboxed: bool = False
     roles: Mapping[int, VictimRole] = field(default_factory=dict)
     leapt: int = 0
     turned_back: int = 0
@@ -124,9 +125,9 @@ class End:
         first = event.victim_cgroup == life.cgroup and any(v.main_process for v in event.victims)
         if first and life.pid is None:
             return True
-        if _all_named(event) and (life.pid is not None or roles):
+        if _all_named(event) and life.pid is not None:
             # Of a sandbox, only the processes that are known by their pid are known to be others.
-            return None if roles and not pids <= roles.keys() else False
+            return None if self.sandboxed and not pids <= roles.keys() else False
         return None
 
 

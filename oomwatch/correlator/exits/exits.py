@@ -74,6 +74,7 @@ class Exits:
         self.clock_stepped = self._kills.clock_stepped
         self.began = self._witnesses.began
         self.seen = self._witnesses.seen
+        self.watched = self._witnesses.watched
         self.sampled = self._witnesses.sampled
         self.found = self._witnesses.found
         self.sandbox = self._witnesses.sandbox

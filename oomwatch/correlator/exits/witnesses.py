@@ -60,14 +60,18 @@ class ExitWitnesses:
         self._blind = (time, newest_cgroup_id)
 
     def seen(self, seen: ContainerSeen) -> list[Question]:
+        """Ask what is to be known of a container before it ends."""
+        life = self._containers.life(seen.container.id, seen.cgroup_id)
+        return self.watched(life) if life is not None else []
+
+    def watched(self, life: Life) -> list[Question]:
         """Ask for a sandbox where the handler may run one; have sampled what has no counter."""
-        handler = seen.container.handler
-        key = (seen.container.id, seen.cgroup_id)
+        handler = life.container.handler
         questions: list[Question] = []
-        if handler is not None and handler not in _NO_SANDBOX and key not in self._sandboxes:
-            questions.append(FindSandbox(*key, handler, seen.pid))
+        if handler is not None and handler not in _NO_SANDBOX and life.key not in self._sandboxes:
+            questions.append(FindSandbox(*life.key, handler, life.pid))
         if not self._counted:
-            questions += self._sampled(self._containers.life(*key))
+            questions += self._sampled(life)
         return questions
 
     def found(self, seen: SandboxSeen) -> list[Question]:
@@ -82,7 +86,8 @@ class ExitWitnesses:
         self._sandboxes[key] = seen
         if len(self._sandboxes) > MAX_SANDBOXES:
             del self._sandboxes[next(iter(self._sandboxes))]
-        return self._sampled(self._containers.life(*key)) if seen.cgroup is None else []
+        unseen = seen.cgroup is None and not seen.sought
+        return self._sampled(self._containers.life(*key)) if unseen else []
 
     def sandbox_wrote(self, read: SandboxLogRead) -> None:
         """Take in what a sandbox wrote of its end."""
@@ -166,6 +171,7 @@ class ExitWitnesses:
             exit_time=exit_time,
             sharing=sharing,
             others=self._others(place),
+            sandboxed=seen is not None,
             roles=roles,
             leapt=exit_.leapt,
             turned_back=self._kills.turned_back,
@@ -207,7 +213,7 @@ class ExitWitnesses:
         """How many containers live in the cgroup; 2 stands for several."""
         if seen is not None and seen.sentry is not None and not seen.alone:
             return 2
-        if place.cgroup_id is None or seen is not None:
+        if place.cgroup_id is None or (seen is not None and seen.sentry is not None):
             return 1
         shared = place.lives_with_others or self._containers.in_cgroup(place.cgroup_id) is None
         return 2 if shared else 1
