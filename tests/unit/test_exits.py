@@ -85,6 +85,8 @@ class Host:
         self.ids = 1
         self.asked: list[FindSandbox] = []
         self.followed: list[FollowUsage] = []
+        self.lagging: type[Question] | None = None
+        self.unanswered: list[Question] = []
         self.correlator = Correlator(BOOT, Ledger(), counted=counted, containers=containers)
         self.correlator.expect(frozenset({"kernel_log"}))
         self.say(CounterReading(self.root, 0, START, Counters(), 0))
@@ -204,7 +206,15 @@ class Host:
         for question in outcome.questions:
             queue += self._answer(question)
 
+    def answer_late(self) -> None:
+        self.lagging = None
+        for question in self.unanswered:
+            self.say(*self._answer(question))
+
     def _answer(self, question: Question) -> list[Observation]:
+        if self.lagging is not None and isinstance(question, self.lagging):
+            self.unanswered.append(question)
+            return []
         if isinstance(question, LastLook):
             asked = (question.path, question.cgroup_id)
             for cgroup in self.kills:
@@ -579,6 +589,38 @@ def test_a_cgroup_that_is_gone_is_judged_by_the_sums_above_it() -> None:
     host.pass_time(RUNTIME_SECONDS)
     assert ruled(host.exit) == ("not_oom", "confirmed")
     assert "its cgroup was gone" in " ".join(host.exit.reasons)
+
+
+@pytest.mark.parametrize("late", [LastLook, Audit])
+def test_what_is_read_after_the_callers_wait_amends(late: type[Question]) -> None:
+    host = Host()
+    cgroup = host.run()
+    if late is Audit:
+        host.remove(cgroup)
+        host.pass_time(3)
+    host.lagging = late
+    host.ended(137, source="worker")
+    host.pass_time(WAIT_SECONDS)
+    assert ruled(host.exit) == ("unknown", "low")
+    host.answer_late()
+    host.pass_time(1)
+    first, amended = host.exits
+    assert ruled(amended) == ("not_oom", "confirmed")
+    assert amended.amends == host.journal.index(first) + 1
+
+
+def test_a_kill_that_the_sums_show_after_the_callers_wait_amends() -> None:
+    host = Host()
+    cgroup = host.run()
+    host.kill(cgroup, told=False)
+    host.remove(cgroup)
+    host.lagging = Audit
+    host.ended(137, source="worker")
+    host.pass_time(WAIT_SECONDS)
+    assert ruled(host.exit) == ("unknown", "low")
+    host.answer_late()
+    host.pass_time(1)
+    assert host.exits[-1].verdict is Verdict.OOM
 
 
 def test_a_kill_that_only_the_sum_holds_makes_the_exit_wait_for_its_second_look() -> None:

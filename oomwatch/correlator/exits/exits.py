@@ -15,6 +15,7 @@ from a source, a late name or another call, amends it.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import replace
 
 from oomwatch.containers.lives import WORKER, Life, LifeKey
@@ -85,6 +86,8 @@ class Exits:
         self.answer = self._book.answer
         self._recent: deque[tuple[float, Exit]] = deque()
         self._lacking: list[Exit] = []
+        self._unread: dict[Exit, float] = {}
+        """Those that were told before their counters, or the sums, could be read."""
         self._open: dict[LifeKey, Exit] = {}
 
     # What comes in
@@ -151,7 +154,7 @@ class Exits:
 
     def looked(self, reading: LastLookReading) -> None:
         """Take in the last look at a cgroup."""
-        for exit_ in self._open.values():
+        for exit_ in self._unjudged():
             asked = (exit_.place.cgroup, exit_.place.cgroup_id)
             if asked != (reading.path, reading.cgroup_id) or exit_.last_read is not None:
                 continue
@@ -170,7 +173,7 @@ class Exits:
         """Take in that the sums were read from the top: what is in doubt is known from now on."""
         if reading.asked.parent is not None:
             return
-        for exit_ in self._open.values():
+        for exit_ in self._unjudged():
             if exit_.gone and reading.counts:
                 exit_.summed = True
             elif exit_.gone:
@@ -187,7 +190,12 @@ class Exits:
     @property
     def wants_sums(self) -> bool:
         """Is an exit open whose cgroup is gone, and the sums not read since?"""
-        return any(exit_.gone and not exit_.summed for exit_ in self._open.values())
+        return any(exit_.gone and not exit_.summed for exit_ in self._unjudged())
+
+    def _unjudged(self) -> Iterator[Exit]:
+        """The exits that wait for a last look, or for the sums."""
+        yield from self._open.values()
+        yield from self._unread
 
     @property
     def deadline(self) -> float | None:
@@ -202,6 +210,7 @@ class Exits:
         while self._recent and now - self._recent[0][0] > AMEND_SECONDS:
             self._recent.popleft()
         self._take(outcome, 0)
+        self._read_late(now, outcome)
         for exit_ in list(self._open.values()):
             if exit_.due is None:
                 if exit_.held_until is not None and exit_.held_until <= now:
@@ -273,9 +282,9 @@ class Exits:
             for cgroup in self._open_kills.below(exit_.place.cgroup):
                 self._open_kills.close(cgroup, now, outcome)
             self._take(outcome, first)
-        if exit_.last_read is None:
-            clear = exit_.gone and exit_.summed and not self._in_doubt(exit_)
-            exit_.last_read = LastRead.SUMS if clear else LastRead.NONE
+        self._sum_up(exit_)
+        if exit_.last_read is None and exit_.place.cgroup is not None:
+            self._unread[exit_] = now
         self._open = {key: other for key, other in self._open.items() if other is not exit_}
         if exit_.told is not None:
             self._judge_again(exit_, exit_.seen_time, outcome)
@@ -285,6 +294,19 @@ class Exits:
         self._recent.append((now, exit_))
         if self._witnesses.lacks_revisions(exit_):
             self._lacking.append(exit_)
+
+    def _sum_up(self, exit_: Exit) -> None:
+        if exit_.last_read is None and exit_.gone and exit_.summed and not self._in_doubt(exit_):
+            exit_.last_read = LastRead.SUMS
+
+    def _read_late(self, now: float, outcome: Outcome) -> None:
+        """Amend those whose counters, or the sums, were read after their caller's wait was over."""
+        for exit_, told in list(self._unread.items()):
+            self._sum_up(exit_)
+            if exit_.last_read is not None:
+                self._judge_again(exit_, exit_.seen_time, outcome)
+            if exit_.last_read is not None or now - told > AMEND_SECONDS:
+                del self._unread[exit_]
 
     def _judge_again(self, exit_: Exit, time: int, outcome: Outcome) -> None:
         """Amend an exit that was told, if what was learned since changes what it says."""
