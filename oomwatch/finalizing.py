@@ -73,11 +73,10 @@ class Finalization:
             wait_seconds=wait,
         )
         life = self._known(ended)
-        key = life.key
         self._emit([replace(ended, container_id=life.container_id, cgroup_id=life.cgroup_id)])
         try:
             async with asyncio.timeout(wait + WRITE_SECONDS):
-                while (answer := self._exits.answer(key)) is None:
+                while (answer := self._exits.answer(life.key)) is None:
                     written = asyncio.Event()
                     self._waiting.append(written)
                     await written.wait()

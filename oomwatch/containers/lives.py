@@ -2,7 +2,7 @@
 
 A container that restarts under its id has several lives, and one that is made again under an old
 name is another container: what tells them apart is the inode of the cgroup's directory, which a
-boot never uses twice.
+boot never uses twice, and where that is not known when each was first heard of.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ PATH = "cgroup"
 
 _RANK = {WORKER: 0, "docker": 1, "cri": 2, "containerd": 3}
 
-LifeKey = tuple[str, int | None]
-"""A container's id and its cgroup's inode."""
+LifeKey = tuple[str, int]
+"""A container's id and its cgroup's inode. As long as that is not known minus when the life was
+first heard of stands for it: lives without an inode are several as well."""
 
 _Part = TypeVar("_Part", Container, Pod)
 
@@ -55,7 +56,12 @@ class Life:
     @property
     def key(self) -> LifeKey:
         """What tells it from every other life of this boot."""
-        return (self.container_id, self.cgroup_id)
+        return self.former_key if self.cgroup_id is None else (self.container_id, self.cgroup_id)
+
+    @property
+    def former_key(self) -> LifeKey:
+        """The key that it had while its cgroup was not known."""
+        return (self.container_id, -self.seen_time)
 
     @property
     def registered(self) -> bool:

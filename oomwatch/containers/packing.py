@@ -27,8 +27,8 @@ def _names(declared: type[Life | Container | Pod], *others: str) -> list[str]:
     return [field.name for field in fields(declared) if field.name not in others]
 
 
-# The ids are the key's. What is no plain value is packed beside those that are.
-_LIFE = _names(Life, "container_id", "cgroup_id", "said")
+# The id is the key's. What is no plain value is packed beside those that are.
+_LIFE = _names(Life, "container_id", "said")
 _CONTAINER = _names(Container, "id", "labels", "pod")
 _POD = _names(Pod)
 
@@ -77,11 +77,10 @@ def _pack_word(container: Container) -> tuple[Any, ...]:
 
 @lru_cache(_UNPACKED)
 def _unpack(key: LifeKey, packed: bytes) -> Life:
-    container_id, cgroup_id = key
+    container_id, _ = key
     parts, said = marshal.loads(packed)
     return Life(
         container_id,
-        cgroup_id,
         **_named(_LIFE, parts),
         said={source: _unpack_word(container_id, *word) for source, word in said.items()},
     )

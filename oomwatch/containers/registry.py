@@ -10,6 +10,7 @@ the outermost that the path shows, since what is nested was named by whoever liv
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
@@ -29,6 +30,9 @@ MAX_ENDED = 4096
 """Lives whose cgroup is gone, kept so that what comes last still finds their name."""
 
 ENDED_SECONDS = 86_400
+
+LATE_MICROSECONDS = 60_000_000
+"""How long after a life's end was told the removal of its cgroup may still say where it was."""
 
 
 _At = TypeVar("_At")
@@ -62,6 +66,12 @@ class _Index(Generic[_At]):
 
     def add(self, at: _At, key: LifeKey) -> None:
         self._keys[at] = [*self[at], key] if at in self._keys else key
+
+    def put_back(self, at: _At, key: LifeKey, place: int) -> None:
+        """Give the newest key an older one's place."""
+        keys = [other for other in self[at] if other != key]
+        if keys:
+            self._keys[at] = [*keys[:place], key, *keys[place:]]
 
     def discard(self, at: _At, key: LifeKey) -> None:
         left = [other for other in self[at] if other != key]
@@ -99,22 +109,24 @@ class Containers:
 
         A life that was heard of without its cgroup is found again by its id.
         """
-        key = (seen.container.id, seen.cgroup_id)
         if seen.source == WORKER:
             self._unregister(seen.container.id, seen.time, but=seen)
-        life = self._lives.get(key) or self._without_cgroup(key, seen.source)
+        life = self._with_cgroup(seen) or self._without_cgroup(seen)
         if life is None:
             fresh = Life(seen.container.id, seen.cgroup_id, seen.time)
+            while fresh.key in self._lives:
+                fresh = replace(fresh, seen_time=fresh.seen_time + 1)
             self._put(fresh.heard(seen))
         else:
             heard = life.heard(seen)
-            if heard.key != key:
-                heard = replace(heard, cgroup_id=seen.cgroup_id or heard.cgroup_id)
+            if heard.cgroup_id is None:
+                heard = replace(heard, cgroup_id=seen.cgroup_id)
             if heard == life:
                 return None
-            if heard.key != life.key:
-                self._forget(life.key)
-            self._put(heard)
+            if heard.key == life.key:
+                self._put(heard)
+            else:
+                self._place(life, heard)
         return self.newest(seen.container.id)
 
     def removed(self, cgroup_id: int, time: int) -> None:
@@ -122,10 +134,11 @@ class Containers:
         for key in list(self._by_cgroup[cgroup_id]):
             self._end(key, time)
 
-    def ended(self, container_id: str, time: int) -> None:
-        """A container ended. Where its cgroup was never found, nothing else will end its life."""
-        if (container_id, None) in self._lives:
-            self._end((container_id, None), time)
+    def ended(self, life: Life, time: int) -> None:
+        """A life's end was told. Where a cgroup was never found, nothing else ends that life."""
+        for other in self.in_order(life.container_id):
+            if other.cgroup_id is None and other.seen_time <= life.seen_time:
+                self._end(other.key, time)
 
     def only(self, cgroup_ids: frozenset[int], time: int) -> None:
         """These cgroups are all that exist: what lived in another ended while nobody watched."""
@@ -156,18 +169,27 @@ class Containers:
         keys = self._by_id[container_id]
         return self._lives[keys[-1]] if keys else None
 
+    def in_order(self, container_id: str) -> list[Life]:
+        """The lives of a container in the order in which they began, as far as that is known.
+
+        Inodes rise; a life whose cgroup is not known is put in by when it was first heard of.
+        """
+        lives = [self._lives[key] for key in self._by_id[container_id]]
+        lives.sort(key=lambda life: life.cgroup_id or 0)
+        began: dict[LifeKey, int] = {}
+        latest = sys.maxsize
+        for life in reversed(lives):
+            if life.cgroup_id is not None:
+                latest = min(latest, life.seen_time)
+                began[life.key] = latest
+        return sorted(lives, key=lambda life: began.get(life.key, life.seen_time))
+
     def running(self) -> list[Life]:
         """The lives that are not known to have ended."""
         return [life for life in self._lives.values() if life.ended_time is None]
 
-    def placed(self, container_id: str) -> list[Life]:
-        """The lives of a container whose cgroup is known, in the order in which they began."""
-        lives = [self._lives[key] for key in self._by_id[container_id]]
-        placed = [(life.cgroup_id, life) for life in lives if life.cgroup_id is not None]
-        return [life for _, life in sorted(placed, key=lambda each: each[0])]
-
     def of_key(self, key: LifeKey) -> Life | None:
-        """Just this life; with no cgroup in its key, the one that nobody has placed."""
+        """Just this life."""
         return self._lives.get(key)
 
     def life(self, container_id: str, cgroup_id: int | None) -> Life | None:
@@ -310,20 +332,27 @@ class Containers:
                 self._end(key, time, moved=but is not None and not gone)
         return found
 
-    def _without_cgroup(self, key: LifeKey, source: str) -> Life | None:
+    def _with_cgroup(self, seen: ContainerSeen) -> Life | None:
+        if seen.cgroup_id is None:
+            return None
+        return self._lives.get((seen.container.id, seen.cgroup_id))
+
+    def _without_cgroup(self, seen: ContainerSeen) -> Life | None:
         """A life of the same id that was told without its cgroup, or is told so now.
 
         Of one that has ended, a source that said nothing of it yet speaks late; and the path of a
         cgroup is told as that is removed. Any other word is of a life that began since.
         """
-        container_id, cgroup_id = key
-        if cgroup_id is None:
-            life = self.newest(container_id)
-            late = life is not None and source not in life.said
-        else:
-            life = self._lives.get((container_id, None))
-            late = source == PATH
-        return life if life is None or life.ended_time is None or late else None
+        newest = self.newest(seen.container.id)
+        if seen.cgroup_id is None:
+            late = newest is not None and seen.source not in newest.said
+            return newest if newest is None or newest.ended_time is None or late else None
+        lives = [life for life in self.in_order(seen.container.id) if life.cgroup_id is None]
+        for life in lives if seen.source == PATH else ():
+            # Cgroups are removed in the order of the lives in them.
+            if life.ended_time is not None and life.ended_time >= seen.time - LATE_MICROSECONDS:
+                return life
+        return lives[-1] if lives and lives[-1].ended_time is None else None
 
     def _put(self, life: Life) -> None:
         # One key for all that holds it: there may be ten thousand.
@@ -350,6 +379,13 @@ class Containers:
             self._ended.pop(key, None)
         self._registered += _is_registered(life) - (old is not None and _is_registered(old))
         self._bound(life.seen_time)
+
+    def _place(self, life: Life, placed: Life) -> None:
+        """A life's cgroup is known now: it keeps its place among the others of its container."""
+        at = self._by_id[life.container_id].index(life.key)
+        self._forget(life.key)
+        self._put(placed)
+        self._by_id.put_back(life.container_id, placed.key, at)
 
     def _end(self, key: LifeKey, time: int, *, moved: bool = False) -> None:
         life = self._lives[key]

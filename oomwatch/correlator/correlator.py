@@ -236,8 +236,9 @@ class Correlator:
             case RuntimeOom():
                 self._ownership.runtime(observation, now)
             case ContainerEnded():
-                self.exits.ended(observation, now, outcome)
-                self.containers.ended(observation.container_id, observation.time)
+                life = self.exits.ended(observation, now, outcome)
+                if life is not None:
+                    self.containers.ended(life, observation.time)
             case LastLookReading():
                 self.exits.looked(observation)
                 if self.exits.wants_sums and self._root is not None:

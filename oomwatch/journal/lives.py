@@ -19,7 +19,7 @@ CREATE TABLE lives (
     boot_id TEXT NOT NULL, container_id TEXT NOT NULL, cgroup_id TEXT NOT NULL, life TEXT NOT NULL,
     PRIMARY KEY (boot_id, container_id, cgroup_id)) WITHOUT ROWID
 """
-"""`cgroup_id` is decimal, or empty where it is not known."""
+"""`cgroup_id` is decimal, and that of the life's key: negative where none is known."""
 
 _write = object_writer(Life)
 _read = object_reader(Life)
@@ -56,4 +56,4 @@ def read_lives(connection: sqlite3.Connection, boot_id: str) -> Iterator[Life]:
 
 def _stored(key: LifeKey) -> tuple[str, str]:
     container_id, cgroup_id = key
-    return container_id, "" if cgroup_id is None else str(cgroup_id)
+    return container_id, str(cgroup_id)

@@ -83,7 +83,7 @@ def test_a_container_told_without_its_cgroup_is_found_by_the_id_in_the_path() ->
     assert owner is not None
     assert owner.life is not None
     assert owner.life.key == (ID, 7), "one life, not two"
-    assert containers.take_changes().forgotten == ((ID, None),)
+    assert containers.take_changes().forgotten == (owner.life.former_key,)
 
 
 def test_two_nested_containers_that_were_both_told_are_told_apart() -> None:
@@ -206,6 +206,36 @@ def test_what_is_gone_is_remembered_within_bounds() -> None:
     assert containers.newest("late") is not None
 
 
+def end_newest(containers: Containers, container_id: str, time: int) -> None:
+    life = containers.newest(container_id)
+    assert life is not None
+    containers.ended(life, time)
+
+
+def test_lives_whose_cgroups_were_never_found_are_as_many_as_there_were_ends() -> None:
+    containers = Containers()
+    for number in range(3):
+        containers.seen(seen(WEB, None, None, time=number * SECOND))
+        containers.seen(seen(WEB, None, None, time=number * SECOND + 1))
+        end_newest(containers, ID, number * SECOND + 2)
+    lives = containers.in_order(ID)
+    assert [life.seen_time for life in lives] == [0, SECOND, 2 * SECOND]
+    again = Containers(containers.take_changes().kept)
+    assert [life.key for life in again.in_order(ID)] == [life.key for life in lives]
+
+
+def test_a_life_whose_cgroup_is_found_late_keeps_its_place_among_the_others() -> None:
+    containers = Containers()
+    containers.seen(seen(WEB, None, None, time=SECOND))
+    end_newest(containers, ID, 2 * SECOND)
+    containers.seen(seen(WEB, PATH, 8, time=3 * SECOND))
+    containers.seen(seen(WEB, PATH, 7, source=PATH_ALONE, time=4 * SECOND))
+    assert [life.cgroup_id for life in containers.in_order(ID)] == [7, 8]
+    newest = containers.newest(ID)
+    assert newest is not None
+    assert newest.cgroup_id == 8
+
+
 def test_a_life_whose_cgroup_was_never_found_ends_as_its_runtime_says(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -214,7 +244,7 @@ def test_a_life_whose_cgroup_was_never_found_ends_as_its_runtime_says(
     for number in range(10):
         short = replace(WEB, id=f"{number:064}")
         containers.seen(seen(short, None, None, time=number * SECOND))
-        containers.ended(short.id, number * SECOND)
+        end_newest(containers, short.id, number * SECOND)
     kept = [containers.newest(f"{number:064}") for number in range(10)]
     assert [life is not None for life in kept] == [False] * 7 + [True] * 3
     assert name_of(containers, f"/docker/{9:064}", 99) == "web"
@@ -223,7 +253,7 @@ def test_a_life_whose_cgroup_was_never_found_ends_as_its_runtime_says(
 def test_a_container_that_runs_again_is_not_the_life_that_ended_unseen() -> None:
     containers = Containers()
     containers.seen(seen(WEB, None, None))
-    containers.ended(ID, 2 * SECOND)
+    end_newest(containers, ID, 2 * SECOND)
     containers.seen(seen(WEB, PATH, 7, time=3 * SECOND))
     again = containers.life(ID, 7)
     assert again is not None
@@ -233,7 +263,7 @@ def test_a_container_that_runs_again_is_not_the_life_that_ended_unseen() -> None
 def test_the_path_of_a_cgroup_that_is_removed_late_joins_the_life_that_ended() -> None:
     containers = Containers()
     containers.seen(seen(WEB, None, None))
-    containers.ended(ID, 2 * SECOND)
+    end_newest(containers, ID, 2 * SECOND)
     named = containers.named(Cgroup(7, PATH[1:], Cgroup(1, "")), 3 * SECOND)
     assert named is not None
     containers.seen(named)

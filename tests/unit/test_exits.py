@@ -123,14 +123,10 @@ class Host:
             )
         )
 
-    def heard_of(self, source: str) -> None:
-        """A source speaks of the container, and cannot say where it is."""
+    def heard_of(self, source: str, **more: Any) -> None:
+        """A source speaks of the container, and cannot say in which cgroup's life it is."""
         container = Container(id=ID)
-        self.say(
-            ContainerSeen(
-                source=source, time=self.wall, container=container, cgroup=None, cgroup_id=None
-            )
-        )
+        self.say(ContainerSeen(source=source, time=self.wall, container=container, **more))
 
     def kill(self, cgroup: Cgroup, pid: int | None = None, *, told: bool = True) -> None:
         self.kills[cgroup] += 1
@@ -464,6 +460,67 @@ def test_an_end_that_was_told_of_no_cgroup_is_amended_when_that_is_found() -> No
     assert [exit_.amends for exit_ in host.exits][2:] == [None], "another life, another exit"
 
 
+@pytest.mark.parametrize("cgroup", [None, f"/docker/{ID}"])
+def test_lives_that_no_inode_tells_apart_have_an_exit_each(cgroup: str | None) -> None:
+    host = Host(counted=False)
+    for code in (1, 137, 3):
+        host.heard_of("docker", cgroup=cgroup, pid=300 + code)
+        host.pass_time(1)
+        host.ended(code)
+        host.pass_time(120)
+    assert [(exit_.exit_code, exit_.amends) for exit_ in host.exits] == [
+        (1, None),
+        (137, None),
+        (3, None),
+    ]
+    assert len({exit_.episode_id for exit_ in host.exits}) == 3
+
+
+def test_an_end_that_its_runtime_repeats_is_not_the_next_lifes() -> None:
+    host = Host(counted=False)
+    host.heard_of("docker")
+    host.ended(137)
+    word = ContainerEnded(source="docker", time=host.wall, container_id=ID, exit_code=137)
+    host.pass_time(2)
+    host.heard_of("docker")
+    host.pass_time(1)
+    host.say(word)
+    host.pass_time(1)
+    assert len(host.exits) == 1
+
+
+def test_two_lives_that_were_placed_after_their_exits_are_amended_each_for_itself() -> None:
+    host = Host()
+    placed = []
+    for code in (137, 1):
+        host.heard_of("containerd")
+        cgroup = host.make(ID)
+        placed.append(cgroup.id)
+        host.ended(code, source="containerd")
+        host.pass_time(PLACE_SECONDS)
+        host.remove(cgroup)
+        host.pass_time(RUNTIME_SECONDS)
+    first, amended, second, its_amended = host.exits
+    assert [e.cgroup_id for e in host.exits] == [None, placed[0], None, placed[1]]
+    assert first.episode_id == amended.episode_id != second.episode_id
+    assert second.episode_id == its_amended.episode_id
+    assert its_amended.amends == host.journal.index(second) + 1
+
+
+def test_an_exit_that_was_placed_before_a_restart_is_one_exit_after_it() -> None:
+    host = Host()
+    host.heard_of("containerd")
+    cgroup = host.make(ID)
+    host.ended(137, source="containerd")
+    host.pass_time(PLACE_SECONDS)
+    host.remove(cgroup)
+    host.pass_time(RUNTIME_SECONDS)
+    again = Host()
+    for number, event in enumerate(host.journal):
+        again.correlator.exits.recall(number + 1, event)
+    assert again.correlator.exits.answer((ID, cgroup.id)) == (2, host.exits[-1])
+
+
 def test_an_end_that_is_looked_at_again_is_amended_once_and_after_its_kill() -> None:
     host = Host()
     host.heard_of("containerd")
@@ -499,7 +556,9 @@ def test_the_next_life_is_not_taken_for_the_one_that_was_never_placed() -> None:
 def test_a_worker_waits_no_longer_for_an_end_that_is_held_for_its_place() -> None:
     host = Host()
     host.heard_of("containerd")
-    key = (ID, None)
+    life = host.correlator.containers.newest(ID)
+    assert life is not None
+    key = life.key
     cgroup = host.make(ID)
     host.ended(137, source="containerd")
     host.ended(137, source="worker")

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from oomwatch.containers.lives import WORKER, Life, LifeKey
 from oomwatch.containers.registry import Containers
 from oomwatch.correlator.exits.words import Exit
-from oomwatch.events import ContainerExit
+from oomwatch.events import Container, ContainerExit
 from oomwatch.observations import ContainerEnded
 
 MAX_EXITS = 4096
@@ -32,11 +32,14 @@ class ExitBook:
 
     def of(self, life: Life) -> Exit | None:
         """The exit of a life, if it has one already."""
-        return self._exits.get(life.key)
+        return self._exits.get(life.key) or self._exits.get(life.former_key)
 
     def in_episode(self, episode_id: str) -> Exit | None:
         """The exit that the journal knows by this."""
         return self._by_episode.get(episode_id)
+
+    def _own(self, life: Life) -> Life:
+        return self.life(life.container_id, life.cgroup_id) or life
 
     def life(self, container_id: str, cgroup_id: int | None) -> Life | None:
         """The life that is meant; `None` where nobody ever spoke of that container."""
@@ -47,9 +50,10 @@ class ExitBook:
             # A worker may know a runtime's container by an id of its own: one life, one exit.
             own = self._containers.in_cgroup(life.cgroup_id)
             return own if own is not None and own.registered else life
-        for key in reversed(self._exits):
-            if key[0] == container_id and cgroup_id in (None, key[1]):
-                return self._exits[key].life
+        for exit_ in reversed(self._exits.values()):
+            mine = exit_.life.container_id == container_id
+            if mine and cgroup_id in (None, exit_.life.cgroup_id):
+                return exit_.life
         return None
 
     def meant(self, ended: ContainerEnded, runs: Callable[[Life], bool]) -> Life | None:
@@ -59,8 +63,10 @@ class ExitBook:
         newest = self.life(ended.container_id, ended.cgroup_id)
         if ended.cgroup_id is not None or newest is None or newest.cgroup_id is None:
             return newest
-        for life in reversed(self._placed_since(ended.container_id, ended.time)):
-            told_of = self.life(life.container_id, life.cgroup_id) or life
+        for life in reversed(self._since(ended.container_id, ended.time)):
+            if life.cgroup_id is None:
+                continue
+            told_of = self._own(life)
             if not self._contradicts(told_of, ended) and (life.ended_time or not runs(life)):
                 return told_of
         return newest
@@ -82,13 +88,19 @@ class ExitBook:
         """
         if ended.cgroup_id is not None or ended.source == WORKER:
             return None
-        for life in self._placed_since(ended.container_id, ended.time):
-            if _is_anothers(life, ended):
-                continue
-            told_of = self.life(life.container_id, life.cgroup_id) or life
-            exit_ = self._exits.get(told_of.key)
+        lives = [
+            life
+            for life in self._since(ended.container_id, ended.time)
+            if not _is_anothers(life, ended)
+        ]
+        told_of = [life if life.cgroup_id is None else self._own(life) for life in lives]
+        exits = [(life, self.of(life)) for life in told_of]
+        for life, exit_ in exits:
+            if exit_ is not None and exit_.repeats(ended):
+                return life
+        for life, exit_ in exits:
             if exit_ is None or ended.source not in exit_.words:
-                return told_of
+                return life
         return None
 
     def same_end(self, life: Life, ended: ContainerEnded) -> Exit | None:
@@ -100,7 +112,9 @@ class ExitBook:
                 return None
             if exit_.life.container_id != life.container_id or exit_.recalled:
                 continue
-            if None not in (exit_.life.cgroup_id, life.cgroup_id) or ended.source in exit_.words:
+            if (exit_.life.cgroup_id is None) == (life.cgroup_id is None):
+                continue
+            if ended.source in exit_.words:
                 continue
             codes = {exit_.said.exit_code, ended.exit_code} - {None}
             if len(codes) <= 1:
@@ -109,25 +123,23 @@ class ExitBook:
 
     def found_its_place(self, container_id: str) -> tuple[Exit, Life] | None:
         """An exit that was of no known cgroup, and its life, if the registry has placed that."""
-        exit_ = self._exits.get((container_id, None))
-        if exit_ is None or exit_.recalled or self._containers.of_key(exit_.life.key):
-            return None
-        for life in self._placed_since(container_id, exit_.seen_time):
-            if life.key not in self._exits:
+        for life in self._containers.in_order(container_id):
+            exit_ = self._exits.get(life.former_key) if life.cgroup_id is not None else None
+            if exit_ is not None and exit_.life.cgroup_id is None:
                 return exit_, life
         return None
 
-    def _placed_since(self, container_id: str, time: int) -> list[Life]:
-        """The lives that may have ended at a time, as far as their cgroup is known, in order."""
+    def _since(self, container_id: str, time: int) -> list[Life]:
+        """The lives that may have ended at a time, in the order in which they began."""
         return [
             life
-            for life in self._containers.placed(container_id)
+            for life in self._containers.in_order(container_id)
             if life.ended_time is None or life.ended_time >= _long_before(time)
         ]
 
     def add(self, life: Life, seen_time: int) -> tuple[Exit, list[Exit]]:
         """Begin a life's exit; also returns those that are too many now."""
-        episode_id = f"{self._boot}-exit-{life.cgroup_id or 0:x}-{life.container_id}"
+        episode_id = f"{self._boot}-exit-{abs(life.key[1]):x}-{life.container_id}"
         exit_ = Exit(life, episode_id, seen_time)
         return exit_, self._put(exit_)
 
@@ -136,32 +148,40 @@ class ExitBook:
         container = event.container
         if container is None:
             return
-        life = Life(
+        life = self._recalled_life(container, event)
+        exit_ = self._by_episode.get(event.episode_id)
+        if exit_ is None:
+            exit_ = Exit(life, event.episode_id, event.detect_time, recalled=True)
+            self._put(exit_)
+        elif life.key != exit_.life.key:
+            self.move(exit_, life)
+        exit_.told, exit_.revision = event, revision
+        exit_.first_revision = event.amends or revision
+
+    def _recalled_life(self, container: Container, event: ContainerExit) -> Life:
+        if event.cgroup_id is None:
+            for life in reversed(self._containers.in_order(container.id)):
+                if life.cgroup_id is None and life.seen_time <= event.detect_time:
+                    return life
+        return Life(
             container.id,
             event.cgroup_id,
             event.detect_time,
             cgroup=event.cgroup,
             said={"journal": container},
         )
-        exit_ = self._exits.get(life.key)
-        if exit_ is None:
-            exit_ = Exit(life, event.episode_id, event.detect_time, recalled=True)
-            self._put(exit_)
-        exit_.told, exit_.revision = event, revision
-        exit_.first_revision = event.amends or revision
 
     def move(self, exit_: Exit, life: Life) -> None:
-        """Put an exit into the life that it is known to be of from now on."""
-        self._exits[life.key] = self._exits.pop(exit_.life.key)
+        """Put an exit into the life that it is known to be of from now on.
+
+        Whoever asked about it before is still answered by the key that it had.
+        """
+        self._exits[life.key] = exit_
         exit_.life = life
 
     def answer(self, key: LifeKey) -> tuple[int, ContainerExit] | None:
         """The exit of a life as it was written down last, with its revision; `None` so far."""
         exit_ = self._exits.get(key)
-        if exit_ is None and key[1] is None:
-            # It was found its cgroup since it was asked about.
-            exits = reversed(self._exits.values())
-            exit_ = next((each for each in exits if each.life.container_id == key[0]), None)
         if exit_ is None or exit_.told is None or exit_.revision is None:
             return None
         return exit_.revision, exit_.told
@@ -170,7 +190,9 @@ class ExitBook:
         self._exits[exit_.life.key] = self._by_episode[exit_.episode_id] = exit_
         forgotten = []
         while len(self._exits) > MAX_EXITS:
-            oldest = self._exits.pop(next(iter(self._exits)))
+            oldest = next(iter(self._exits.values()))
+            for key in (oldest.life.key, oldest.life.former_key):
+                self._exits.pop(key, None)
             self._by_episode.pop(oldest.episode_id, None)
             forgotten.append(oldest)
         return forgotten

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 
-from oomwatch.containers.lives import WORKER, Life, LifeKey
+from oomwatch.containers.lives import WORKER, Life
 from oomwatch.containers.registry import Containers
 from oomwatch.correlator.exits.book import AMEND_SECONDS, ExitBook
 from oomwatch.correlator.exits.ends import concerns
@@ -88,20 +88,20 @@ class Exits:
         self._lacking: list[Exit] = []
         self._unread: dict[Exit, float] = {}
         """Those that were told before their counters, or the sums, could be read."""
-        self._open: dict[LifeKey, Exit] = {}
+        self._open: dict[Exit, None] = {}
 
     # What comes in
 
-    def ended(self, ended: ContainerEnded, now: float, outcome: Outcome) -> None:
-        """Take in that a container ended; nothing follows for one that nobody knows."""
+    def ended(self, ended: ContainerEnded, now: float, outcome: Outcome) -> Life | None:
+        """Take in that a container ended, and return which life; `None` where nobody knows it."""
         life = self._book.ending(ended)
         if life is None:
-            return
+            return None
         exit_ = self._book.of(life) or self._same_end(life, ended, now, outcome)
         if exit_ is None:
             exit_ = self._add(life, ended.time)
         if exit_.recalled:
-            return
+            return life
         exit_.hear(ended, self._kills.leapt)
         if exit_.told is not None:
             self._judge_again(exit_, ended.time, outcome)
@@ -112,6 +112,7 @@ class Exits:
         elif ended.wait_seconds is not None:
             # It was held for longer than this caller waits.
             exit_.due = min(exit_.due, now + ended.wait_seconds)
+        return life
 
     def placed(self, container_id: str, now: float, outcome: Outcome) -> None:
         """Take in what is known of a container's lives now: one may have been found its cgroup."""
@@ -132,9 +133,10 @@ class Exits:
 
         One that was told already is judged once more: its counters, or the sums, can be read now.
         """
-        self._open.pop(exit_.life.key, None)
-        self._open[life.key] = exit_
         self._book.move(exit_, life)
+        if exit_.recalled:
+            return
+        self._open[exit_] = None
         exit_.last_read, exit_.gone, exit_.summed = None, False, False
         if exit_.due is not None:
             self._begin(exit_, now, outcome)
@@ -194,15 +196,13 @@ class Exits:
 
     def _unjudged(self) -> Iterator[Exit]:
         """The exits that wait for a last look, or for the sums."""
-        yield from self._open.values()
+        yield from self._open
         yield from self._unread
 
     @property
     def deadline(self) -> float | None:
         """When `advance` must be called next; `None` while no exit is open."""
-        due = (
-            exit_.held_until if exit_.due is None else exit_.due for exit_ in self._open.values()
-        )
+        due = (exit_.held_until if exit_.due is None else exit_.due for exit_ in self._open)
         return min((time for time in due if time is not None), default=None)
 
     def advance(self, now: float, outcome: Outcome) -> None:
@@ -211,7 +211,7 @@ class Exits:
             self._recent.popleft()
         self._take(outcome, 0)
         self._read_late(now, outcome)
-        for exit_ in list(self._open.values()):
+        for exit_ in list(self._open):
             if exit_.due is None:
                 if exit_.held_until is not None and exit_.held_until <= now:
                     self._begin(exit_, now, outcome)
@@ -246,7 +246,7 @@ class Exits:
         if self._witnesses.sandbox(exit_.life) is not None:
             # What it wrote says whose a kill is.
             exit_.log_asked = True
-            outcome.questions.append(ReadSandboxLog(*exit_.life.key))
+            outcome.questions.append(ReadSandboxLog(exit_.life.container_id, exit_.life.cgroup_id))
         if self._counted and place.cgroup is not None:
             outcome.questions.append(LastLook(place.cgroup, place.cgroup_id))
         elif self._counted and not waits:
@@ -285,7 +285,7 @@ class Exits:
         self._sum_up(exit_)
         if exit_.last_read is None and exit_.place.cgroup is not None:
             self._unread[exit_] = now
-        self._open = {key: other for key, other in self._open.items() if other is not exit_}
+        self._open.pop(exit_, None)
         if exit_.told is not None:
             self._judge_again(exit_, exit_.seen_time, outcome)
             return
@@ -311,7 +311,7 @@ class Exits:
     def _judge_again(self, exit_: Exit, time: int, outcome: Outcome) -> None:
         """Amend an exit that was told, if what was learned since changes what it says."""
         told, revision = exit_.told, exit_.revision
-        if told is None or revision is None or exit_.recalled or exit_.life.key in self._open:
+        if told is None or revision is None or exit_.recalled or exit_ in self._open:
             return
         event = self._witnesses.event(exit_, time)
         if gist(event) == gist(told):
@@ -323,9 +323,9 @@ class Exits:
     def _add(self, life: Life, seen_time: int) -> Exit:
         exit_, forgotten = self._book.add(life, seen_time)
         exit_.leapt = self._kills.leapt
-        self._open[life.key] = exit_
+        self._open[exit_] = None
         for oldest in forgotten:
-            self._open.pop(oldest.life.key, None)
+            self._open.pop(oldest, None)
             if oldest in self._lacking:
                 self._lacking.remove(oldest)
         return exit_

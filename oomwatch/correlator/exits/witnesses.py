@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import TypeVar
 
 from oomwatch.containers.lives import Life, LifeKey
 from oomwatch.containers.registry import Containers
@@ -39,6 +40,8 @@ MAX_SIGNALLED = 256
 """Processes that userspace OOM killers signalled lately; they kill one at a time."""
 
 
+_Answer = TypeVar("_Answer")
+
 _NO_SANDBOX = frozenset({"runc", "crun", "youki"})
 
 
@@ -68,15 +71,15 @@ class ExitWitnesses:
         """Ask for a sandbox where the handler may run one; have sampled what has no counter."""
         handler = life.container.handler
         questions: list[Question] = []
-        if handler is not None and handler not in _NO_SANDBOX and life.key not in self._sandboxes:
-            questions.append(FindSandbox(*life.key, handler, life.pid))
+        if handler is not None and handler not in _NO_SANDBOX and self.sandbox(life) is None:
+            questions.append(FindSandbox(life.container_id, life.cgroup_id, handler, life.pid))
         if not self._counted:
             questions += self._sampled(life)
         return questions
 
     def found(self, seen: SandboxSeen) -> list[Question]:
         """Take in where a sandbox is; what is not visible is sampled, as far as that goes."""
-        key = (seen.container_id, seen.cgroup_id)
+        key = self._key(seen.container_id, seen.cgroup_id)
         for other_key, other in self._sandboxes.items():
             # It was alone when it was found, and is no longer.
             if seen.sentry not in (None, other.sentry) and (
@@ -87,21 +90,22 @@ class ExitWitnesses:
         if len(self._sandboxes) > MAX_SANDBOXES:
             del self._sandboxes[next(iter(self._sandboxes))]
         unseen = seen.cgroup is None and not seen.sought
-        return self._sampled(self._containers.life(*key)) if unseen else []
+        life = self._containers.life(seen.container_id, seen.cgroup_id)
+        return self._sampled(life) if unseen else []
 
     def sandbox_wrote(self, read: SandboxLogRead) -> None:
         """Take in what a sandbox wrote of its end."""
-        self._sandbox_logs[(read.container_id, read.cgroup_id)] = read
+        self._sandbox_logs[self._key(read.container_id, read.cgroup_id)] = read
         if len(self._sandbox_logs) > MAX_SANDBOXES:
             del self._sandbox_logs[next(iter(self._sandbox_logs))]
 
     def has_sandbox_log(self, life: Life) -> bool:
         """Was it read what a life's sandbox wrote of its end?"""
-        return life.key in self._sandbox_logs
+        return _of(self._sandbox_logs, life) is not None
 
     def sampled(self, sample: UsageSampled) -> None:
         """Take in what a container used."""
-        key = (sample.container_id, sample.cgroup_id)
+        key = self._key(sample.container_id, sample.cgroup_id)
         self._samples.pop(key, None)
         self._samples[key] = UsageSample(
             time=sample.time, usage_bytes=sample.usage_bytes, limit_bytes=sample.limit_bytes
@@ -117,15 +121,21 @@ class ExitWitnesses:
     def _sampled(life: Life | None) -> list[Question]:
         if life is None or life.pid is None:
             return []
-        return [FollowUsage(*life.key, life.pid, life.memory_limit_bytes)]
+        limit = life.memory_limit_bytes
+        return [FollowUsage(life.container_id, life.cgroup_id, life.pid, limit)]
+
+    def _key(self, container_id: str, cgroup_id: int | None) -> LifeKey:
+        """The life that an answer is about: without a cgroup, the newest was asked about."""
+        life = self._containers.life(container_id, cgroup_id)
+        return life.key if life is not None else (container_id, cgroup_id or 0)
 
     def sandbox(self, life: Life) -> SandboxSeen | None:
         """What was found of a life's sandbox; `None` where it has none, or none was looked for."""
-        return self._sandboxes.get(life.key)
+        return _of(self._sandboxes, life)
 
     def place(self, life: Life) -> Life:
         """Return a life as the host's kernel sees it: of a sandbox, where its sentry lives."""
-        seen = self._sandboxes.get(life.key)
+        seen = self.sandbox(life)
         if seen is None or seen.cgroup is None:
             return life
         return replace(life, cgroup=seen.cgroup, cgroup_id=seen.sandbox_cgroup_id, pid=seen.sentry)
@@ -157,8 +167,8 @@ class ExitWitnesses:
         """Gather what is known of an exit now."""
         life = exit_.life = self._containers.of_key(exit_.life.key) or exit_.life
         place = exit_.place = self.place(life)
-        seen = self._sandboxes.get(life.key)
-        said, wrote = exit_.said, self._sandbox_logs.get(life.key)
+        seen = self.sandbox(life)
+        said, wrote = exit_.said, _of(self._sandbox_logs, life)
         roles = _roles(seen, wrote)
         times = [word.exit_time or word.time for word in exit_.words.values()]
         if exit_.gone and life.ended_time is not None:
@@ -185,7 +195,7 @@ class ExitWitnesses:
             runtime_oom_killed=said.oom_killed,
             last_read=exit_.last_read or LastRead.NONE,
             kills=tuple(self._kills.of(end)),
-            usage=self._samples.get(life.key),
+            usage=_of(self._samples, life),
             killer_marks=(*exit_.marks, *self._marks(place, roles, exit_time)),
             sandbox=_sandbox(seen),
             sandbox_lines=wrote.lines if wrote is not None else (),
@@ -232,6 +242,11 @@ class ExitWitnesses:
         time, newest_cgroup_id = self._blind
         older = life.cgroup_id is None or life.cgroup_id <= newest_cgroup_id
         return time if older else None
+
+
+def _of(answers: Mapping[LifeKey, _Answer], life: Life) -> _Answer | None:
+    """What was learned of a life, also while its cgroup was not known."""
+    return answers.get(life.key) or answers.get(life.former_key)
 
 
 def _sandbox(seen: SandboxSeen | None) -> Sandbox | None:

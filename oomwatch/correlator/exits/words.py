@@ -63,6 +63,11 @@ class Exit:
         old = self.words.get(word.source)
         self.words[word.source] = word if old is None else _joined(old, word)
 
+    def repeats(self, word: ContainerEnded) -> bool:
+        """Did its source tell just this before? Runtimes repeat themselves after a reconnection."""
+        old = self.words.get(word.source)
+        return old is not None and (old.time, old.exit_code) == (word.time, word.exit_code)
+
     @property
     def evidence(self) -> tuple[Evidence, ...]:
         """Who said what, and what the last look showed."""
