@@ -507,6 +507,25 @@ def test_two_lives_that_were_placed_after_their_exits_are_amended_each_for_itsel
     assert its_amended.amends == host.journal.index(second) + 1
 
 
+def test_an_exit_of_no_known_cgroup_before_a_restart_is_not_the_next_lifes() -> None:
+    host = Host(counted=False)
+    host.heard_of("docker")
+    host.ended(1)
+    host.pass_time(10)
+    lives = host.correlator.containers.take_changes().kept
+    again = Host(counted=False, containers=Containers(lives))
+    again.correlator.exits.recall(1, host.exit)
+    again.now = host.now
+    life = again.correlator.containers.newest(ID)
+    assert life is not None
+    assert again.correlator.exits.answer(life.key) == (1, host.exit)
+    again.heard_of("docker")
+    again.ended(137)
+    again.pass_time(10)
+    assert (again.exit.exit_code, again.exit.amends) == (137, None)
+    assert again.exit.episode_id != host.exit.episode_id
+
+
 def test_an_exit_that_was_placed_before_a_restart_is_one_exit_after_it() -> None:
     host = Host()
     host.heard_of("containerd")
@@ -971,6 +990,45 @@ def test_what_was_journaled_before_a_restart_answers_as_it_did() -> None:
     again.pass_time(1)
     assert not again.journal
     assert again.correlator.exits.answer((ID, cgroup.id)) == (2, host.exit)
+
+
+def test_what_a_worker_knows_of_an_exit_before_a_restart_amends_it() -> None:
+    host = Host()
+    cgroup = host.run(pid=395)
+    host.ended(137, cgroup_id=cgroup.id, oom_killed=False)
+    again = Host()
+    again.now = host.now + 10
+    again.correlator.exits.recall(1, host.exit)
+    again.seen(cgroup, ID, pid=395)
+    again.ended(137, source="worker", cgroup_id=cgroup.id, stop_requested=True, stop_signal=15)
+    amended = again.exit
+    assert (amended.amends, amended.episode_id) == (1, host.exit.episode_id)
+    assert ruled(amended) == ("not_oom", "confirmed")
+    assert "a stop had been asked for, by SIGTERM" in amended.reasons
+    assert amended.reasons[1:] != host.exit.reasons[1:]
+    assert amended.exit_time == host.exit.exit_time
+    assert [e.detail for e in amended.evidence] == [
+        "ended: exit code 137, OOM flag not set",
+        "ended: exit code 137, stop signal 15, a stop was asked for",
+        f"oom_kill 0 in {cgroup.path}, read after the exit",
+    ]
+    again.ended(137, source="worker", cgroup_id=cgroup.id, stop_requested=True)
+    again.pass_time(1)
+    assert len(again.exits) == 1
+
+
+def test_a_verdict_whose_evidence_is_lost_with_a_restart_stands_and_its_facts_are_amended() -> None:
+    host = Host()
+    host.kill(sandboxed(host), pid=500)
+    host.ended(0, stop_requested=False)
+    again = Host()
+    again.now = host.now + 10
+    again.correlator.exits.recall(1, host.exit)
+    again.heard_of("docker")
+    again.ended(0, source="worker", stop_requested=True, cgroup_id=host.exit.cgroup_id)
+    assert ruled(again.exit) == ("oom", "confirmed")
+    assert (again.exit.kills, again.exit.oom_kills) == (host.exit.kills, 1)
+    assert again.exit.stop_requested
 
 
 def test_a_kill_before_a_restart_counts_for_an_exit_after_it() -> None:

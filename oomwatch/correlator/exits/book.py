@@ -110,7 +110,7 @@ class ExitBook:
         for exit_ in reversed(self._exits.values()):
             if exit_.seen_time < _long_before(ended.time):
                 return None
-            if exit_.life.container_id != life.container_id or exit_.recalled:
+            if exit_.life.container_id != life.container_id:
                 continue
             if (exit_.life.cgroup_id is None) == (life.cgroup_id is None):
                 continue
@@ -155,7 +155,8 @@ class ExitBook:
             self._put(exit_)
         elif life.key != exit_.life.key:
             self.move(exit_, life)
-        exit_.told, exit_.revision = event, revision
+        exit_.recall(event)
+        exit_.revision = revision
         exit_.first_revision = event.amends or revision
 
     def _recalled_life(self, container: Container, event: ContainerExit) -> Life:

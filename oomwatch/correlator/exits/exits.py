@@ -24,7 +24,7 @@ from oomwatch.correlator.exits.book import AMEND_SECONDS, ExitBook
 from oomwatch.correlator.exits.ends import concerns
 from oomwatch.correlator.exits.kills import KillsTold
 from oomwatch.correlator.exits.witnesses import ExitWitnesses
-from oomwatch.correlator.exits.words import Exit, gist
+from oomwatch.correlator.exits.words import READ_AFTER, Exit, gist
 from oomwatch.correlator.kills import OpenKills, Outcome
 from oomwatch.correlator.residuals import Residuals
 from oomwatch.events import ContainerExit, Event, Evidence, OomKill
@@ -100,8 +100,10 @@ class Exits:
         exit_ = self._book.of(life) or self._same_end(life, ended, now, outcome)
         if exit_ is None:
             exit_ = self._add(life, ended.time)
-        if exit_.recalled:
-            return life
+        if exit_.recalled and exit_.stands is None and exit_.told is not None:
+            # What it rested on may not all be here any more.
+            left = self._witnesses.event(exit_, ended.time)
+            exit_.stands = exit_.told if gist(left) != gist(exit_.told) else None
         exit_.hear(ended, self._kills.leapt)
         if exit_.told is not None:
             self._judge_again(exit_, ended.time, outcome)
@@ -164,7 +166,7 @@ class Exits:
             if reading.present:
                 exit_.last_read = LastRead.READ if reading.kills is not None else LastRead.NONE
                 if reading.kills is not None:
-                    detail = f"oom_kill {reading.kills} in {reading.path}, read after the exit"
+                    detail = f"oom_kill {reading.kills} in {reading.path}, {READ_AFTER}"
                     exit_.look_detail = Evidence(
                         source="memory_events", time=reading.time, detail=detail
                     )
@@ -178,6 +180,10 @@ class Exits:
         for exit_ in self._unjudged():
             if exit_.gone and reading.counts:
                 exit_.summed = True
+                detail = f"{exit_.place.cgroup} was gone, and no kill above it untold"
+                exit_.look_detail = Evidence(
+                    source="memory_events", time=reading.counts[0].time, detail=detail
+                )
             elif exit_.gone:
                 exit_.last_read = LastRead.NONE
 
@@ -311,9 +317,11 @@ class Exits:
     def _judge_again(self, exit_: Exit, time: int, outcome: Outcome) -> None:
         """Amend an exit that was told, if what was learned since changes what it says."""
         told, revision = exit_.told, exit_.revision
-        if told is None or revision is None or exit_.recalled or exit_ in self._open:
+        if told is None or revision is None or exit_ in self._open:
             return
         event = self._witnesses.event(exit_, time)
+        if exit_.stands is not None:
+            event = _with_verdict_of(exit_.stands, event)
         if gist(event) == gist(told):
             return
         exit_.told = replace(event, amends=exit_.first_revision)
@@ -329,3 +337,15 @@ class Exits:
             if oldest in self._lacking:
                 self._lacking.remove(oldest)
         return exit_
+
+
+def _with_verdict_of(told: ContainerExit, event: ContainerExit) -> ContainerExit:
+    """What is known of an exit now, with what was concluded when more of its evidence was here."""
+    return replace(
+        event,
+        verdict=told.verdict,
+        confidence=told.confidence,
+        reasons=told.reasons,
+        kills=told.kills,
+        oom_kills=told.oom_kills,
+    )

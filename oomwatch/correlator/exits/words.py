@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from oomwatch.containers.lives import WORKER, Life
 from oomwatch.events import ContainerExit, Evidence
 from oomwatch.observations import ContainerEnded
 from oomwatch.verdict import KillerMark, LastRead
+
+_COUNTERS = "memory_events"
+
+READ_AFTER = "read after the exit"
+"""How a last look's detail ends: its cgroup was still there."""
+
+_PHRASES = (
+    ("a stop was asked for", "stop_requested", True),
+    ("no stop was asked for", "stop_requested", False),
+    ("OOM flag set", "oom_killed", True),
+    ("OOM flag not set", "oom_killed", False),
+)
+_NUMBERS = (("exit code", "exit_code"), ("signal", "signal"), ("stop signal", "stop_signal"))
 
 _FACTS = ("exit_code", "signal", "exit_time", "stop_requested", "stop_signal", "oom_killed")
 
@@ -17,7 +32,9 @@ class Exit:
     """One exit: what was told of it, how far the looking is, and what was journaled.
 
     `place` is the life as the host's kernel sees it: in its sandbox's cgroup, where it has one.
-    `leapt` is how far the wall clock had leapt when it was first told of.
+    `leapt` is how far the wall clock had leapt when it was first told of. One that is `recalled`
+    was journaled before this process began; `stands` is what was told of it then, where what is
+    left of its evidence does not bear that out.
     """
 
     life: Life
@@ -34,6 +51,7 @@ class Exit:
     marks: tuple[KillerMark, ...] = ()
     log_asked: bool = False
     recalled: bool = False
+    stands: ContainerExit | None = None
     told: ContainerExit | None = None
     first_revision: int | None = None
     revision: int | None = None
@@ -68,6 +86,17 @@ class Exit:
         old = self.words.get(word.source)
         return old is not None and (old.time, old.exit_code) == (word.time, word.exit_code)
 
+    def recall(self, event: ContainerExit) -> None:
+        """Take in what was journaled of it: whose words it rests on, what the looks showed."""
+        self.words = {word.source: word for word in _words_of(event)}
+        for evidence in event.evidence:
+            if evidence.source != _COUNTERS:
+                continue
+            self.look_detail = evidence
+            read = evidence.detail.endswith(READ_AFTER)
+            self.last_read = LastRead.READ if read else LastRead.SUMS
+        self.told = event
+
     @property
     def evidence(self) -> tuple[Evidence, ...]:
         """Who said what, and what the last look showed."""
@@ -75,7 +104,8 @@ class Exit:
             Evidence(source=word.source, time=word.time, detail=_told_words(word))
             for word in self.words.values()
         ]
-        return (*said, *((self.look_detail,) if self.look_detail is not None else ()))
+        looked = self.look_detail is not None and self.last_read not in (None, LastRead.NONE)
+        return (*said, *((self.look_detail,) if self.look_detail and looked else ()))
 
 
 def _joined(old: ContainerEnded, new: ContainerEnded) -> ContainerEnded:
@@ -102,16 +132,30 @@ def gist(event: ContainerExit) -> tuple[object, ...]:
 
 def _told_words(word: ContainerEnded) -> str:
     known = [
-        f"{name} {value}"
-        for name, value in (
-            ("exit code", word.exit_code),
-            ("signal", word.signal),
-            ("stop signal", word.stop_signal),
-        )
-        if value is not None
+        f"{said} {value}" for said, name in _NUMBERS if (value := getattr(word, name)) is not None
     ]
-    if word.stop_requested:
-        known.append("a stop was asked for")
-    if word.oom_killed is not None:
-        known.append(f"OOM flag {'set' if word.oom_killed else 'not set'}")
+    known += [said for said, name, fact in _PHRASES if getattr(word, name) is fact]
     return "ended: " + ", ".join(known) if known else "ended"
+
+
+def _words_of(event: ContainerExit) -> Iterator[ContainerEnded]:
+    """Read back from a journaled exit what each source had said."""
+    assert event.container is not None
+    for evidence in event.evidence:
+        begins, _, told = evidence.detail.partition("ended")
+        if begins or evidence.source == _COUNTERS:
+            continue
+        facts: dict[str, Any] = {}
+        for part in told.removeprefix(": ").split(", "):
+            facts |= {name: fact for said, name, fact in _PHRASES if part == said}
+            said, _, value = part.rpartition(" ")
+            facts |= {name: int(value) for number, name in _NUMBERS if said == number}
+        yield replace(
+            ContainerEnded(
+                source=evidence.source,
+                time=evidence.time,
+                container_id=event.container.id,
+                exit_time=event.exit_time,
+            ),
+            **facts,
+        )
