@@ -75,7 +75,7 @@ class Pipeline:
         self._sink = sink
         self._answerers = answerers
         self._observations: deque[Observation] = deque()
-        self._questions: dict[tuple[type, int | str], Question] = {}
+        self._questions: dict[tuple[type, object], Question] = {}
         self._events: list[Event] = []
         self._draining = False
         self.failing: dict[str, str] = {}
@@ -168,14 +168,14 @@ class Pipeline:
 
     def _ask(self, question: Question) -> None:
         """The same question asked twice before it is answered is one question."""
-        about: int | str
+        about: object
         match question:
             case Look():
                 about = question.path
             case LastLook():
-                about = question.cgroup_id or question.path
+                about = (question.path, question.cgroup_id)
             case FindSandbox() | ReadSandboxLog() | FollowUsage():
-                about = question.container_id
+                about = (question.container_id, question.cgroup_id)
             case _:
                 about = question.cgroup.id
         key = (type(question), about)
