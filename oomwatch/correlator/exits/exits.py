@@ -24,10 +24,10 @@ from oomwatch.correlator.exits.book import AMEND_SECONDS, ExitBook
 from oomwatch.correlator.exits.ends import concerns
 from oomwatch.correlator.exits.kills import KillsTold
 from oomwatch.correlator.exits.witnesses import ExitWitnesses
-from oomwatch.correlator.exits.words import READ_AFTER, Exit, gist
+from oomwatch.correlator.exits.words import Exit, gist, with_verdict_of
 from oomwatch.correlator.kills import OpenKills, Outcome
 from oomwatch.correlator.residuals import Residuals
-from oomwatch.events import ContainerExit, Event, Evidence, OomKill
+from oomwatch.events import ContainerExit, Event, OomKill
 from oomwatch.observations import (
     AuditReading,
     ContainerEnded,
@@ -37,7 +37,7 @@ from oomwatch.observations import (
     Recorded,
     SignalledByKiller,
 )
-from oomwatch.verdict import KillerMark, LastRead
+from oomwatch.verdict import LastRead
 
 WORKER_SECONDS = 5.0
 """How long a worker's own word is awaited for a container that it registered."""
@@ -160,32 +160,16 @@ class Exits:
         """Take in the last look at a cgroup."""
         for exit_ in self._unjudged():
             asked = (exit_.place.cgroup, exit_.place.cgroup_id)
-            if asked != (reading.path, reading.cgroup_id) or exit_.last_read is not None:
-                continue
-            exit_.marks = tuple(KillerMark(killer=k, mark=m) for k, m in reading.killer_marks)
-            if reading.present:
-                exit_.last_read = LastRead.READ if reading.kills is not None else LastRead.NONE
-                if reading.kills is not None:
-                    detail = f"oom_kill {reading.kills} in {reading.path}, {READ_AFTER}"
-                    exit_.look_detail = Evidence(
-                        source="memory_events", time=reading.time, detail=detail
-                    )
-            else:
-                exit_.gone = True
+            if asked == (reading.path, reading.cgroup_id) and exit_.last_read is None:
+                exit_.look(reading)
 
     def audited(self, reading: AuditReading) -> None:
         """Take in that the sums were read from the top: what is in doubt is known from now on."""
         if reading.asked.parent is not None:
             return
         for exit_ in self._unjudged():
-            if exit_.gone and reading.counts:
-                exit_.summed = True
-                detail = f"{exit_.place.cgroup} was gone, and no kill above it untold"
-                exit_.look_detail = Evidence(
-                    source="memory_events", time=reading.counts[0].time, detail=detail
-                )
-            elif exit_.gone:
-                exit_.last_read = LastRead.NONE
+            if exit_.gone:
+                exit_.sum_up(reading)
 
     def signalled(self, told: SignalledByKiller, outcome: Outcome) -> None:
         """Take in that a userspace OOM killer signalled a process: an exit may be told already."""
@@ -288,7 +272,7 @@ class Exits:
             for cgroup in self._open_kills.below(exit_.place.cgroup):
                 self._open_kills.close(cgroup, now, outcome)
             self._take(outcome, first)
-        self._sum_up(exit_)
+        self._settle(exit_)
         if exit_.last_read is None and exit_.place.cgroup is not None:
             self._unread[exit_] = now
         self._open.pop(exit_, None)
@@ -301,14 +285,15 @@ class Exits:
         if self._witnesses.lacks_revisions(exit_):
             self._lacking.append(exit_)
 
-    def _sum_up(self, exit_: Exit) -> None:
+    def _settle(self, exit_: Exit) -> None:
+        """The sums count once no residual that may be its own is in doubt any more."""
         if exit_.last_read is None and exit_.gone and exit_.summed and not self._in_doubt(exit_):
             exit_.last_read = LastRead.SUMS
 
     def _read_late(self, now: float, outcome: Outcome) -> None:
         """Amend those whose counters, or the sums, were read after their caller's wait was over."""
         for exit_, told in list(self._unread.items()):
-            self._sum_up(exit_)
+            self._settle(exit_)
             if exit_.last_read is not None:
                 self._judge_again(exit_, exit_.seen_time, outcome)
             if exit_.last_read is not None or now - told > AMEND_SECONDS:
@@ -321,7 +306,7 @@ class Exits:
             return
         event = self._witnesses.event(exit_, time)
         if exit_.stands is not None:
-            event = _with_verdict_of(exit_.stands, event)
+            event = with_verdict_of(exit_.stands, event)
         if gist(event) == gist(told):
             return
         exit_.told = replace(event, amends=exit_.first_revision)
@@ -334,18 +319,7 @@ class Exits:
         self._open[exit_] = None
         for oldest in forgotten:
             self._open.pop(oldest, None)
+            self._unread.pop(oldest, None)
             if oldest in self._lacking:
                 self._lacking.remove(oldest)
         return exit_
-
-
-def _with_verdict_of(told: ContainerExit, event: ContainerExit) -> ContainerExit:
-    """What is known of an exit now, with what was concluded when more of its evidence was here."""
-    return replace(
-        event,
-        verdict=told.verdict,
-        confidence=told.confidence,
-        reasons=told.reasons,
-        kills=told.kills,
-        oom_kills=told.oom_kills,
-    )

@@ -8,12 +8,12 @@ from typing import Any
 
 from oomwatch.containers.lives import WORKER, Life
 from oomwatch.events import ContainerExit, Evidence
-from oomwatch.observations import ContainerEnded
+from oomwatch.observations import AuditReading, ContainerEnded, LastLookReading
 from oomwatch.verdict import KillerMark, LastRead
 
 _COUNTERS = "memory_events"
 
-READ_AFTER = "read after the exit"
+_READ_AFTER = "read after the exit"
 """How a last look's detail ends: its cgroup was still there."""
 
 _PHRASES = (
@@ -93,9 +93,30 @@ class Exit:
             if evidence.source != _COUNTERS:
                 continue
             self.look_detail = evidence
-            read = evidence.detail.endswith(READ_AFTER)
+            read = evidence.detail.endswith(_READ_AFTER)
             self.last_read = LastRead.READ if read else LastRead.SUMS
         self.told = event
+
+    def look(self, reading: LastLookReading) -> None:
+        """Take in the last look at its cgroup."""
+        self.marks = tuple(KillerMark(killer=k, mark=m) for k, m in reading.killer_marks)
+        if not reading.present:
+            self.gone = True
+        elif reading.kills is None:
+            self.last_read = LastRead.NONE
+        else:
+            self.last_read = LastRead.READ
+            detail = f"oom_kill {reading.kills} in {reading.path}, {_READ_AFTER}"
+            self.look_detail = Evidence(source=_COUNTERS, time=reading.time, detail=detail)
+
+    def sum_up(self, reading: AuditReading) -> None:
+        """Take in that the sums were read from the top, as its cgroup is gone."""
+        if not reading.counts:
+            self.last_read = LastRead.NONE
+            return
+        self.summed = True
+        detail = f"{self.place.cgroup} was gone, and no kill above it untold"
+        self.look_detail = Evidence(source=_COUNTERS, time=reading.counts[0].time, detail=detail)
 
     @property
     def evidence(self) -> tuple[Evidence, ...]:
@@ -127,6 +148,18 @@ def gist(event: ContainerExit) -> tuple[object, ...]:
         event.cgroup_id,
         # Why: a userspace killer's name may come late, and change nothing else.
         event.reasons[:1],
+    )
+
+
+def with_verdict_of(told: ContainerExit, event: ContainerExit) -> ContainerExit:
+    """What is known of an exit now, with what was concluded when more of its evidence was here."""
+    return replace(
+        event,
+        verdict=told.verdict,
+        confidence=told.confidence,
+        reasons=told.reasons,
+        kills=told.kills,
+        oom_kills=told.oom_kills,
     )
 
 
