@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import signal as signals
+import time
 from typing import TYPE_CHECKING
 
 import click
 
 from oomwatch.cli import options
-from oomwatch.cli.times import parse_duration
+from oomwatch.cli.times import parse_duration, parse_since
 
 if TYPE_CHECKING:
     from oomwatch.cli.reach import Daemon
@@ -27,6 +28,16 @@ def _signal(_: click.Context, __: click.Parameter, text: str | None) -> int | No
         raise click.BadParameter(f"{text!r} is no signal: give 9, KILL or SIGKILL") from None
 
 
+def _time(_: click.Context, __: click.Parameter, text: str | None) -> int | None:
+    """Read when it ended: how long ago, or when."""
+    if text is None:
+        return None
+    try:
+        return parse_since(text, time.time_ns() // 1000)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
 @click.command(
     epilog="""\b
 Examples:
@@ -43,9 +54,21 @@ cgroup is removed, and only once it has ended."""
     "--container", metavar="ID", help="The container; a beginning of its id, while it is here."
 )
 @click.option(
+    "--cgroup-id",
+    type=click.IntRange(min=1),
+    metavar="INODE",
+    help="Which life of the container: its cgroup's inode, as a registration or an event tells it.",
+)
+@click.option(
     "--exit-code", type=click.IntRange(0, 255), metavar="N", help="The status that it exited with."
 )
 @click.option("--signal", callback=_signal, metavar="SIGNAL", help="The signal that ended it.")
+@click.option(
+    "--exit-time",
+    callback=_time,
+    metavar="TIME",
+    help="When it ended: how long ago (2s) or when (2026-11-22T06:40:46Z).  [default: now]",
+)
 @click.option("--stopped/--not-stopped", default=None, help="Whether somebody asked for the stop.")
 @click.option(
     "--stop-signal", callback=_signal, metavar="SIGNAL", help="The signal the stop was asked with."
@@ -65,8 +88,10 @@ cgroup is removed, and only once it has ended."""
 @options.connection
 def command(
     container: str | None,
+    cgroup_id: int | None,
     exit_code: int | None,
     signal: int | None,
+    exit_time: int | None,
     stopped: bool | None,
     stop_signal: int | None,
     oom_flag: bool | None,
@@ -79,10 +104,13 @@ def command(
     from oomwatch.cli.reach import find_daemon
     from oomwatch.errors import DaemonUnavailable
 
-    told = any(fact is not None for fact in (exit_code, signal, stopped, stop_signal, oom_flag))
+    facts = (exit_code, signal, exit_time, stopped, stop_signal, oom_flag)
+    told = any(fact is not None for fact in facts)
     if wait > parse_duration("60s"):
         raise click.UsageError("--wait is 60s at the most")
     if container is None:
+        if cgroup_id is not None or exit_time is not None:
+            raise click.UsageError("--cgroup-id and --exit-time say more of a --container")
         if not told:
             raise click.UsageError("say what ended: --container, or --exit-code or --signal")
         lines = _status_alone(exit_code, signal, stopped, stop_signal, oom_flag, output)
@@ -106,32 +134,37 @@ def command(
             known = report.container if report is not None else None
             return await client.finalize(
                 known.id if known is not None else container,
+                cgroup_id=cgroup_id,
                 exit_code=exit_code,
                 signal=signal,
+                exit_time=exit_time,
                 stop_requested=stopped,
                 stop_signal=stop_signal,
                 runtime_oom_killed=oom_flag,
                 maximum_wait=wait,
             )
 
-    return show(finalized() if told else _told_exit(asked, container), output)
+    return show(finalized() if told else _told_exit(asked, container, cgroup_id), output)
 
 
-async def _told_exit(asked: Daemon, container: str) -> Entry:
-    """Find the newest exit of a container in the daemon's journal."""
+async def _told_exit(asked: Daemon, container: str, cgroup_id: int | None) -> Entry:
+    """Find the newest exit of a container, or of one life of it, in the daemon's journal."""
     from oomwatch.errors import OomwatchError
-    from oomwatch.events import Kind
+    from oomwatch.events import ContainerExit, Kind
     from oomwatch.subscriptions import Earliest, EventFilter
 
     wanted = EventFilter(container_ids=(container,), kinds=(Kind.CONTAINER_EXIT,))
     newest: Entry | None = None
     async with asked.client() as client:
         async for entry in client.list_events(Earliest(), wanted):
-            newest = entry
+            assert isinstance(entry.event, ContainerExit)
+            if cgroup_id in (None, entry.event.cgroup_id):
+                newest = entry
     if newest is None:
+        which = "" if cgroup_id is None else f" in a cgroup of inode {cgroup_id}"
         raise OomwatchError(
-            f"the daemon at {asked.address} was told of no end of container {container!r}: tell it "
-            "with --exit-code or --signal, before the container's cgroup is removed"
+            f"the daemon at {asked.address} was told of no end of container {container!r}{which}: "
+            "tell it with --exit-code or --signal, before the container's cgroup is removed"
         )
     return newest
 

@@ -65,6 +65,10 @@ def test_a_status_alone_is_judged_without_a_daemon(
         (["--signal", "FOO"], "is no signal"),
         (["--exit-code", "256"], "256"),
         (["--exit-code", "1", "--wait", "2m"], "60s at the most"),
+        (["--exit-code", "1", "--cgroup-id", "7"], "say more of a --container"),
+        (["--exit-code", "1", "--exit-time", "1s"], "say more of a --container"),
+        (["--container", "a", "--exit-time", "soon"], "is not a time"),
+        (["--container", "a", "--cgroup-id", "0"], "0"),
     ],
 )
 def test_what_cannot_be_meant_is_wrong_usage(
