@@ -63,15 +63,31 @@ class CounterReading:
 
 
 @dataclass(frozen=True, slots=True)
+class LimitHits:
+    """How often a cgroup was at its limit: the `max` of its memory.events.local.
+
+    `time` is when that was last seen to have risen, `None` where it was only seen as it stood.
+    `pressure` is what memory.pressure said then: the share of the last ten seconds in which some
+    process waited for memory, `None` where the kernel does not say.
+    """
+
+    count: int
+    time: int | None = None
+    pressure: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class CgroupRemoved:
     """A cgroup is gone. What it counted since our last look, only its ancestors' counters know.
 
-    `looked_at` is when that was, `None` where its own counter was never read.
+    `looked_at` is when that was, `None` where its own counter was never read. `limit_hits` is what
+    that look showed, `None` where it never was at its limit.
     """
 
     cgroup: Cgroup
     time: int
     looked_at: int | None = None
+    limit_hits: LimitHits | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -400,7 +416,8 @@ class LastLookReading:
 
     `present` says that this life of the cgroup is still there, `kills` is its own `oom_kill`,
     `None` where it has no counter, or where one in it could not be read. `killer_marks` are
-    userspace OOM killers by name, each with the mark that it left on the cgroup.
+    userspace OOM killers by name, each with the mark that it left on the cgroup. `limit_hits` is
+    what was last read of its limit.
     """
 
     path: str
@@ -409,6 +426,7 @@ class LastLookReading:
     present: bool
     kills: int | None = None
     killer_marks: tuple[tuple[str, str], ...] = ()
+    limit_hits: LimitHits | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ unknown, and never take an absent line for a zero.
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 
 from oomwatch.events import MemoryUsage
@@ -21,6 +22,8 @@ _READ_BYTES = 4096
 """More than any kernel writes into these files; a file that is longer is cut to whole lines."""
 
 _VMSTAT_BYTES = 65536
+
+_SOME_AVG10 = re.compile(rb"some avg10=(\d{1,3}\.\d+) ")
 
 _MAX_DIGITS = 19
 """A count of more digits is no 64-bit counter."""
@@ -114,6 +117,19 @@ def read_node_kills(path: str = "/proc/vmstat") -> int | None:
             return parse_count(vmstat.read(_VMSTAT_BYTES), b"oom_kill")
     except OSError:
         return None
+
+
+def read_pressure(directory: str) -> float | None:
+    """Return how much of the last ten seconds some process waited for memory, from 0 to 1.
+
+    `None` where the kernel keeps no PSI (Documentation/accounting/psi.rst).
+    """
+    try:
+        with open(f"{directory}/memory.pressure", "rb") as file:
+            some = _SOME_AVG10.match(file.read(_READ_BYTES))
+    except OSError:
+        return None
+    return None if some is None else float(some[1]) / 100
 
 
 def read_populated(directory: str) -> bool:

@@ -341,6 +341,7 @@ class Correlator:
         self._kills.forget(cgroup)
         self._residuals.removed(observation)
         self._residents.removed(cgroup)
+        self.exits.hit_limit(cgroup.id, observation.limit_hits)
         named = self.containers.named(cgroup, observation.time)
         if named is not None:
             # Nobody spoke of it yet; its end may still be asked about.

@@ -106,6 +106,19 @@ class UsageSample:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LimitHit:
+    """The cgroup was at its limit: the kernel found no room below that and had to make some.
+
+    `count` is how often, `time` when that was last seen to have risen, `pressure` the share of ten
+    seconds in which some process waited for memory then, from 0 to 1.
+    """
+
+    time: int
+    count: int
+    pressure: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KillerMark:
     """A userspace OOM killer said that it killed here: `killer` by name, `mark` what it left."""
 
@@ -132,6 +145,7 @@ class ExitEvidence:
     last_read: LastRead = LastRead.NONE
     kills: tuple[KillOfLife, ...] = ()
     usage: UsageSample | None = None
+    limit_hit: LimitHit | None = None
     killer_marks: tuple[KillerMark, ...] = ()
     sandbox: Sandbox | None = None
     sandbox_lines: tuple[str, ...] = ()
@@ -254,4 +268,9 @@ class ExitEvidence:
     @property
     def hinted(self) -> bool:
         """Is there a sign, short of a kill, that memory had run out?"""
-        return self.sandbox_out_of_memory or (self.usage is not None and self.usage.at_limit)
+        hit = self.limit_hit
+        return (
+            self.sandbox_out_of_memory
+            or (self.usage is not None and self.usage.at_limit)
+            or (hit is not None and abs(self.exit_time - hit.time) <= NEAR_MICROSECONDS)
+        )

@@ -299,8 +299,9 @@ ROWS: tuple[Row, ...] = (
     Row(
         "hinted",
         "no counters; SIGKILL (or gVisor's 0, 128, 143) and a sign that memory was short: usage at "
-        "95 % of the limit when it was sampled last; or a gVisor sandbox whose own log says that "
-        "it panicked for want of memory, whatever the status",
+        "95 % of the limit when it was sampled last, or `max` of memory.events.local rising within "
+        "2 s of the exit; or a gVisor sandbox whose own log says that it panicked for want of "
+        "memory, whatever the status",
         Verdict.UNKNOWN,
         Confidence.MEDIUM,
         "memory was short as it ended, which is a hint and no proof",

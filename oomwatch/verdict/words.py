@@ -97,6 +97,14 @@ def hints(evidence: ExitEvidence) -> list[str]:
             share = 100 * sample.usage_bytes / sample.limit_bytes
             used += f" of its limit of {size(sample.limit_bytes)} ({share:.0f} %)"
         said.append(f"{used} when last sampled, {ago:.1f} s before the exit")
+    hit = evidence.limit_hit
+    if hit is not None and not evidence.counters_clean:
+        ago = max(0, evidence.exit_time - hit.time) / 1e6
+        times = "once" if hit.count == 1 else f"{hit.count} times"
+        waited = ""
+        if hit.pressure is not None:
+            waited = f", with processes waiting for memory {100 * hit.pressure:.0f} % of the time"
+        said.append(f"it was at its limit {times}, last seen {ago:.1f} s before the exit{waited}")
     return said
 
 

@@ -223,6 +223,29 @@ async def test_a_neighbours_kill_below_the_cgroup_that_counts_is_not_the_contain
         assert (exit_.verdict, exit_.confidence) == (Verdict.UNKNOWN, Confidence.MEDIUM)
 
 
+async def test_that_it_was_at_its_limit_is_a_hint_where_its_counters_are_lost(
+    tmp_path: Path,
+) -> None:
+    async with served(tmp_path) as place:
+        place.tree.make("/a")
+        place.tree.write(
+            "/a", "memory.pressure", "some avg10=42.50 avg60=9.00 avg300=1.0 total=1\n"
+        )
+        await place.client.watch_container(JOB, cgroup="/a")
+        place.tree.thrash("/a", 3)
+        tree = place.watcher.memory_events.tree  # type: ignore[union-attr]
+        async with asyncio.timeout(BOUND):
+            while not tree.limit_hits:
+                await asyncio.sleep(0.01)
+        place.tree.write("/", "memory.events", "low 0\n")
+        place.tree.remove("/a")
+        exit_ = exit_of(await place.client.finalize("job-17", exit_code=137, maximum_wait=0.2))
+        assert (exit_.verdict, exit_.confidence) == (Verdict.UNKNOWN, Confidence.MEDIUM)
+        said = " ".join(exit_.reasons)
+        assert "at its limit 3 times" in said
+        assert "waiting for memory 42 % of the time" in said
+
+
 async def test_a_container_that_nobody_knows_is_not_found(tmp_path: Path) -> None:
     async with served(tmp_path) as place:
         with pytest.raises(RequestRefused, match="register it with WatchContainer") as raised:

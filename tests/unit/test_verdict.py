@@ -16,6 +16,7 @@ from oomwatch.verdict import (
     KillerMark,
     KillOfLife,
     LastRead,
+    LimitHit,
     Sandbox,
     UsageSample,
     VictimRole,
@@ -47,6 +48,7 @@ SOMEBODY = killed()
 MAYBE = killed(candidates=3)
 LONG_AGO = killed(90, main_process=False)
 READ, SUMS = LastRead.READ, LastRead.SUMS
+AT_LIMIT = LimitHit(time=EXIT - SECOND, count=12, pressure=0.4)
 FULL = UsageSample(time=EXIT - SECOND, usage_bytes=99, limit_bytes=100)
 EARLYOOM = KillerMark(killer="earlyoom", mark="its log says so")
 
@@ -134,6 +136,7 @@ ROW_BY_ROW = {
         (exited(137, killed(12, main_process=False), last_read=READ), NOT_OOM, CONFIRMED),
         (exited(137, killed(31), last_read=READ), NOT_OOM, CONFIRMED),
         (exited(137, last_read=READ, usage=FULL), NOT_OOM, CONFIRMED),
+        (exited(137, last_read=SUMS, limit_hit=AT_LIMIT), NOT_OOM, CONFIRMED),
     ],
     "killed_earlier_ended_well": [
         (exited(0, LONG_AGO, last_read=READ), NOT_OOM, HIGH),
@@ -157,10 +160,12 @@ ROW_BY_ROW = {
         (exited(2, sandbox=Sandbox.UNSEEN, sandbox_out_of_memory=True), UNKNOWN, MEDIUM),
         (exited(137, usage=FULL), UNKNOWN, MEDIUM),
         (exited(128, sandbox=Sandbox.UNSEEN, usage=FULL), UNKNOWN, MEDIUM),
+        (exited(137, limit_hit=AT_LIMIT), UNKNOWN, MEDIUM),
     ],
     "sigkill_alone": [
         (exited(137), UNKNOWN, LOW),
         (exited(None, signal=9), UNKNOWN, LOW),
+        (exited(137, limit_hit=replace(AT_LIMIT, time=EXIT - 3 * SECOND)), UNKNOWN, LOW),
         *((exited(code, sandbox=Sandbox.UNSEEN), UNKNOWN, LOW) for code in (0, 128, 137, 143)),
     ],
     "another_signal": [(exited(143), NOT_OOM, LOW), (exited(139), NOT_OOM, LOW)],

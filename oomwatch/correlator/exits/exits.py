@@ -76,6 +76,7 @@ class Exits:
         self.began = self._witnesses.began
         self.seen = self._witnesses.seen
         self.watched = self._witnesses.watched
+        self.hit_limit = self._witnesses.hit_limit
         self.sampled = self._witnesses.sampled
         self.found = self._witnesses.found
         self.sandbox = self._witnesses.sandbox
@@ -158,6 +159,7 @@ class Exits:
 
     def looked(self, reading: LastLookReading) -> None:
         """Take in the last look at a cgroup."""
+        self.hit_limit(reading.cgroup_id, reading.limit_hits)
         for exit_ in self._unjudged():
             asked = (exit_.place.cgroup, exit_.place.cgroup_id)
             if asked == (reading.path, reading.cgroup_id) and exit_.last_read is None:

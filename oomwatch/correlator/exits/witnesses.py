@@ -17,6 +17,7 @@ from oomwatch.observations import (
     ContainerSeen,
     FindSandbox,
     FollowUsage,
+    LimitHits,
     Question,
     SandboxLogRead,
     SandboxSeen,
@@ -29,6 +30,7 @@ from oomwatch.verdict import (
     ExitEvidence,
     KillerMark,
     LastRead,
+    LimitHit,
     Sandbox,
     UsageSample,
     VictimRole,
@@ -51,6 +53,7 @@ class ExitWitnesses:
     def __init__(self, containers: Containers, kills: KillsTold, *, counted: bool) -> None:
         self._counted = counted
         self._samples: dict[LifeKey, UsageSample] = {}
+        self._limits: dict[int, LimitHit] = {}
         self._containers = containers
         self._kills = kills
         self._blind: tuple[int, int] | None = None
@@ -112,6 +115,15 @@ class ExitWitnesses:
         )
         if len(self._samples) > MAX_SANDBOXES:
             del self._samples[next(iter(self._samples))]
+
+    def hit_limit(self, cgroup_id: int | None, hits: LimitHits | None) -> None:
+        """Take in when a cgroup, that is gone or about to go, was last at its limit."""
+        if cgroup_id is None or hits is None or hits.time is None:
+            return
+        self._limits.pop(cgroup_id, None)
+        self._limits[cgroup_id] = LimitHit(time=hits.time, count=hits.count, pressure=hits.pressure)
+        if len(self._limits) > MAX_SANDBOXES:
+            del self._limits[next(iter(self._limits))]
 
     def signalled(self, told: SignalledByKiller) -> None:
         """Take in that a userspace OOM killer signalled a process."""
@@ -196,6 +208,7 @@ class ExitWitnesses:
             last_read=exit_.last_read or LastRead.NONE,
             kills=tuple(self._kills.of(end)),
             usage=_of(self._samples, life),
+            limit_hit=self._limits.get(place.cgroup_id or 0),
             killer_marks=(*exit_.marks, *self._marks(place, roles, exit_time)),
             sandbox=_sandbox(seen),
             sandbox_lines=wrote.lines if wrote is not None else (),

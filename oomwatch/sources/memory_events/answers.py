@@ -65,7 +65,7 @@ def last_look(tree: Tree, question: LastLook) -> LastLookReading:
     kills = node.seen.oom_kill if known else None
     marks = files.read_killer_marks(tree.directory(node))
     present = tree.still_there(node)
-    return LastLookReading(*asked, wall_time(), present, kills, marks)
+    return LastLookReading(*asked, wall_time(), present, kills, marks, tree.limit_hits.get(node))
 
 
 def populated(tree: Tree, path: str, cgroup_id: int | None) -> bool:

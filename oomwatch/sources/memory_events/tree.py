@@ -23,6 +23,7 @@ from oomwatch.observations import (
     CounterReading,
     Counters,
     FoundRisen,
+    LimitHits,
     Observation,
     Sight,
 )
@@ -31,6 +32,9 @@ from oomwatch.sources.memory_events.node import NOTHING, ZERO, Node
 
 _ALL_ZERO = (ZERO, Counters(0, 0, None))
 
+
+PRESSURE_MICROSECONDS = 1_000_000
+"""How long a figure of memory.pressure stands: it is one of ten seconds."""
 
 FRESH_MICROSECONDS = 1000
 """A look so young needs no other: the wake that asks for a lineage has just read its first."""
@@ -52,6 +56,8 @@ class Tree:
         self.by_watch: dict[int, Node] = {}
         self.unwatched: dict[Node, None] = {}
         self.last_text = b""
+        self.limit_hits: dict[Node, LimitHits] = {}
+        """How often a cgroup was at its limit, of the few that ever were."""
         self.cgroups = 0
         self.read_errors = 0
         self.drained_at = 0.0
@@ -199,7 +205,8 @@ class Tree:
             self.unreadable.pop(removed, None)
             removed.gone = True
             self.cgroups -= 1
-            self._batch.append(CgroupRemoved(removed.cgroup, wall_time(), removed.looked_at))
+            hits = self.limit_hits.pop(removed, None)
+            self._batch.append(CgroupRemoved(removed.cgroup, wall_time(), removed.looked_at, hits))
         if node.parent is not None and node.parent.child(node.cgroup.name) is node:
             assert node.parent.children is not None
             del node.parent.children[node.cgroup.name]
@@ -292,9 +299,11 @@ class Tree:
     def look(self, node: Node) -> bool:
         """Read a cgroup's counters; observe what is new. True if its kill count rose."""
         sight = Sight.FOLLOWED
-        file = self._read_own(node, self.directory(node))
+        directory = self.directory(node)
+        file = self._read_own(node, directory)
         if file is None or self._is_anothers(node, file):
             return False
+        self._note_limit(node, file, directory)
         if node.counter_id not in (0, file.inode):
             sight = Sight.REVEALED
         rose = (file.counters.oom_kill or 0) > (node.seen.oom_kill or 0)
@@ -305,6 +314,21 @@ class Tree:
             node.seen = file.counters
         node.looked_at = wall_time()
         return rose
+
+    def _note_limit(self, node: Node, file: files.EventsFile, directory: str) -> None:
+        """Note how often a cgroup was at its limit: a hint at its end, should that go uncounted."""
+        count = files.parse_count(file.text, b"max")
+        known = self.limit_hits.get(node)
+        if not count or (known is not None and count <= known.count):
+            return
+        if known is None and node.baseline:
+            self.limit_hits[node] = LimitHits(count)
+            return
+        now = wall_time()
+        if known is not None and known.time and 0 <= now - known.time < PRESSURE_MICROSECONDS:
+            self.limit_hits[node] = LimitHits(count, now, known.pressure)
+        else:
+            self.limit_hits[node] = LimitHits(count, now, files.read_pressure(directory))
 
     def _is_anothers(self, node: Node, file: files.EventsFile) -> bool:
         """Was the path used again, so that what was read is another cgroup's?
