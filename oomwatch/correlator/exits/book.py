@@ -67,15 +67,13 @@ class ExitBook:
             if life.cgroup_id is None:
                 continue
             told_of = self._own(life)
-            if not self._contradicts(told_of, ended) and (life.ended_time or not runs(life)):
+            exit_ = self.of(told_of)
+            if exit_ is None:
+                if life.ended_time is not None or not runs(life):
+                    return told_of
+            elif len({exit_.said.exit_code, ended.exit_code} - {None}) <= 1:
                 return told_of
         return newest
-
-    def _contradicts(self, life: Life, ended: ContainerEnded) -> bool:
-        exit_ = self.of(life)
-        if exit_ is None or not exit_.words:
-            return False
-        return len({exit_.said.exit_code, ended.exit_code} - {None}) > 1
 
     def ending(self, ended: ContainerEnded) -> Life | None:
         """The life whose end is told; `None` where nobody ever spoke of that container."""

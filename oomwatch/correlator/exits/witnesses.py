@@ -72,9 +72,10 @@ class ExitWitnesses:
 
     def watched(self, life: Life) -> list[Question]:
         """Ask for a sandbox where the handler may run one; have sampled what has no counter."""
-        handler = life.container.handler
+        handler, seen = life.container.handler, self.sandbox(life)
         questions: list[Question] = []
-        if handler is not None and handler not in _NO_SANDBOX and self.sandbox(life) is None:
+        wanted = seen is None or seen.sought  # by now its pid may be known
+        if handler is not None and handler not in _NO_SANDBOX and wanted:
             questions.append(FindSandbox(life.container_id, life.cgroup_id, handler, life.pid))
         if not self._counted:
             questions += self._sampled(life)

@@ -89,6 +89,9 @@ class Exit:
     def recall(self, event: ContainerExit) -> None:
         """Take in what was journaled of it: whose words it rests on, what the looks showed."""
         self.words = {word.source: word for word in _words_of(event)}
+        if not self.words:
+            # Nobody's word can be read back: its facts are what they came to.
+            self.words["journal"] = _word(event, "journal", event.detect_time)
         for evidence in event.evidence:
             if evidence.source != _COUNTERS:
                 continue
@@ -173,7 +176,6 @@ def _told_words(word: ContainerEnded) -> str:
 
 def _words_of(event: ContainerExit) -> Iterator[ContainerEnded]:
     """Read back from a journaled exit what each source had said."""
-    assert event.container is not None
     for evidence in event.evidence:
         begins, _, told = evidence.detail.partition("ended")
         if begins or evidence.source == _COUNTERS:
@@ -182,13 +184,20 @@ def _words_of(event: ContainerExit) -> Iterator[ContainerEnded]:
         for part in told.removeprefix(": ").split(", "):
             facts |= {name: fact for said, name, fact in _PHRASES if part == said}
             said, _, value = part.rpartition(" ")
-            facts |= {name: int(value) for number, name in _NUMBERS if said == number}
-        yield replace(
-            ContainerEnded(
-                source=evidence.source,
-                time=evidence.time,
-                container_id=event.container.id,
-                exit_time=event.exit_time,
-            ),
-            **facts,
-        )
+            numbers = _NUMBERS if value.isdecimal() else ()
+            facts |= {name: int(value) for number, name in numbers if said == number}
+        unsaid = dict.fromkeys(("exit_code", "signal", "stop_requested"))
+        yield replace(_word(event, evidence.source, evidence.time), **{**unsaid, **facts})
+
+
+def _word(event: ContainerExit, source: str, time: int) -> ContainerEnded:
+    assert event.container is not None
+    return ContainerEnded(
+        source=source,
+        time=time,
+        container_id=event.container.id,
+        exit_code=event.exit_code,
+        signal=event.signal,
+        exit_time=event.exit_time,
+        stop_requested=event.stop_requested,
+    )
