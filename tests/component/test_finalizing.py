@@ -15,7 +15,7 @@ from oomwatch.cgroup import files
 from oomwatch.client import Client
 from oomwatch.errors import DaemonUnavailable, RequestRefused
 from oomwatch.events import Confidence, Container, ContainerExit, Entry, OomKill, Verdict
-from oomwatch.observations import ContainerSeen
+from oomwatch.observations import ContainerEnded, ContainerSeen
 from tests.component.served import BOUND, served
 
 pytestmark = pytest.mark.usefixtures("on_tmpfs")
@@ -165,6 +165,29 @@ async def test_who_names_no_life_means_one_that_has_ended_though_the_next_one_ru
         entry = await place.client.finalize("job-17", exit_code=0, maximum_wait=WAIT)
         assert exit_of(entry).cgroup_id == second
         assert exit_of(entry).verdict is Verdict.NOT_OOM
+
+
+async def test_a_life_whose_end_a_runtime_told_has_ended_though_processes_are_left_in_it(
+    tmp_path: Path,
+) -> None:
+    async with served(tmp_path) as place:
+        place.tree.make("/first")
+        await place.client.watch_container(JOB, cgroup="/first")
+        await place.client.finalize("job-17", exit_code=1, maximum_wait=WAIT)
+        place.tree.remove("/first")
+        inode = place.tree.make("/second").stat().st_ino
+        await place.client.watch_container(JOB, cgroup="/second")
+        place.tree.write("/second", "cgroup.events", "populated 1\nfrozen 0\n")
+        died = ContainerEnded(
+            source="docker",
+            time=time.time_ns() // 1000,
+            container_id="job-17",
+            cgroup_id=inode,
+            exit_code=1,
+        )
+        place.watcher.pipeline.emit([died])
+        entry = await place.client.finalize("job-17", exit_code=1, maximum_wait=WAIT)
+        assert exit_of(entry).cgroup_id == inode
 
 
 async def test_a_container_that_nobody_registered_is_found_by_its_cgroups_name(
