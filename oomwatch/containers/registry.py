@@ -184,9 +184,9 @@ class Containers:
                 began[life.key] = latest
         return sorted(lives, key=lambda life: began.get(life.key, life.seen_time))
 
-    def running(self) -> list[Life]:
-        """The lives that are not known to have ended."""
-        return [life for life in self._lives.values() if life.ended_time is None]
+    def running(self) -> Iterator[Life]:
+        """The lives that are not known to have ended; none may be told of meanwhile."""
+        return (life for life in self._lives.values() if life.ended_time is None)
 
     def of_key(self, key: LifeKey) -> Life | None:
         """Just this life."""

@@ -104,16 +104,17 @@ class Correlator:
         self.exits = Exits(
             self._boot, self.containers, self._kills, self._residuals, counted=counted
         )
-        self._carried_over = self.containers.running()
+        self._first = True
         self._baselines: set[int] = set()
 
     def feed(self, observation: Observation, now: float) -> Outcome:
         """Take in one observation."""
         outcome = Outcome()
-        if self._carried_over:
-            # Nobody may speak of them again.
-            lives, self._carried_over = self._carried_over, []
-            outcome.questions += [q for life in lives for q in self.exits.watched(life)]
+        if self._first:
+            # Of lives from before a restart nobody may speak again.
+            self._first = False
+            for life in self.containers.running():
+                outcome.questions += self.exits.watched(life)
         self._take(observation, now, outcome)
         self.exits.advance(now, outcome)
         outcome.events = self._ownership.name(outcome.events, now)
