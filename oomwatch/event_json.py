@@ -157,14 +157,17 @@ def object_reader(declared: type[Any]) -> Convert:
     """Make what reads those values; it raises ValueError where a required one is missing."""
     hints = get_type_hints(declared)
     plan = {field.name: _converters(field.name, hints[field.name])[1] for field in fields(declared)}
-    required = [
+    plain = [
         field.name
         for field in fields(declared)
         if field.default is MISSING and field.default_factory is MISSING
     ]
+    # Unknown is absent, also where the declaration has no default for it.
+    unknown = [name for name in plain if type(None) in get_args(hints[name])]
+    required = [name for name in plain if name not in unknown]
 
     def read(written: Mapping[str, Any]) -> Any:
-        arguments: dict[str, Any] = {}
+        arguments: dict[str, Any] = dict.fromkeys(unknown)
         for name, value in written.items():
             if name in plan:
                 convert = plan[name]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from oomwatch.containers.lives import Life, LivesChange
 from oomwatch.errors import HistoryCompacted, JournalError, JournalLocked, JournalUnusable
 from oomwatch.events import Confidence, Container, Entry, EvidenceGap, OomKill, Scope
 from oomwatch.journal import Journal, Retention
@@ -64,6 +65,20 @@ async def fill(journal: Journal, count: int, detect_time: int | None = None) -> 
 @pytest.fixture(params=["disk", "memory"])
 def state_dir(request: pytest.FixtureRequest, tmp_path: Path) -> Path | None:
     return tmp_path / "a" / "state" if request.param == "disk" else None
+
+
+async def test_lives_are_there_again_also_those_that_nobody_could_place(tmp_path: Path) -> None:
+    lives = (
+        Life("ab" * 32, 7, now_us(), cgroup="/docker/x", said={"docker": Container(id="ab" * 32)}),
+        Life("cd" * 32, None, now_us(), pid=395, said={"containerd": Container(id="cd" * 32)}),
+    )
+    journal = Journal.open(tmp_path)
+    journal.start("boot", lambda _: None)
+    journal.append((), NOTHING, LivesChange(lives))
+    await journal.close()
+    again = Journal.open(tmp_path)
+    assert sorted(again.load_lives("boot"), key=lambda life: life.seen_time) == list(lives)
+    await again.close()
 
 
 async def test_many_appends_are_told_once_each_and_in_order(state_dir: Path | None) -> None:
