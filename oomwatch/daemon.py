@@ -77,11 +77,12 @@ class Watcher:
         self._log_place = self.journal.load_log_place(self.boot_id)
         self.witnesses.follow_log_from(self._log_place)
         self._earlier = self.journal.earlier_boot(self.boot_id) if _has_boot_id() else None
+        # Whoever was here in an earlier boot has not seen anything of this one's.
+        self._resumed = rows is not None or self._earlier is not None
         self.correlator = Correlator(
             self.boot_id,
             Ledger(rows or ()),
-            # Whoever was here in an earlier boot has not seen anything of this one's.
-            resumed=rows is not None or self._earlier is not None,
+            resumed=self._resumed,
             counted=self.memory_events is not None,
             whole_host=self.witnesses.host_paths is None,
             containers=Containers(
@@ -132,6 +133,8 @@ class Watcher:
         self.pipeline.on_fault = self._fault
         if self._earlier is not None:
             self.journal.append([self._reboot_gap(*self._earlier)], LedgerChange())
+        if self._resumed:
+            self.correlator.exits.unwatched_until(self._start_time)
         await self._recall()
         self.sandboxes.start(self.pipeline.emit)
         self.samples.start(self.pipeline.emit)
@@ -276,6 +279,7 @@ class Watcher:
         place = self._log_place
         lately = int(KEEP_SECONDS * 1_000_000)
         since = None if place is None or place.wall_time is None else place.wall_time - lately
+        newest: int | None = None
         told: list[Entry] = []
         after = max(self.journal.oldest_revision - 1, self.journal.newest_revision - RECALLED)
         prefix = f"{self.boot_id[:8]}-"
@@ -286,7 +290,9 @@ class Watcher:
                     if since is not None and entry.event.detect_time >= since:
                         told.append(entry)
             after = entries[-1].revision
+            newest = entries[-1].event.detect_time
         self.correlator.recall(told, asyncio.get_running_loop().time())
+        self.witnesses.recall_lives(self.correlator.containers.end_untold(), newest)
 
     async def _report(self, path: str) -> CgroupReport | None:
         if self.memory_events is None:

@@ -290,9 +290,9 @@ class ContainerSeen:
     inode of its directory, which tells the lives of one container apart; both are `None` where the
     container has no cgroup now, or it could not be found. `pid` is its init in the PID namespace
     that the kernel's log speaks of. `memory_limit_bytes` is the limit that it was given, `None`
-    where it has none or nobody said. `counted_above` says that its own cgroup counts no kills, and
-    that `cgroup` is the nearest above that which does, with whatever else lives there. `start_time`
-    is when its runtime says that this life began.
+    where it has none or nobody said. `start_time` is when its runtime says that this life began.
+    `counted_above` says that its own cgroup counts no kills, and that `cgroup` is the nearest above
+    that which does, with whatever else lives there.
     """
 
     source: str
@@ -302,8 +302,8 @@ class ContainerSeen:
     cgroup_id: int | None = None
     pid: int | None = None
     memory_limit_bytes: int | None = None
-    counted_above: bool = False
     start_time: int | None = None
+    counted_above: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,12 +6,14 @@ watched alone; where nothing is left that would see a kill, that is an error.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from oomwatch.cgroup.hierarchy import DEFAULT_ROOT
 from oomwatch.cgroup.process import sees_the_hosts_cgroups, sees_the_hosts_pids
 from oomwatch.config import Config
 from oomwatch.containers.gvisor import inside_sandbox
+from oomwatch.containers.lives import Life
 from oomwatch.containers.places import Places
 from oomwatch.errors import CgroupError, NoMemoryController
 from oomwatch.events import SourceState
@@ -56,6 +58,15 @@ class Witnesses:
         for source in self.naming:
             if isinstance(source, KernelLog):
                 source.place = place
+
+    def recall_lives(self, lives: Sequence[Life], since: int | None) -> None:
+        """Say whose ends the runtimes are to be asked for: of these nobody told before a restart.
+
+        `since` is when something was written down last (microseconds since the epoch).
+        """
+        for source in self.beside:
+            if isinstance(source, RuntimeSource):
+                source.recall([life for life in lives if source.name in life.said], since)
 
     @property
     def notice(self) -> str | None:

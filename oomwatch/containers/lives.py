@@ -38,6 +38,7 @@ class Life:
     heard of, `start_time` when it began if its runtime tells that, `ended_time` when its cgroup was
     seen to be gone; microseconds since the epoch.
     `moved` marks one that its worker said later to run elsewhere: the cgroup is no longer its own.
+    `end_told` says that its exit was told: it is committed with that event.
     `counted_above` marks one whose own cgroup counts no kills: `cgroup` is the nearest above that.
     """
 
@@ -50,6 +51,7 @@ class Life:
     start_time: int | None = None
     ended_time: int | None = None
     moved: bool = False
+    end_told: bool = False
     counted_above: bool = False
     said: Mapping[str, Container] = field(default_factory=dict)
 
@@ -87,7 +89,8 @@ class Life:
         """Return it with what a source says of it now; an old word stands where it says nothing.
 
         A worker's word is of a cgroup that was just looked up: what had ended there goes on. A
-        runtime may speak of one that is gone.
+        runtime may speak of one that is gone. Where lives cannot be told apart, for want of a
+        cgroup, the first one's beginning stands until that has ended.
         """
         limit = seen.memory_limit_bytes
         here = seen.source == WORKER
@@ -96,7 +99,7 @@ class Life:
             cgroup=seen.cgroup or self.cgroup,
             pid=seen.pid or self.pid,
             memory_limit_bytes=self.memory_limit_bytes if limit is None else limit,
-            start_time=seen.start_time or self.start_time,
+            start_time=self.start_time or seen.start_time,
             ended_time=None if here else self.ended_time,
             moved=self.moved and not here,
             counted_above=seen.counted_above if here else self.counted_above,

@@ -149,6 +149,14 @@ class Containers:
         """Forget a worker's word on a container; False where it gave none."""
         return self._unregister(container_id, time)
 
+    def end_told(self, key: LifeKey) -> None:
+        """The exit of a life is told, and with it that of whatever else its cgroup is called."""
+        life = self._lives.get(key)
+        if life is not None:
+            for one in (life, *self._beside(life)):
+                if not one.end_told:
+                    self._put(replace(one, end_told=True))
+
     def take_changes(self) -> LivesChange:
         """What changed since the last call, to be kept with the journal."""
         if not self._kept and not self._forgotten:
@@ -163,6 +171,14 @@ class Containers:
     def registered(self) -> int:
         """How many containers workers have registered and not yet ended."""
         return self._registered
+
+    def end_untold(self) -> list[Life]:
+        """The lives that ran, as far as is known, and whose exit was not told."""
+        return [
+            life
+            for life in self._lives.values()
+            if not (life.end_told or life.moved) and (life.cgroup_id or life.pid) is not None
+        ]
 
     def newest(self, container_id: str) -> Life | None:
         """The newest life of a container by its whole id, also one that ended."""

@@ -22,6 +22,7 @@ from oomwatch.correlator.exits import Exits
 from oomwatch.correlator.kills import SETTLE_SECONDS, OpenKills, Outcome
 from oomwatch.correlator.log_progress import LogProgress
 from oomwatch.correlator.logged import LoggedKills
+from oomwatch.correlator.lost_ends import LostEnds
 from oomwatch.correlator.names import Name, Names
 from oomwatch.correlator.ownership import Ownership
 from oomwatch.correlator.recall import recall
@@ -106,6 +107,8 @@ class Correlator:
         )
         self._first = True
         self._baselines: set[int] = set()
+        self._lost_ends = LostEnds(self.containers)
+        self._early: list[ContainerEnded] = []
 
     def feed(self, observation: Observation, now: float) -> Outcome:
         """Take in one observation."""
@@ -136,6 +139,8 @@ class Correlator:
         if self._strays_due is not None and self._strays_due <= now:
             self._strays_due = None
             self._kills.adopt(self._names.strays(), now)
+        for ended in self._lost_ends.expire(now):
+            self._ended(ended, now, outcome)
         outcome.events += self._ownership.expire(now)
         self.exits.advance(now, outcome)
         outcome.events = self._ownership.name(outcome.events, now)
@@ -182,6 +187,7 @@ class Correlator:
             self._strays_due,
             self._ownership.deadline,
             self.exits.deadline,
+            self._lost_ends.deadline,
             self._logged.deadline if self._logged is not None else None,
         )
         return min((time for time in due if time is not None), default=None)
@@ -237,9 +243,7 @@ class Correlator:
             case RuntimeOom():
                 self._ownership.runtime(observation, now)
             case ContainerEnded():
-                life = self.exits.ended(observation, now, outcome)
-                if life is not None:
-                    self.containers.ended(life, observation.time)
+                self._ended(observation, now, outcome)
             case LastLookReading():
                 self.exits.looked(observation)
                 if self.exits.wants_sums and self._root is not None:
@@ -348,6 +352,7 @@ class Correlator:
             # Nobody spoke of it yet; its end may still be asked about.
             self.containers.seen(named)
         self.containers.removed(cgroup.id, observation.time)
+        self._lost_ends.removed(cgroup.id, now)
         if named is not None:
             self.exits.placed(named.container.id, now, outcome)
         self._revealed.pop(cgroup.id, None)
@@ -356,14 +361,30 @@ class Correlator:
         if cgroup.parent is not None:
             outcome.questions.append(self._audit(cgroup.parent))
 
+    def _ended(self, ended: ContainerEnded, now: float, outcome: Outcome) -> None:
+        if self._logged is None and self._root is None:
+            # Until every cgroup was looked at, one that is there looks gone, and no sum is known.
+            self._early.append(ended)
+            return
+        life = self.exits.ended(ended, now, outcome)
+        if life is not None:
+            self.containers.ended(life, ended.time)
+
     def _surveyed(self, observation: Surveyed, now: float, outcome: Outcome) -> None:
-        if self._root is None and not self._resumed:
+        first = self._root is None
+        if first and not self._resumed:
             self.exits.began(observation.time, max(observation.cgroup_ids, default=0))
         # Again means after an overflow.
         self._residuals.unseen = self._resumed or self._root is not None
         self._root = observation.root
         self.ledger.forget_all_but(observation.cgroup_ids)
         self.containers.only(observation.cgroup_ids, observation.time)
+        if first and self._resumed:
+            self.exits.unwatched_until(observation.time)
+            self._lost_ends.surveyed(now)
+        early, self._early = self._early, []
+        for ended in early:
+            self._ended(ended, now, outcome)
         outcome.questions.append(self._audit(observation.root))
 
     def audit_all(self, root: Cgroup) -> Question:

@@ -41,6 +41,7 @@ class FakeDocker:
     def __init__(self) -> None:
         self.podman = False
         self.version = "1.41"
+        self.ends_the_past = True
         self.containers: dict[str, Any] = {}
         # What stands for the answer to a path, as it is.
         self.raw: dict[str, bytes] = {}
@@ -111,15 +112,25 @@ class FakeDocker:
             await writer.drain()
             return True
         if path == "/events":
-            self.sinces.append(float(parse_qs(url.query)["since"][0]))
+            query = parse_qs(url.query)
+            since = float(query["since"][0])
+            until = float(query["until"][0]) if "until" in query else None
+            past = query.get("stream") == ["false"] if self.podman else until is not None
+            if self.podman and until is not None:
+                until = since  # so it is with Podman 4.3
             writer.write(
                 b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
                 b"Transfer-Encoding: chunked\r\n\r\n"
             )
-            self._streams.add(writer)
             for line in self.past:
-                if json.loads(line)["timeNano"] / 1e9 >= self.sinces[-1]:
+                if since <= json.loads(line)["timeNano"] / 1e9 <= (until or time.time()):
                     writer.write(b"%x\r\n%s\r\n" % (len(line), line))
+            if past:
+                if self.ends_the_past:
+                    writer.write(b"0\r\n\r\n")
+                return self.ends_the_past
+            self.sinces.append(since)
+            self._streams.add(writer)
             return False
         if path == "/_ping":
             libpod = b"Libpod-Api-Version: 4.3.1\r\n" if self.podman else b""

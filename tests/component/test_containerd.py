@@ -17,6 +17,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from oomwatch.containers.lives import Life
 from oomwatch.containers.places import Place, Places
 from oomwatch.events import Container, Pod
 from oomwatch.observations import ContainerEnded, ContainerSeen, Observation, RuntimeOom
@@ -360,6 +361,25 @@ async def test_what_ended_while_it_was_away_is_found(
             (ended,) = await watch.some(ContainerEnded)
     assert (ended.container_id, ended.exit_code) == ("job", 137)
     assert watch.source.state().figures["connections"] == 2
+
+
+async def test_what_ended_while_we_were_down_is_asked_for(socket: Path) -> None:
+    fake = FakeContainerd()
+    for name in ("job", "anew"):
+        fake.run("default", container(name))
+    job, anew = fake.tasks["default"]
+    job.status, job.exit_status = pb.STATUS_STOPPED, 137
+    anew.status, anew.exit_status, anew.pid = pb.STATUS_STOPPED, 0, PID + 2
+    socket.parent.mkdir()
+    source = Containerd("containerd", socket, SocketDirectories(), Places(None))
+    source.recall([Life("job", 7, 1, pid=PID), Life("anew", 8, 1, pid=PID + 1)], None)
+    watch = Following(fake, source)
+    async with listening(fake, socket):
+        await source.start(watch.emit)
+        await watch.some(ContainerSeen, 2)
+        await source.stop()
+    (ended,) = watch.all(ContainerEnded)
+    assert (ended.container_id, ended.cgroup_id, ended.exit_code) == ("job", 7, 137)
 
 
 @pytest.mark.parametrize("known", [True, False])

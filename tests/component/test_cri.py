@@ -13,6 +13,7 @@ import grpc
 import grpc.aio
 import pytest
 
+from oomwatch.containers.lives import Life
 from oomwatch.containers.places import Places
 from oomwatch.events import Container, Pod
 from oomwatch.observations import ContainerEnded, ContainerSeen, Observation
@@ -219,6 +220,28 @@ async def test_one_that_came_and_went_between_two_lists_is_told(
         assert (figures["seen"], figures["ended"]) == (1, 1)
     assert (seen.container.name, ended.exit_code, ended.oom_killed) == ("api", 137, True)
     assert seen.container.pod == Pod(uid="u1", name="api-0", namespace="prod")
+
+
+async def test_what_ended_while_we_were_down_is_asked_for(tmp_path: Path) -> None:
+    fake = FakeCri()
+    for container_id in (API, "runs", "told"):
+        fake.run(container_id)
+    fake.end(API)
+    fake.end("told")
+    source = Cri("cri", tmp_path / "crio.sock", SocketDirectories(), Places(None))
+    source.recall([Life(API, 7, 1), Life("runs", 8, 1), Life("removed", 9, 1)], None)
+    watch = Following(fake, source)
+    async with listening(fake, tmp_path / "crio.sock"):
+        await source.start(watch.emit)
+        (ended,) = await watch.some(ContainerEnded)
+        (seen,) = await watch.some(ContainerSeen)
+        await watch.until(lambda: fake.following)
+        fake.end("runs")
+        fake.event("runs", pb.CONTAINER_EVENT_TYPE_STOPPED)
+        assert len(await watch.some(ContainerEnded, 2)) == 2
+        await source.stop()
+    assert (ended.container_id, ended.cgroup_id, ended.oom_killed) == (API, 7, True)
+    assert seen.container.id == "runs"
 
 
 async def test_a_container_that_was_removed_at_once_has_no_end(

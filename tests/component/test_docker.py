@@ -9,12 +9,15 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
 from oomwatch.config import Config
+from oomwatch.containers.lives import Life
 from oomwatch.containers.places import Place, Places
 from oomwatch.daemon import Watcher
 from oomwatch.events import Container, OomKill, Pod, Scope
@@ -278,6 +281,116 @@ async def test_a_start_that_is_read_once_the_next_life_runs_is_not_of_that(
         _, second = await watch.ended(2)
     assert (ended.cgroup_id, ended.exit_code) == (None, 137)
     assert (second.cgroup_id, second.exit_code) == (None if ended_again else 2, 3)
+
+
+def before_a_restart(pid: int, began: str | None = None) -> Life:
+    """A life as the journal has it, in a cgroup whose inode is its pid."""
+    life = Life(WEB, pid, time.time_ns() // 1000, f"/docker/{WEB}", pid)
+    start_time = datetime.fromisoformat(began or now_shown()).timestamp()
+    return replace(life, start_time=round(start_time * 1e6))
+
+
+@asynccontextmanager
+async def started_again(docker: FakeDocker, socket: Path, *lives: Life) -> AsyncIterator[Following]:
+    """A witness that was told of lives from before; nothing was written down for an hour."""
+    socket.parent.mkdir()
+    source = Docker("docker", socket, SocketDirectories(), EachInItsOwn())
+    source.recall(lives, time.time_ns() // 1000 - 3600 * 10**6)
+    watch = Following(docker, source, socket)
+    async with listening(docker, socket):
+        await source.start(watch.emit)
+        try:
+            yield watch
+        finally:
+            await source.stop()
+
+
+def ends(docker: FakeDocker, pid: int = 1, **state: Any) -> str:
+    """Let it have ended in the life that began now; returns when that was."""
+    runs(docker, pid)
+    state = {"Running": False, "ExitCode": 137, "FinishedAt": now_shown(), **state}
+    docker.containers[WEB]["State"].update(state)
+    began: str = docker.containers[WEB]["State"]["StartedAt"]
+    return began
+
+
+async def test_what_ended_while_we_were_down_is_asked_for(socket: Path) -> None:
+    docker = FakeDocker()
+    began = ends(docker, OOMKilled=True)
+    async with started_again(docker, socket, before_a_restart(1, began)) as watch:
+        (ended,) = await watch.ended()
+        assert (ended.cgroup_id, ended.exit_code, ended.oom_killed) == (1, 137, True)
+        docker.event("die", DB, exitCode="0")
+        await watch.ended(2)
+
+
+@pytest.mark.parametrize("podman", [False, True])
+async def test_what_was_removed_while_we_were_down_is_known_by_its_events(
+    socket: Path, podman: bool
+) -> None:
+    docker = FakeDocker()
+    docker.podman = podman
+    life = before_a_restart(1)
+    docker.event("kill", WEB, signal="9")
+    docker.event("die", WEB, exitCode="137")
+    docker.event("destroy", WEB)
+    async with started_again(docker, socket, life) as watch:
+        (ended,) = await watch.ended()
+        await watch.until(lambda: docker.following)
+        docker.event("die", DB, exitCode="0")
+        assert [e.container_id for e in await watch.ended(2)] == [WEB, DB], "once"
+    assert (ended.cgroup_id, ended.exit_code) == (1, 137)
+    assert (ended.stop_requested, ended.stop_signal) == (True, 9)
+
+
+async def test_what_runs_anew_since_we_were_down_has_ended_before(socket: Path) -> None:
+    docker = FakeDocker()
+    docker.event("die", WEB, exitCode="1")  # was told before, of a life before
+    life = before_a_restart(1)
+    docker.event("die", WEB, exitCode="137")
+    for pid in (2, 3):
+        runs(docker, pid)
+        docker.event("start", WEB)
+        docker.event("die", WEB, exitCode="2")
+    runs(docker, 4)
+    docker.event("start", WEB)
+    async with started_again(docker, socket, life) as watch:
+        ended = (await watch.ended())[0]
+        await watch.event("die", WEB, exitCode="3")
+        async with asyncio.timeout(20):
+            while watch.all(ContainerEnded)[-1].exit_code != 3:
+                await asyncio.sleep(0.005)
+    assert (ended.cgroup_id, ended.exit_code) == (1, 137)
+    assert [(e.cgroup_id, e.exit_code) for e in watch.all(ContainerEnded)][-1] == (4, 3)
+    assert {e.cgroup_id for e in watch.all(ContainerEnded)[1:-1]} <= {None}
+
+
+@pytest.mark.parametrize("removed", [True, False])
+async def test_an_end_that_the_runtime_has_forgotten_is_not_made_up(
+    socket: Path, removed: bool
+) -> None:
+    """Where it was removed, or ended in a life that came after the one that is asked for."""
+    docker = FakeDocker()
+    life = before_a_restart(1)
+    if not removed:
+        ends(docker, 2)
+    async with started_again(docker, socket, life) as watch:
+        await watch.event("die", DB, exitCode="0")
+        assert [e.container_id for e in await watch.ended()] == [DB]
+
+
+async def test_a_runtime_that_does_not_end_its_past_is_followed_all_the_same(
+    socket: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(docker_api, "ANSWER_SECONDS", 0.5)
+    docker = FakeDocker()
+    docker.ends_the_past = False
+    began = ends(docker)
+    async with started_again(docker, socket, before_a_restart(1, began)) as watch:
+        await watch.ended()
+        await watch.event("oom", DB)
+        await watch.until(lambda: bool(watch.all(RuntimeOom)))
+        assert watch.source.state().figures["connections"] == 1
 
 
 async def test_a_new_name_is_told(socket: Path) -> None:

@@ -365,6 +365,30 @@ def test_an_end_of_an_earlier_life_is_not_of_the_one_that_runs(told: str) -> Non
     assert [exit_.cgroup_id for exit_ in host.exits] == [gone.id, running.id]
 
 
+def test_an_end_is_not_anothers_because_a_worker_told_another_pid() -> None:
+    host = Host()
+    cgroup = host.run(source="worker", pid=400)
+    host.ended(137, source="containerd", pid=395)
+    host.pass_time(WORKER_SECONDS + 1)
+    assert host.exit.cgroup_id == cgroup.id
+
+
+def test_without_cgroups_an_end_that_is_read_after_the_next_start_is_told() -> None:
+    host = Host(counted=False)
+    for seconds in (0, 10):
+        host.say(
+            ContainerSeen(
+                source="docker",
+                time=host.wall,
+                container=Container(id=ID),
+                start_time=host.wall + seconds * 1_000_000,
+            )
+        )
+    host.ended(137, exit_time=host.wall + 5_000_000)
+    host.pass_time(1)
+    assert host.exit.exit_code == 137
+
+
 def test_a_life_that_was_gone_before_its_runtime_looked_has_the_exit_that_is_told_of_it() -> None:
     """Of three lives the first ended at once: only who watched its cgroup knows which it was."""
     host = Host()

@@ -201,7 +201,8 @@ def _is_anothers(life: Life, ended: ContainerEnded) -> bool:
     """Is an end, told of no cgroup, known to be of another life: by its init, or by its time?"""
     if ended.cgroup_id is not None or ended.source == WORKER:
         return False
-    if ended.pid is not None and life.pid is not None:
+    # A worker may have told the pid of another process in it.
+    if ended.pid is not None and life.pid is not None and not life.registered:
         return ended.pid != life.pid
     if ended.exit_time is None or life.start_time is None:
         return False

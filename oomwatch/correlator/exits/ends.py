@@ -112,7 +112,14 @@ class End:
         cgroup = self.life.cgroup
         if self.life.lives_with_others:
             return event.survivor_cgroup == cgroup and not event.candidates
-        return cgroup is not None and any(is_within(path, cgroup) for path in event.candidates)
+        if cgroup is None:
+            return False
+        if any(is_within(path, cgroup) for path in event.candidates):
+            return True
+        # What went while nobody watched is among no candidates: any gone by then may be it.
+        ended, above = self.life.ended_time, event.survivor_cgroup
+        gone = ended is not None and ended <= event.detect_time
+        return event.recovered and gone and above is not None and is_within(cgroup, above)
 
     def _main_process(self, event: OomKill) -> bool | None:
         life, roles = self.life, self.roles

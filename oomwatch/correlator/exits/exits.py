@@ -74,6 +74,7 @@ class Exits:
         self._witnesses = ExitWitnesses(containers, self._kills, counted=counted)
         self.clock_stepped = self._kills.clock_stepped
         self.began = self._witnesses.began
+        self.unwatched_until = self._witnesses.unwatched_until
         self.seen = self._witnesses.seen
         self.watched = self._witnesses.watched
         self.hit_limit = self._witnesses.hit_limit
@@ -278,6 +279,7 @@ class Exits:
         if exit_.last_read is None and exit_.place.cgroup is not None:
             self._unread[exit_] = now
         self._open.pop(exit_, None)
+        self._containers.end_told(exit_.life.key)
         if exit_.told is not None:
             self._judge_again(exit_, exit_.seen_time, outcome)
             return

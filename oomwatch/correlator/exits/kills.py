@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from oomwatch.containers.lives import Life
-from oomwatch.correlator.exits.ends import End, Place, kill_time
+from oomwatch.correlator.exits.ends import End, Place, is_own, kill_time
 from oomwatch.events import OomKill, Scope
 from oomwatch.verdict import KillOfLife
 
@@ -96,6 +96,17 @@ class KillsTold:
                 kill = end.kill(told.event, told.revision, end.leapt - told.leapt)
                 found += [kill] if kill is not None else []
         return sorted(found, key=lambda kill: kill.time)
+
+    def recovered_in(self, life: Life) -> int | None:
+        """When the kernel killed last in a life while nobody watched; `None` if it did not."""
+        times = [
+            kill_time(told.event)
+            for place in self._places(life, [])
+            if is_own(life, *place)
+            for told in self._by_cgroup[place].recent
+            if told.event.recovered
+        ]
+        return max(times, default=None)
 
     def _places(self, life: Life, named: list[_Told]) -> dict[Place, None]:
         """Where a kill may be a life's: in its cgroup, in none that is known, by its pids."""

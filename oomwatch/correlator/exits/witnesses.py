@@ -57,6 +57,7 @@ class ExitWitnesses:
         self._containers = containers
         self._kills = kills
         self._blind: tuple[int, int] | None = None
+        self._unwatched_until: int | None = None
         self._sandboxes: dict[LifeKey, SandboxSeen] = {}
         self._sandbox_logs: dict[LifeKey, SandboxLogRead] = {}
         self._signalled: deque[SignalledByKiller] = deque(maxlen=MAX_SIGNALLED)
@@ -64,6 +65,10 @@ class ExitWitnesses:
     def began(self, time: int, newest_cgroup_id: int) -> None:
         """Say that the watching began then: what older cgroups had counted is not known."""
         self._blind = (time, newest_cgroup_id)
+
+    def unwatched_until(self, time: int) -> None:
+        """Say that nobody watched before this since an earlier oomwatch, whose books go on."""
+        self._unwatched_until = time
 
     def seen(self, seen: ContainerSeen) -> list[Question]:
         """Ask what is to be known of a container before it ends."""
@@ -158,6 +163,7 @@ class ExitWitnesses:
         evidence = self.evidence(exit_)
         ruling = judge(evidence)
         life = exit_.life
+        recovered = self._was_unwatched(evidence.exit_time)
         return ContainerExit(
             episode_id=exit_.episode_id,
             detect_time=time,
@@ -168,8 +174,9 @@ class ExitWitnesses:
             cgroup_id=life.cgroup_id,
             exit_code=evidence.exit_code,
             signal=evidence.signal,
-            exit_time=evidence.exit_time,
+            exit_time=None if recovered and exit_.is_lost else evidence.exit_time,
             stop_requested=evidence.stop_requested,
+            recovered=recovered,
             reasons=ruling.reasons,
             kills=tuple(kill.revision for kill in ruling.kills if kill.revision is not None),
             oom_kills=evidence.oom_kills,
@@ -188,6 +195,9 @@ class ExitWitnesses:
             # A runtime's event comes seconds after the cgroup is gone, and may tell its own time.
             times.append(life.ended_time)
         exit_time = min(times)
+        if exit_.is_lost and self._was_unwatched(exit_time):
+            # Nobody knows when it was: where the kernel killed in it meanwhile it may be of that.
+            exit_time = self._kills.recovered_in(place) or exit_time
         sharing = self._sharing(place, seen)
         end = End(
             life=place,
@@ -248,6 +258,9 @@ class ExitWitnesses:
             return frozenset()
         pids = {life.pid for life in self._containers.lives_in(place.cgroup_id)}
         return frozenset(pid for pid in pids if pid not in (None, place.pid))
+
+    def _was_unwatched(self, time: int) -> bool:
+        return self._unwatched_until is not None and time <= self._unwatched_until
 
     def _blindness(self, life: Life) -> int | None:
         """When a life was first looked at, if it is older than the watching."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from oomwatch.containers.lives import WORKER, Life
+from oomwatch.containers.lives import PATH, WORKER, Life
 from oomwatch.events import ContainerExit, Evidence
 from oomwatch.observations import AuditReading, ContainerEnded, LastLookReading
 from oomwatch.verdict import KillerMark, LastRead
@@ -68,6 +68,11 @@ class Exit:
         for word in ranked[1:]:
             merged = _joined(merged, word)
         return merged
+
+    @property
+    def is_lost(self) -> bool:
+        """Did nobody say how it ended, but that its cgroup was gone?"""
+        return self.words.keys() == {PATH}
 
     def hear(self, word: ContainerEnded, leapt: int) -> None:
         """Take in a source's word; its older one stands where the newer says nothing.
@@ -167,6 +172,8 @@ def with_verdict_of(told: ContainerExit, event: ContainerExit) -> ContainerExit:
 
 
 def _told_words(word: ContainerEnded) -> str:
+    if word.source == PATH:
+        return "ended, and nobody told how"
     known = [
         f"{said} {value}" for said, name in _NUMBERS if (value := getattr(word, name)) is not None
     ]

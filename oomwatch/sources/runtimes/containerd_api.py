@@ -29,6 +29,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from oomwatch.containers import claims
 from oomwatch.containers.claims import Json, at, parse_json
+from oomwatch.containers.lives import Life
 from oomwatch.containers.places import Places
 from oomwatch.errors import RuntimeUnreachable
 from oomwatch.events import Container
@@ -68,6 +69,12 @@ class ContainerdFollower:
         self._tell = tell
         # Of the lives that have not ended: the inode of each one's cgroup, where it was found.
         self._running: OrderedDict[_Key, int | None] = OrderedDict()
+        # The same from before a restart, of whichever namespace.
+        self._recalled: dict[tuple[str, int], int | None] = {}
+
+    def recall(self, lives: Sequence[Life]) -> None:
+        """Look for the ends of these lives at the first connection."""
+        self._recalled = {(o.container_id, o.pid): o.cgroup_id for o in lives if o.pid is not None}
 
     async def follow(self, socket: Path, connected: Callable[[], None]) -> None:
         """Follow until the connection is lost, which is a `RuntimeUnreachable`."""
@@ -90,6 +97,9 @@ class ContainerdFollower:
             answer = await api.call(_TASKS, pb.ListTasksRequest(), pb.ListTasksResponse, namespace)
             pids: dict[str, int] = {}
             for task in answer.tasks if answer is not None else ():
+                if (task.id, task.pid) in self._recalled:
+                    recalled = self._recalled.pop((task.id, task.pid))
+                    self._remember((namespace, task.id, task.pid), recalled)
                 if task.status != pb.STATUS_STOPPED:
                     pids[task.id] = task.pid
                 elif (namespace, task.id, task.pid) in self._running:

@@ -25,6 +25,7 @@ from pathlib import Path
 
 from oomwatch.containers import claims
 from oomwatch.containers.claims import at, parse_json
+from oomwatch.containers.lives import Life
 from oomwatch.containers.places import Places
 from oomwatch.errors import RuntimeUnreachable
 from oomwatch.events import Container, Pod
@@ -52,8 +53,14 @@ class CriFollower:
         self._runtime: str | None = None
         # Of the containers that run: the inode of each one's cgroup, where it was found.
         self._running: OrderedDict[str, int | None] = OrderedDict()
+        # The same from before a restart.
+        self._recalled: dict[str, int | None] = {}
         # Those whose end is told, and those that had ended before the first list.
         self._over: set[str] | None = None
+
+    def recall(self, lives: Sequence[Life]) -> None:
+        """Look for the ends of these lives at the first connection."""
+        self._recalled = {life.container_id: life.cgroup_id for life in lives}
 
     async def follow(self, socket: Path, connected: Callable[[], None]) -> None:
         """Follow until the connection is lost, which is a `RuntimeUnreachable`."""
@@ -82,6 +89,9 @@ class CriFollower:
         listed = [one for one in answer.containers if claims.plausible_id(one.id)] if answer else []
         running = {one.id for one in listed if one.state == pb.CONTAINER_STATE_RUNNING}
         over = {one.id for one in listed if one.state == pb.CONTAINER_STATE_EXITED}
+        for ended in self._recalled.keys() & over:
+            self._running[ended] = self._recalled[ended]
+        self._recalled = {}
         known = over if self._over is None else self._over
         passed, self._over = over - known - self._running.keys(), over
         for missing in [known for known in self._running if known not in running]:

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from oomwatch.containers.lives import Life
 from oomwatch.containers.places import Places
 from oomwatch.errors import RuntimeUnreachable
 from oomwatch.observations import Observation
@@ -33,6 +34,10 @@ class Docker(RuntimeSource):
         super().__init__(name, socket, sockets)
         self._thread: _Thread | None = None
         self._follower = DockerFollower(name, places, self._hand_over)
+
+    def recall(self, lives: Sequence[Life], since: int | None) -> None:
+        """Have the lives' ends looked for at the first connection."""
+        self._follower.recall(lives, since)
 
     async def _follow(self) -> None:
         loop = asyncio.get_running_loop()

@@ -6,9 +6,9 @@ What was seen of Docker 20.10 and in Podman's source, and what follows from it:
   `die`. So: names and witnesses only, and nothing waits for them.
 - The events begin after the answer's header was sent. So: they are asked for from a moment before,
   and what comes twice is told once.
-- Docker keeps its last 256 events, in memory: a restart loses them. So: after a lost connection
-  containers are listed anew, and one that is missing is inspected for how it ended. Docker may
-  still say `die` for it, as it finds out itself.
+- Docker keeps its last 256 events, in memory: a restart loses them. So: after a lost connection,
+  and a restart of ours, they are asked for first; then containers are listed anew, and one that is
+  missing is inspected for how it ended. Docker may still say `die` for it, as it finds out itself.
 - `docker stop` and `docker kill` are a `kill` event with the signal, before `die`. Podman's carries
   no signal, and then nothing is said of who asked.
 - With --rm there is nothing left to inspect after `die`: Docker's own OOM flag is then unknown; nor
@@ -25,6 +25,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
+from oomwatch.containers.lives import Life
 from oomwatch.containers.places import Places
 from oomwatch.observations import ContainerEnded, ContainerSeen, Observation, RuntimeOom
 from oomwatch.sources.runtimes.docker_answers import (
@@ -39,7 +40,11 @@ from oomwatch.sources.runtimes.docker_api import DockerApi
 from oomwatch.sources.runtimes.docker_lives import DockerLife, DockerLives
 
 _OVERLAP_SECONDS = 2.0
+_HELD_MICROSECONDS = 60_000_000
+"""What happened so long before the last event was written down has been told, and not just held."""
+
 _EVENTS_REMEMBERED = 4096
+_ENDING = frozenset({"kill", "die", "died"})
 _STOPPING = frozenset({signals.SIGINT, signals.SIGQUIT, signals.SIGKILL, signals.SIGTERM})
 
 
@@ -55,14 +60,24 @@ class DockerFollower:
         self._runtime = name
         self._connection = 0
         self._since: float | None = None
+        self._written: float | None = None
         self._lives = DockerLives()
         self._told: OrderedDict[tuple[str, str, int], None] = OrderedDict()
         self._found_ended: set[str] = set()
+
+    def recall(self, lives: Sequence[Life], since: int | None) -> None:
+        """Take in the lives that had not ended, for all that was written down at `since`."""
+        for life in sorted(lives, key=lambda life: life.seen_time):
+            self._lives.shown(life.container_id, life.start_time, life.cgroup_id)
+        oldest = min((life.seen_time for life in lives), default=0)
+        self._written = (oldest if since is None else since - _HELD_MICROSECONDS) / 1e6
 
     def follow(self, api: DockerApi, connected: Callable[[], None]) -> None:
         """Follow until the connection is lost, which is a `RuntimeUnreachable`."""
         self._runtime = "podman" if api.open() else "docker"
         self._connection += 1
+        if self._lives.containers:
+            self._take_past(api)
         listed = False
         while True:
             asked = time.time()
@@ -79,6 +94,19 @@ class DockerFollower:
                     # A time that is yet to come would hide what comes before it.
                     self._since = max(self._since, min(happened.nanoseconds / 1e9, time.time()))
                     self._take(happened, api)
+
+    def _take_past(self, api: DockerApi) -> None:
+        """Take in how what ran when the connection was lost has ended, if it is remembered.
+
+        The rest is among the events that are followed; of a time before a restart it was told then.
+        """
+        since = (self._since or self._written or time.time()) - _OVERLAP_SECONDS
+        for event in api.events(since, past=True):
+            happened = read_event(event)
+            if happened is None or happened.action not in _ENDING:
+                continue
+            if self._lives.at(happened.container_id, happened.time) and self._is_new(happened):
+                self._take(happened, api)
 
     def _take_list(self, api: DockerApi) -> None:
         """Take in what runs: all names first, for they are cheap, then each one's place."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from oomwatch.containers.lives import Life
 from oomwatch.containers.places import Places
 from oomwatch.observations import Observation
 from oomwatch.sources.runtimes.sockets import SocketDirectories
@@ -20,6 +21,10 @@ from oomwatch.sources.runtimes.source import RuntimeSource
 
 class Follower(Protocol):
     """What is known of one runtime, over all connections to it."""
+
+    def recall(self, lives: Sequence[Life]) -> None:
+        """Look for the ends of these lives at the first connection."""
+        ...
 
     async def follow(self, socket: Path, connected: Callable[[], None]) -> None:
         """Follow until the connection is lost, which is a `RuntimeUnreachable`."""
@@ -36,16 +41,23 @@ class GrpcRuntime(RuntimeSource):
         super().__init__(name, socket, sockets)
         self._places = places
         self._follower: Follower | None = None
+        self._recalled: Sequence[Life] = ()
 
     @staticmethod
     @abstractmethod
     def load() -> MakeFollower:
         """Import what follows this runtime."""
 
+    def recall(self, lives: Sequence[Life], since: int | None) -> None:
+        """Have the lives' ends looked for at the first connection."""
+        self._recalled = lives
+
     async def _follow(self) -> None:
         if self._follower is None:
             make = await asyncio.to_thread(self.load)
             self._follower = make(self.name, self._places, self._tell)
+            self._follower.recall(self._recalled)
+            self._recalled = ()
         await self._follower.follow(self.socket, self._connected)
 
 

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
+from oomwatch.containers.lives import Life
 from oomwatch.errors import RuntimeUnreachable
 from oomwatch.events import SourceState
 from oomwatch.observations import ContainerEnded, ContainerSeen, Observation, Question, RuntimeOom
@@ -50,6 +51,13 @@ class RuntimeSource(ABC):
     def active(self) -> bool:
         """Does the runtime answer?"""
         return self._active
+
+    @abstractmethod
+    def recall(self, lives: Sequence[Life], since: int | None) -> None:
+        """Take in the lives whose end nobody told before a restart: the runtime may still know it.
+
+        Nothing was written down after `since`, microseconds since the epoch.
+        """
 
     async def start(self, emit: Emit) -> None:
         """Begin to look for the runtime; returns at once, whether or not it is there."""
