@@ -29,6 +29,7 @@ from tests.runtimes.scenarios import (
     Scenario,
     wait_until_gone,
 )
+from tests.runtimes.workloads import GLUTTON
 
 TRIED = [(scenario, runtime) for scenario in SCENARIOS for runtime in scenario.runtimes]
 
@@ -127,8 +128,7 @@ async def test_the_pods_limit_is_the_end_of_one_and_no_siblings(
 )
 async def test_the_node_out_of_memory(runtime: tuple[Host, str], tmp_path: Path) -> None:
     async with watching() as told, Worker(told, *runtime, tmp_path) as worker:
-        # Without an end, for who knows how much is left.
-        job = await worker.run("exec tail /dev/zero", memory=None)
+        job = await worker.run(f"exec {GLUTTON}", memory=None)
         await job.make_it_first_to_go(1000)
         with workload.little_memory():
             await job.register()
@@ -149,7 +149,7 @@ async def test_earlyooms_kill_is_no_oom_and_is_named(
         watching(killer_log=log) as told,
         Worker(told, *runtime, tmp_path) as worker,
     ):
-        job = await worker.run("READY; exec tail /dev/zero", memory=None)
+        job = await worker.run(f"READY; exec {GLUTTON}", memory=None)
         await job.make_it_first_to_go(900)
         await job.register()
         await job.ready()

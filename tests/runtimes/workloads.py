@@ -19,6 +19,9 @@ _APPLETS = ("sh", "dd", "sleep", "true", "cat", "kill", "tail", "ls")
 HOG = tuple(_HOG.split())
 """The main process goes over the limit."""
 
+GLUTTON = "/bin/dd if=/dev/zero of=/dev/null bs=2G count=1000"
+"""Takes 2 GiB and keeps them: more than a node has left, and quickly in a sandbox too."""
+
 SLEEPER = ("/bin/sleep", "10000")
 
 
