@@ -59,6 +59,8 @@ async def test_twenty_services_at_once(systemd: Systemd) -> None:
     async with watching() as told:
         starting = (start(systemd, name, *HOG, properties=(LIMITED,)) for name in names)
         cgroups = await asyncio.gather(*starting)
+        # While they are still being killed, what was told is not what the kernel counts.
+        await told.until(lambda: all(told.count(cgroup) for cgroup in cgroups))
         for name, cgroup in zip(names, cgroups, strict=True):
             await told_once(told, name, cgroup)
 

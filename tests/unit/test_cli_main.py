@@ -94,6 +94,12 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.startswith("oomwatch ")
 
 
+def test_the_package_is_the_command_as_well() -> None:
+    command = (sys.executable, "-m", "oomwatch", "--version")
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("oomwatch ")
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_is_a_script_for_the_shell(
     shell: str, capsys: pytest.CaptureFixture[str]
