@@ -29,7 +29,7 @@ from tests.runtimes.scenarios import (
     Scenario,
     wait_until_gone,
 )
-from tests.runtimes.workloads import GLUTTON
+from tests.runtimes.workloads import hold
 
 TRIED = [(scenario, runtime) for scenario in SCENARIOS for runtime in scenario.runtimes]
 
@@ -128,7 +128,7 @@ async def test_the_pods_limit_is_the_end_of_one_and_no_siblings(
 )
 async def test_the_node_out_of_memory(runtime: tuple[Host, str], tmp_path: Path) -> None:
     async with watching() as told, Worker(told, *runtime, tmp_path) as worker:
-        job = await worker.run(f"exec {GLUTTON}", memory=None)
+        job = await worker.run(f"exec {hold('2G')}", memory=None)
         await job.make_it_first_to_go(1000)
         with workload.little_memory():
             await job.register()
@@ -149,11 +149,13 @@ async def test_earlyooms_kill_is_no_oom_and_is_named(
         watching(killer_log=log) as told,
         Worker(told, *runtime, tmp_path) as worker,
     ):
-        job = await worker.run(f"READY; exec {GLUTTON}", memory=None)
+        waiting = "READY; until [ -e /gate/hog ]; do sleep 0.5; done; "
+        job = await worker.run(f"{waiting}exec {hold('400M')}", memory=None)
         await job.make_it_first_to_go(900)
         await job.register()
         await job.ready()
         with earlyoom(log):
+            (job.gate / "hog").touch()
             exit_, outcome = await job.judged("earlyoom's kill", Truth.NOT)
         assert outcome.right, exit_
         assert outcome.row == "userspace_killer", exit_

@@ -19,10 +19,12 @@ _APPLETS = ("sh", "dd", "sleep", "true", "cat", "kill", "tail", "ls")
 HOG = tuple(_HOG.split())
 """The main process goes over the limit."""
 
-GLUTTON = "/bin/dd if=/dev/zero of=/dev/null bs=2G count=1000"
-"""Takes 2 GiB and keeps them: more than a node has left, and quickly in a sandbox too."""
-
 SLEEPER = ("/bin/sleep", "10000")
+
+
+def hold(size: str) -> str:
+    """A command that takes so much memory, quickly in a sandbox too, and keeps it."""
+    return f"/bin/dd if=/dev/zero of=/dev/null bs={size} count=1000"
 
 
 def script(text: str) -> tuple[str, ...]:
