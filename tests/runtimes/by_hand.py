@@ -34,7 +34,7 @@ class HandHost:
         bundle.mkdir()
         cgroup = f"{spec.parent or '/by-hand'}/{name}"
         (bundle / "config.json").write_text(json.dumps(config(spec, self.root, cgroup)))
-        runtime = [self._runsc, "--network=none"] if spec.handler == "runsc" else [spec.handler]
+        runtime = [self._runsc] if spec.handler == "runsc" else [spec.handler]
         return HandContainer(name, cgroup, bundle, [*runtime, *spec.options], within=spec.within)
 
 

@@ -35,11 +35,16 @@ graphroot = "{data}/podman"
 
 
 def runsc_wrapper(folder: Path) -> Path:
-    """A command like runsc's that needs no KVM: what a runtime is told to call."""
+    """A command like runsc's that needs no KVM: what a runtime is told to call.
+
+    On 7.2 runsc takes a network namespace of Docker's for the host's, and refuses to set it up.
+    """
     wrapper = folder / "runsc"
     if not wrapper.exists():
         logs = f"--debug-log={folder}/runsc-logs/ --panic-log={folder}/runsc-panic.log"
-        wrapper.write_text(f'#!/bin/sh\nexec /usr/bin/runsc --platform=ptrace {logs} "$@"\n')
+        wrapper.write_text(
+            f'#!/bin/sh\nexec /usr/bin/runsc --platform=ptrace --network=none {logs} "$@"\n'
+        )
         wrapper.chmod(0o755)
     return wrapper
 
