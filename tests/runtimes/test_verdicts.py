@@ -167,17 +167,16 @@ def earlyoom(log: Path) -> Iterator[None]:
     """Debian's earlyoom, which kills when 200 MiB more are in use than now, with its log in a file.
 
     It asks who has the largest oom_score to end; a container's main process need not listen, and is
-    killed when 100 MiB more are gone.
+    killed when 100 MiB more are gone. A sandbox's memory is free some time after its sentry: who
+    else would be killed until then is to be spared.
     """
     lines = Path("/proc/meminfo").read_text().splitlines()
     available = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
     at = max(available - 200 * 1024, 200 * 1024)
+    command = ("earlyoom", "-r", "0", "-M", f"{at},{at - 100 * 1024}")
+    spared = ("--avoid", "^(python|docker|containerd)")
     with log.open("ab") as output:
-        killer = subprocess.Popen(
-            ["earlyoom", "-r", "0", "-M", f"{at},{at - 100 * 1024}", "--avoid", "^python"],
-            stdout=output,
-            stderr=output,
-        )
+        killer = subprocess.Popen((*command, *spared), stdout=output, stderr=output)
     try:
         yield
     finally:
