@@ -190,8 +190,10 @@ def _start(kernel: kernels.Kernel, machine: _Machine, share: Path) -> subprocess
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
         *("-kernel", str(kernel.image), "-initrd", str(first_root)),
         # The kernel's own words, warnings and worse, until guest.sh silences it.
-        # A panic ends the machine. AppArmor's tools are not there for a Docker daemon.
-        *("-append", "console=ttyS0 loglevel=5 panic=-1 apparmor=0"),
+        # A panic ends the machine. AppArmor's tools are not there for a Docker daemon. On a busy
+        # host the clock's watchdog finds an emulated TSC unstable: the kernel then patches its own
+        # code while it runs, which QEMU's translator does not always survive (seen: Oops: int3).
+        *("-append", "console=ttyS0 loglevel=5 panic=-1 apparmor=0 tsc=nowatchdog"),
         *("-serial", f"file:{share / 'console.log'}"),
         *_files("root", Path("/"), writable=machine.writable),
         *_files("share", share, writable=True),
