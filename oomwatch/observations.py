@@ -48,8 +48,8 @@ class CounterReading:
 
     `counter_id` is the inode of its memory.events.local, 0 for the real root, which has none.
     `subtree_kills` is the hierarchical `oom_kill` (memory.events; the real root's is that of
-    /proc/vmstat), `None` when it was not read, or does not count what is below. `looked_at` is the
-    time of the look before this one, `None` if there was none.
+    /proc/vmstat), `None` when it was not read, or does not count what is below. `looked_at` is when
+    the look before this one began, `None` if there was none.
     """
 
     cgroup: Cgroup

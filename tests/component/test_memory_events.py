@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from oomwatch.cgroup import files
 from oomwatch.correlator import Correlator
 from oomwatch.events import Confidence, Scope
 from oomwatch.ledger import Ledger, LedgerRow
@@ -310,6 +312,41 @@ async def test_without_inotify_everything_is_polled(tree: FakeCgroupTree) -> Non
         await watch.until(lambda sink: sink.told() == 7)
         await watch.settled()
         assert watch.sink.told() == tree.kills("/")
+
+
+@pytest.mark.parametrize("appears", [True, False])
+async def test_a_look_is_as_old_as_what_it_read_and_not_as_its_end(
+    tree: FakeCgroupTree, monkeypatch: pytest.MonkeyPatch, appears: bool
+) -> None:
+    """A kill that came between, as the daemon stood still, is none of before the look."""
+    read = files.EventsReader.read
+    reads: list[int] = []
+
+    def stopped_after(self: files.EventsReader, path: str) -> files.EventsFile:
+        file = read(self, path)
+        if path.startswith(f"{tree.root}/a/"):
+            reads.append(time.time_ns() // 1000)
+            time.sleep(0.1)
+        return file
+
+    monkeypatch.setattr(files.EventsReader, "read", stopped_after)
+    if not appears:
+        tree.make("/a")
+    async with watching(tree) as watch:
+        if appears:
+            tree.make("/a")
+            await watch.settled()
+        before = reads[-1]
+        tree.kill("/a")
+        await watch.until(lambda sink: len(sink.kills) == 1)
+        await watch.settled()
+        between = reads[-1]
+        tree.kill("/a")
+        await watch.until(lambda sink: len(sink.kills) == 2)
+        first, second = watch.sink.kills
+        assert first.occur_after is not None
+        assert second.occur_after is not None
+        assert first.occur_after <= before < second.occur_after <= between
 
 
 async def test_garbage_in_a_counter_is_not_a_count(tree: FakeCgroupTree) -> None:

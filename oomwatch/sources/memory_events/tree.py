@@ -298,6 +298,7 @@ class Tree:
 
     def look(self, node: Node) -> bool:
         """Read a cgroup's counters; observe what is new. True if its kill count rose."""
+        began = wall_time()
         sight = Sight.FOLLOWED
         directory = self.directory(node)
         file = self._read_own(node, directory)
@@ -312,7 +313,8 @@ class Tree:
                 node.counter_id = file.inode
                 self._observe(node, file.counters, sight=sight)
             node.seen = file.counters
-        node.looked_at = wall_time()
+        # Not when it was done: we may have been stopped since, and what it shows is older.
+        node.looked_at = began
         return rose
 
     def _note_limit(self, node: Node, file: files.EventsFile, directory: str) -> None:
@@ -344,14 +346,15 @@ class Tree:
         seen_time = node.looked_at
         if node.counter_id and seen_time and 0 <= wall_time() - seen_time < FRESH_MICROSECONDS:
             return CounterReading(node.cgroup, node.counter_id, seen_time, node.seen)
+        began = wall_time()
         file = self._read_own(node, directory)
         if file is None or self._is_anothers(node, file):
             return None
         sight = Sight.REVEALED if node.counter_id not in (0, file.inode) else Sight.FOLLOWED
-        looked_at, node.looked_at = node.looked_at, wall_time()
+        looked_at, node.looked_at = node.looked_at, began
         node.seen, node.counter_id = file.counters, file.inode
         return CounterReading(
-            node.cgroup, file.inode, node.looked_at, file.counters, None, sight, looked_at
+            node.cgroup, file.inode, wall_time(), file.counters, None, sight, looked_at
         )
 
     def reveal(self, node: Node) -> None:
@@ -378,9 +381,10 @@ class Tree:
 
     def _first_look(self, node: Node, directory: str) -> None:
         """Read what was counted before us: the sum first, the cgroup's own only if there is any."""
+        began = self._survey_time()
         subtree = self._read(f"{directory}/{files.EVENTS}")
         if subtree is not None and subtree.counters in _ALL_ZERO:
-            node.seen, node.looked_at = subtree.counters, self._survey_time()
+            node.seen, node.looked_at = subtree.counters, began
             return
         if not node.has_counter:
             return
@@ -390,7 +394,7 @@ class Tree:
         node.seen, node.counter_id = local.counters, local.inode
         counted = subtree.counters.oom_kill if subtree and not self.hierarchy.local_events else None
         self._observe(node, local.counters, sight=Sight.BASELINE, subtree=counted)
-        node.looked_at = wall_time()
+        node.looked_at = began
 
     def _survey_time(self) -> int:
         """The time, up to a millisecond ago: 100,000 looks of a survey share few numbers."""
