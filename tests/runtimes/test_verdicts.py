@@ -174,7 +174,7 @@ def earlyoom(log: Path) -> Iterator[None]:
     available = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
     at = max(available - 200 * 1024, 200 * 1024)
     command = ("earlyoom", "-r", "0", "-M", f"{at},{at - 100 * 1024}")
-    spared = ("--avoid", "^(python|docker|containerd)")
+    spared = ("--avoid", "^(python|docker|containerd|runsc)")
     with log.open("ab") as output:
         killer = subprocess.Popen((*command, *spared), stdout=output, stderr=output)
     try:
