@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -93,7 +94,9 @@ async def test_an_end_is_told_to_the_daemon_and_its_verdict_shown_again(tmp_path
         assert code == 1
         assert "was told of no end" in err
         tree.kill("/a")
-        code, out, err = await oomwatch(*asking, "--exit-code", "137", "--wait", "20s")
+        # Python may take longer to start than an end can be away from its kill.
+        ended = ("--exit-code", "137", "--exit-time", datetime.now(UTC).isoformat())
+        code, out, err = await oomwatch(*asking, *ended, "--wait", "20s")
         assert (code, err) == (0, "")
         assert "a container ended, and it was out of memory" in out
         assert "at its own limit of 32.0 MiB" in out
