@@ -92,7 +92,9 @@ class Sandboxes:
 
     def _read(self, question: ReadSandboxLog) -> SandboxLogRead:
         key = (question.container_id, question.cgroup_id)
-        words = read(self._logs.pop(key, ()))
+        # It may have been found before its runtime could say in which cgroup it is.
+        logs = self._logs.pop(key, None) or self._logs.pop((question.container_id, None), ())
+        words = read(logs)
         return SandboxLogRead(
             container_id=question.container_id,
             cgroup_id=question.cgroup_id,
