@@ -494,10 +494,14 @@ class FindSandbox:
 
 @dataclass(frozen=True, slots=True)
 class ReadSandboxLog:
-    """Read what this container's sandbox wrote since it was found: it has ended."""
+    """Read what this container's sandbox wrote since it was found: it has ended.
+
+    `sentry` tells which sandbox that was, also where it was found before its container's cgroup.
+    """
 
     container_id: str
     cgroup_id: int | None
+    sentry: int | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,8 @@ class Sandboxes:
         self._handlers = Handlers()
         self._emit: Emit = lambda _: None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._logs: dict[tuple[str, int | None], tuple[SandboxLog, ...]] = {}
+        self._logs: dict[int, tuple[SandboxLog, ...]] = {}
+        """By the sentry, which a pod's containers share."""
 
     def start(self, emit: Emit) -> None:
         """Say from now on where sandboxes are."""
@@ -83,18 +84,15 @@ class Sandboxes:
             await asyncio.sleep(_PAUSE_SECONDS)
             seen = await asyncio.to_thread(look, question, self._hierarchy)
         if seen.sentry is not None:
-            self._logs[(seen.container_id, seen.cgroup_id)] = logs_of(
-                seen.sentry, read_cmdline(seen.sentry)
-            )
+            self._logs.pop(seen.sentry, None)  # a pid is used again
+            self._logs[seen.sentry] = logs_of(seen.sentry, read_cmdline(seen.sentry))
             if len(self._logs) > _MOST_LOGS:
                 del self._logs[next(iter(self._logs))]
         self._emit([seen])
 
     def _read(self, question: ReadSandboxLog) -> SandboxLogRead:
-        key = (question.container_id, question.cgroup_id)
-        # It may have been found before its runtime could say in which cgroup it is.
-        logs = self._logs.pop(key, None) or self._logs.pop((question.container_id, None), ())
-        words = read(logs)
+        sentry = question.sentry
+        words = read(self._logs.get(sentry, ()) if sentry is not None else ())
         return SandboxLogRead(
             container_id=question.container_id,
             cgroup_id=question.cgroup_id,

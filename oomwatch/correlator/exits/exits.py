@@ -236,10 +236,12 @@ class Exits:
         exit_.due = now + min(waits, default=RUNTIME_SECONDS)
         exit_.life = self._containers.of_key(exit_.life.key) or exit_.life
         place = exit_.place = self._witnesses.place(exit_.life)
-        if self._witnesses.sandbox(exit_.life) is not None:
+        sandbox = self._witnesses.sandbox(exit_.life)
+        if sandbox is not None:
             # What it wrote says whose a kill is.
             exit_.log_asked = True
-            outcome.questions.append(ReadSandboxLog(exit_.life.container_id, exit_.life.cgroup_id))
+            asked = (exit_.life.container_id, exit_.life.cgroup_id)
+            outcome.questions.append(ReadSandboxLog(*asked, sandbox.sentry))
         if self._counted and place.cgroup is not None:
             outcome.questions.append(LastLook(place.cgroup, place.cgroup_id))
         elif self._counted and not waits:
