@@ -375,7 +375,7 @@ class Correlator:
         if first and not self._resumed:
             self.exits.began(observation.time, max(observation.cgroup_ids, default=0))
         # Again means after an overflow.
-        self._residuals.unseen = self._resumed or self._root is not None
+        self._residuals.unseen = self._resumed or not first
         self._root = observation.root
         self.ledger.forget_all_but(observation.cgroup_ids)
         self.containers.only(observation.cgroup_ids, observation.time)

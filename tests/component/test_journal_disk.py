@@ -156,13 +156,19 @@ async def test_a_full_disk_costs_old_history_and_no_new_event(tiny: Path) -> Non
     await again.close()
 
 
-async def test_on_a_disk_that_others_filled_the_reserve_is_spent(tiny: Path) -> None:
-    """Every event is written at once; the next start on a disk with room sets it aside again."""
-    journal = Journal.open(tiny / "state", retention=Retention(max_age_seconds=1e10))
+async def begun(disk: Path) -> tuple[Journal, Recorder]:
+    """A journal with one event."""
+    journal = Journal.open(disk / "state", retention=Retention(max_age_seconds=1e10))
     heard = Recorder()
     journal.start("boot", heard.committed, heard.healthy)
     journal.append([gap(1)], LedgerChange())
     assert await asyncio.wait_for(journal.flush(), BOUND)
+    return journal, heard
+
+
+async def test_on_a_disk_that_others_filled_the_reserve_is_spent(tiny: Path) -> None:
+    """Every event is written at once; the next start on a disk with room sets it aside again."""
+    journal, heard = await begun(tiny)
     reserve = tiny / "state" / "journal.reserve"
     assert reserve.stat().st_size == RESERVE_BYTES
     ballast = fill(tiny)
@@ -180,11 +186,7 @@ async def test_on_a_disk_that_others_filled_the_reserve_is_spent(tiny: Path) -> 
 
 async def test_a_disk_that_others_filled_holds_events_until_there_is_room(tiny: Path) -> None:
     """With no history to give up, events wait in order, the health says why, and then they go."""
-    journal = Journal.open(tiny / "state", retention=Retention(max_age_seconds=1e10))
-    heard = Recorder()
-    journal.start("boot", heard.committed, heard.healthy)
-    journal.append([gap(1)], LedgerChange())
-    assert await asyncio.wait_for(journal.flush(), BOUND)
+    journal, heard = await begun(tiny)
     (tiny / "state" / "journal.reserve").unlink()
     ballast = fill(tiny)
     large = replace(gap(2), reason="r" * 400_000)

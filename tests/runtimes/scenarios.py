@@ -16,10 +16,7 @@ from oomwatch.containers import gvisor
 from tests.runtimes.confusion import Truth
 from tests.runtimes.containers import Running
 from tests.runtimes.processes import wait_for
-from tests.runtimes.workloads import LIMIT
-
-EVERYTHING = os.environ.get("OOMWATCH_MATRIX") == "all"
-"""Every scenario in every runtime, as scripts/soak --matrix asks; else each once."""
+from tests.runtimes.workloads import EVERYTHING, LIMIT
 
 RUNC, CRUN, RUNSC = ("runc",), ("runc", "crun"), ("runc", "crun", "runsc")
 

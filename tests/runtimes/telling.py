@@ -18,9 +18,6 @@ from tests.runtimes.hosts import SystemdDockerHost
 from tests.runtimes.processes import wait_for
 from tests.runtimes.workloads import script
 
-EVERYTHING = os.environ.get("OOMWATCH_MATRIX") == "all"
-"""Every scenario in every runtime, also where it takes minutes."""
-
 LABELS = {"app": "shop"}
 
 _UNTIL_SIGNALLED = "/bin/sleep 10000 & while :; do wait $!; done"

@@ -9,7 +9,6 @@ import pytest
 
 from tests.runtimes.containers import Host, Spec
 from tests.runtimes.telling import (
-    EVERYTHING,
     LABELS,
     WAITING_ITSELF,
     at_its_own_limit,
@@ -20,7 +19,7 @@ from tests.runtimes.telling import (
     told_once,
     watching_with,
 )
-from tests.runtimes.workloads import CHILD_KILLED, HOG
+from tests.runtimes.workloads import CHILD_KILLED, EVERYTHING, HOG
 
 RUNC = ("docker-runc", "systemd_docker-runc", "containerd-runc", "hand-runc")
 CRUN = ("docker-crun", "podman-crun", "containerd-crun", "hand-crun")

@@ -23,13 +23,12 @@ from tests.runtimes.containers import Host
 from tests.runtimes.judging import Worker
 from tests.runtimes.scenarios import (
     CRUN,
-    EVERYTHING,
     RUNSC,
     SCENARIOS,
     Scenario,
     wait_until_gone,
 )
-from tests.runtimes.workloads import hold
+from tests.runtimes.workloads import EVERYTHING, hold
 
 TRIED = [(scenario, runtime) for scenario in SCENARIOS for runtime in scenario.runtimes]
 

@@ -6,8 +6,13 @@ its limit in seconds also under emulation.
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
+
+EVERYTHING = os.environ.get("OOMWATCH_MATRIX") == "all"
+"""Every scenario in every runtime, as scripts/soak --matrix asks and where it takes minutes; else
+each once."""
 
 MEBIBYTE = 1 << 20
 LIMIT = 64 * MEBIBYTE
