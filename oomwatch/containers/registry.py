@@ -11,11 +11,11 @@ the outermost that the path shows, since what is nested was named by whoever liv
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from operator import itemgetter
-from typing import Generic, TypeVar
 
+from oomwatch.containers.key_index import KeyIndex
 from oomwatch.containers.lives import PATH, WORKER, Life, LifeKey, LivesChange, merged
 from oomwatch.containers.packing import PackedLives
 from oomwatch.containers.paths import Identity, identify
@@ -35,9 +35,6 @@ LATE_MICROSECONDS = 60_000_000
 """How long after a life's end was told the removal of its cgroup may still say where it was."""
 
 
-_At = TypeVar("_At")
-
-
 @dataclass(frozen=True, slots=True)
 class Owner:
     """Whose a cgroup is: the container, the path of its own cgroup, and its life if it is known."""
@@ -45,40 +42,6 @@ class Owner:
     container: Container
     cgroup: str
     life: Life | None = None
-
-
-class _Index(Generic[_At]):
-    """Keys of lives by what they share, in the order in which they were heard of.
-
-    Most share it with nobody: then the key is kept as it is, without a list around it.
-    """
-
-    def __init__(self) -> None:
-        self._keys: dict[_At, LifeKey | list[LifeKey]] = {}
-
-    def __iter__(self) -> Iterator[_At]:
-        return iter(self._keys)
-
-    def __getitem__(self, at: _At) -> Sequence[LifeKey]:
-        """The keys, none where nobody has it."""
-        keys = self._keys.get(at, [])
-        return keys if isinstance(keys, list) else [keys]
-
-    def add(self, at: _At, key: LifeKey) -> None:
-        self._keys[at] = [*self[at], key] if at in self._keys else key
-
-    def put_back(self, at: _At, key: LifeKey, place: int) -> None:
-        """Give the newest key an older one's place."""
-        keys = [other for other in self[at] if other != key]
-        if keys:
-            self._keys[at] = [*keys[:place], key, *keys[place:]]
-
-    def discard(self, at: _At, key: LifeKey) -> None:
-        left = [other for other in self[at] if other != key]
-        if left:
-            self._keys[at] = left if len(left) > 1 else left[0]
-        else:
-            del self._keys[at]
 
 
 class Containers:
@@ -92,9 +55,9 @@ class Containers:
     ) -> None:
         self._identify = identify
         self._lives = PackedLives()
-        self._by_id: _Index[str] = _Index()
-        self._by_path: _Index[str] = _Index()
-        self._by_cgroup: _Index[int] = _Index()
+        self._by_id: KeyIndex[str] = KeyIndex()
+        self._by_path: KeyIndex[str] = KeyIndex()
+        self._by_cgroup: KeyIndex[int] = KeyIndex()
         self._by_pid: dict[int, LifeKey] = {}
         self._ended: dict[LifeKey, int] = {}
         self._registered = 0
