@@ -247,6 +247,10 @@ class Watcher:
         seen = self.correlator.exits.sandbox(life) if life is not None else None
         return report if seen is None else replace(report, notes=(*report.notes, note(seen)))
 
+    def is_registered(self, container_id: str) -> bool:
+        """Whether a worker registered it, and it has neither ended nor been unwatched."""
+        return self.registration.is_registered(container_id)
+
     def unwatch_container(self, container_id: str) -> bool:
         """Forget a worker's word on a container; False where it gave none."""
         return self.registration.unwatch(container_id)

@@ -82,6 +82,11 @@ class Registration:
         life = self._containers.newest(container.id)
         return self._with_notes(report, life, None if counted == own else own.path)
 
+    def is_registered(self, container_id: str) -> bool:
+        """Whether a worker registered it, and it has neither ended nor been unwatched."""
+        newest = self._containers.newest(container_id)
+        return newest is not None and newest.awaited
+
     def unwatch(self, container_id: str) -> bool:
         """Forget what a worker told of a container; False where it told nothing."""
         found = self._containers.unwatched(container_id, time.time_ns() // 1000)
@@ -129,8 +134,7 @@ class Registration:
         return Resolved(cgroup.rstrip("/") or "/", 0)
 
     def _refuse_too_many(self, container_id: str) -> None:
-        newest = self._containers.newest(container_id)
-        known = newest is not None and newest.registered and newest.ended_time is None
+        known = self.is_registered(container_id)
         if not known and self._containers.registered >= MAX_REGISTERED:
             raise LimitReached(
                 f"{MAX_REGISTERED} containers are registered already: unwatch or finalize those "

@@ -71,6 +71,11 @@ class Life:
         return WORKER in self.said
 
     @property
+    def awaited(self) -> bool:
+        """Did a worker name it, and nobody tell its end yet? Its cgroup may outlive it."""
+        return self.registered and self.ended_time is None and not self.end_told
+
+    @property
     def source(self) -> str:
         """Who knows it best, of those that spoke of it."""
         return min(self.said, key=_rank)

@@ -356,7 +356,7 @@ class Containers:
             self._ended[key] = life.ended_time
         else:
             self._ended.pop(key, None)
-        self._registered += _is_registered(life) - (old is not None and _is_registered(old))
+        self._registered += life.awaited - (old is not None and old.awaited)
         self._bound(life.seen_time)
 
     def _place(self, life: Life, placed: Life) -> None:
@@ -385,7 +385,7 @@ class Containers:
     def _forget(self, key: LifeKey) -> None:
         life = self._lives.pop(key)
         self._ended.pop(key, None)
-        self._registered -= _is_registered(life)
+        self._registered -= life.awaited
         self._by_id.discard(life.container_id, key)
         if life.cgroup is not None:
             self._by_path.discard(life.cgroup, key)
@@ -398,10 +398,6 @@ class Containers:
     def _forget_pid(self, life: Life) -> None:
         if life.pid is not None and self._by_pid.get(life.pid) == life.key:
             del self._by_pid[life.pid]
-
-
-def _is_registered(life: Life) -> bool:
-    return life.registered and life.ended_time is None
 
 
 def _upwards(path: str) -> Iterator[str]:

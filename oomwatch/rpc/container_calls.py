@@ -20,8 +20,10 @@ from oomwatch.errors import (
 from oomwatch.escaping import quoted
 from oomwatch.events import Container, Entry
 from oomwatch.rpc import translator_node
+from oomwatch.rpc.limits import Caller, Limits
 from oomwatch.rpc.paging import BYTES_A_PAGE, page_size, page_token, token_parts
 from oomwatch.rpc.refusals import RefusalError, invalid, not_found
+from oomwatch.rpc.registrars import Registrars
 from oomwatch.rpc.translator import entry_to_message, read_time
 from oomwatch.rpc.v1 import oomwatch_pb2 as pb
 from oomwatch.status import CgroupReport
@@ -66,6 +68,9 @@ class ContainerBackend(Protocol):
     ) -> CgroupReport:
         """Register a container by one of `pid` and `cgroup`."""
 
+    def is_registered(self, container_id: str) -> bool:
+        """Whether a worker registered it, and it has neither ended nor been unwatched."""
+
     def unwatch_container(self, container_id: str) -> bool:
         """Forget what was registered; False where nothing was."""
 
@@ -88,10 +93,11 @@ class ContainerBackend(Protocol):
 class ContainerCalls:
     """The calls, from the bytes of a request to the bytes of its answer."""
 
-    def __init__(self, backend: ContainerBackend) -> None:
+    def __init__(self, backend: ContainerBackend, limits: Limits) -> None:
         self._backend = backend
+        self._registrars = Registrars(limits.registered_a_peer, backend.is_registered)
 
-    async def watch(self, request: bytes) -> bytes:
+    async def watch(self, request: bytes, caller: Caller) -> bytes:
         """Answer WatchContainer."""
         message = pb.WatchContainerRequest.FromString(request)
         container = _container(message.container)
@@ -103,7 +109,7 @@ class ContainerCalls:
         limit = message.memory_limit_bytes if message.HasField("memory_limit_bytes") else None
         if limit is not None and limit < 0:
             raise invalid(f"memory_limit_bytes {limit}: a limit is 0 or more")
-        with _refusing():
+        with self._registrars.registering(caller, container.id), _refusing():
             report = await self._backend.watch_container(
                 container,
                 pid=message.pid if where == "pid" else None,

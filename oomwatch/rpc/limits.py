@@ -38,7 +38,8 @@ class Limits:
     `calls_at_once` how many in a burst; `..._a_peer` are one peer's. `concurrent_calls` is what
     gRPC lets one connection have in flight: further ones wait. Calls that walk the tree or the
     journal are answered one after another, and `long_calls` may be waiting or under way, so that
-    what a kill needs comes between any two of them. `request_bytes` is the largest
+    what a kill needs comes between any two of them. `registered_a_peer` is
+    how many containers one TCP host has registered at a time. `request_bytes` is the largest
     request, `metadata_bytes` the most that goes with one. `connections` is how many each address
     takes, never more than half of the process's descriptors; further ones are closed unanswered.
     """
@@ -55,6 +56,7 @@ class Limits:
     calls_at_once_a_peer: float = 5000.0
     concurrent_calls: int = 1100
     long_calls: int = 64
+    registered_a_peer: int = 5000
     request_bytes: int = 256 * 1024
     metadata_bytes: int = 8 * 1024
     connections: int = 4096

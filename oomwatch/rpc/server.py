@@ -51,8 +51,8 @@ class Backend(HistoryBackend, ContainerBackend, Protocol):
 __all__ = ["Backend", "Limits", "Plaintext", "RpcServer", "TlsFiles", "UnixSocket"]
 
 Unary = Callable[[bytes], Awaitable[bytes]]
-Timed = Callable[[bytes, float | None], Awaitable[bytes]]
-"""A call that bounds its own wait by what is left of the caller's deadline, in seconds."""
+Asked = Callable[[bytes, Context, Caller], Awaitable[bytes]]
+"""A call to which it matters how long its caller waits, or who that is."""
 
 Streaming = Callable[[bytes, Context], Awaitable[None]]
 
@@ -139,7 +139,7 @@ class RpcServer:
         self._admission = Admission(self._limits)
         self._streams = Streams(lambda: backend.journal.id, bookmark_seconds)
         self._service = Service(backend, self._streams, self._admission)
-        self._containers = ContainerCalls(backend)
+        self._containers = ContainerCalls(backend, self._limits)
         backend.subscriptions.prepare = self._streams.prepare
         self._health = health.Health(("", SERVICE))
         self._described = reflection.aio.ReflectionServicer(
@@ -229,17 +229,20 @@ class RpcServer:
         calls: dict[str, Unary] = {
             "ListEvents": service.list_events,
             "GetEvent": service.get_event,
-            "WatchContainer": containers.watch,
             "UnwatchContainer": containers.unwatch,
             "ListContainers": containers.list,
             "GetContainer": containers.get,
             "GetStatus": service.get_status,
         }
-        ours = {name: self._unary(name, _untimed(call), door) for name, call in calls.items()}
-        ours["FinalizeContainer"] = self._unary("FinalizeContainer", containers.finalize, door)
+        asked: dict[str, Asked] = {name: _of_anybody(call) for name, call in calls.items()}
+        asked["WatchContainer"] = lambda request, _, caller: containers.watch(request, caller)
+        asked["FinalizeContainer"] = lambda request, context, _: containers.finalize(
+            request, context.time_remaining()
+        )
+        ours = {name: self._unary(name, call, door) for name, call in asked.items()}
         ours["Subscribe"] = self._streaming("Subscribe", service.subscribe, door)
         checks = {
-            "Check": self._unary("Check", _untimed(self._check), door),
+            "Check": self._unary("Check", _of_anybody(self._check), door),
             "Watch": self._streaming("Watch", self._health.watch, door),
         }
         return (
@@ -258,18 +261,19 @@ class RpcServer:
             )
         return answer
 
-    def _unary(self, name: str, call: Timed, door: _Door) -> grpc.RpcMethodHandler[bytes, bytes]:
+    def _unary(self, name: str, call: Asked, door: _Door) -> grpc.RpcMethodHandler[bytes, bytes]:
         async def handle(request: bytes, context: Context) -> bytes:
             async with self._guarded(name, context):
                 if name in CHANGING and not door.may_change:
                     raise RefusalError(grpc.StatusCode.PERMISSION_DENIED, f"{name} {_NOT_HERE}")
                 # A probe that is refused would have a daemon restarted for what others do.
+                caller = door.listener.caller(context.peer())
                 if name != "Check":
-                    self._admission.call(door.listener.caller(context.peer()))
+                    self._admission.call(caller)
                 if name not in LONG:
-                    return await call(request, context.time_remaining())
+                    return await call(request, context, caller)
                 async with self._admission.long_call():
-                    return await call(request, context.time_remaining())
+                    return await call(request, context, caller)
             raise AssertionError("unreachable")
 
         return grpc.unary_unary_rpc_method_handler(cast(Callable[..., bytes], handle))
@@ -355,8 +359,8 @@ class RpcServer:
             )
 
 
-def _untimed(call: Unary) -> Timed:
-    async def answer(request: bytes, _: float | None) -> bytes:
+def _of_anybody(call: Unary) -> Asked:
+    async def answer(request: bytes, context: Context, caller: Caller) -> bytes:
         return await call(request)
 
     return answer

@@ -26,6 +26,9 @@ class NoContainers:
     ) -> CgroupReport:
         raise NoSuchProcess(f"there is no process {pid}")
 
+    def is_registered(self, container_id: str) -> bool:
+        return False
+
     def unwatch_container(self, container_id: str) -> bool:
         return False
 

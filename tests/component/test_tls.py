@@ -18,7 +18,9 @@ import pytest
 
 from oomwatch.client import AsyncClient, ClientTls
 from oomwatch.daemon import Watcher
-from oomwatch.errors import AddressError, DaemonUnavailable
+from oomwatch.errors import AddressError, DaemonUnavailable, RequestRefused
+from oomwatch.events import Container
+from oomwatch.rpc.limits import Limits
 from oomwatch.rpc.server import Plaintext, RpcServer, TlsFiles
 
 BOUND = 30.0
@@ -251,6 +253,14 @@ async def test_asking_for_a_reload_reads_at_once(
         assert (await handshake(server))[1] == 2
 
 
+def showing(server: RpcServer, authority: Path, pair: Path) -> AsyncClient:
+    """A client that shows a certificate."""
+    tls = ClientTls(
+        ca=authority / "ca.pem", certificate=Path(f"{pair}.pem"), key=Path(f"{pair}.key")
+    )
+    return AsyncClient(f"127.0.0.1:{server.port}", tls=tls, timeout=5)
+
+
 async def test_only_clients_of_the_ca_are_let_in_and_a_new_ca_counts_from_then_on(
     watcher: Watcher, files: TlsFiles, authority: Path
 ) -> None:
@@ -259,12 +269,7 @@ async def test_only_clients_of_the_ca_are_let_in_and_a_new_ca_counts_from_then_o
     mutual = TlsFiles(files.certificate, files.key, trusted)
 
     def client(directory: Path, name: str) -> AsyncClient:
-        tls = ClientTls(
-            ca=authority / "ca.pem",
-            certificate=directory / f"{name}.pem",
-            key=directory / f"{name}.key",
-        )
-        return AsyncClient(f"127.0.0.1:{server.port}", tls=tls, timeout=5)
+        return showing(server, authority, directory / name)
 
     async with serving(watcher, mutual) as server:
         async with client(authority, "client") as known:
@@ -283,6 +288,42 @@ async def test_only_clients_of_the_ca_are_let_in_and_a_new_ca_counts_from_then_o
         async with client(authority, "client") as known:
             with pytest.raises(DaemonUnavailable):
                 await known.health()
+
+
+async def test_one_tcp_host_does_not_take_all_the_places_of_registered_containers(
+    watcher: Watcher, files: TlsFiles, authority: Path, tmp_path: Path
+) -> None:
+    server = RpcServer(
+        watcher,
+        socket=tmp_path / "s",
+        listen="127.0.0.1:0",
+        tls=TlsFiles(files.certificate, files.key, authority / "ca.pem"),
+        limits=Limits(registered_a_peer=2),
+    )
+    async with (
+        server,
+        showing(server, authority, authority / "client") as remote,
+        AsyncClient(tmp_path / "s") as local,
+    ):
+
+        async def registers(client: AsyncClient, container_id: str) -> None:
+            await client.watch_container(Container(id=container_id), cgroup="/a")
+
+        with pytest.raises(RequestRefused, match="no cgroup"):
+            await remote.watch_container(Container(id="job-0"), cgroup="/none")
+        for container_id in ("job-1", "job-2", "job-2"):
+            await registers(remote, container_id)
+        with pytest.raises(RequestRefused, match="has 2 containers registered, its most") as raised:
+            await registers(remote, "job-3")
+        assert raised.value.status == "RESOURCE_EXHAUSTED"
+        for container_id in ("local-1", "local-2", "local-3"):
+            await registers(local, container_id)
+        assert await local.unwatch_container("job-1")
+        await registers(remote, "job-3")
+        await remote.finalize("job-2", exit_code=0)
+        await registers(remote, "job-4")
+        with pytest.raises(RequestRefused, match="its most"):
+            await registers(remote, "job-5")
 
 
 async def oomwatch(*words: str) -> tuple[int, str, str]:
