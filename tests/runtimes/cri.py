@@ -7,12 +7,7 @@ makes anything.
 
 from __future__ import annotations
 
-import hashlib
-import io
 import itertools
-import json
-import subprocess
-import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +16,8 @@ import grpc
 
 from oomwatch.sources.runtimes.v1 import cri_pb2 as pb
 from tests.runtimes.containers import Ended, Spec, now
+from tests.runtimes.images import IMAGE, import_image
 from tests.runtimes.processes import SECONDS, wait_for
-from tests.runtimes.workloads import SLEEPER
-
-IMAGE = "localhost/oomwatch-busybox:latest"
-"""Of every container, and of the pods' own: the sandbox's pause."""
 
 _NODE = 2
 """NamespaceMode: the node's own network, for which no plugin is needed."""
@@ -53,9 +45,7 @@ class CriHost:
 
     def __init__(self, socket: Path, root: Path) -> None:
         self._channel = grpc.insecure_channel(f"unix:{socket}")
-        archive = _archive(root)
-        words = ("ctr", "--address", str(socket), "--namespace", "k8s.io", "images", "import", "-")
-        subprocess.run(words, input=archive, check=True, capture_output=True, timeout=SECONDS)
+        import_image(socket, "k8s.io", root)
         wait_for(
             lambda: IMAGE.encode() in self._ask("ImageService/ListImages", b""),
             "it does not take the image in",
@@ -142,34 +132,6 @@ class CriContainer:
         status = self._host.status(self.id).status
         oom_killed = status.reason == "OOMKilled"
         return Ended(status.exit_code, oom_killed, self._asked, self._started, now())
-
-
-def _archive(root: Path) -> bytes:
-    """An image of one layer, as `docker save` writes it: what containerd imports."""
-    layer = io.BytesIO()
-    with tarfile.open(fileobj=layer, mode="w") as tar:
-        tar.add(root, arcname=".")
-    config = {
-        "architecture": "amd64",
-        "os": "linux",
-        "config": {"Cmd": SLEEPER},
-        "rootfs": {
-            "type": "layers",
-            "diff_ids": [f"sha256:{hashlib.sha256(layer.getvalue()).hexdigest()}"],
-        },
-    }
-    manifest = [{"Config": "config.json", "RepoTags": [IMAGE], "Layers": ["layer.tar"]}]
-    image = io.BytesIO()
-    with tarfile.open(fileobj=image, mode="w") as tar:
-        for name, content in (
-            ("config.json", json.dumps(config).encode()),
-            ("layer.tar", layer.getvalue()),
-            ("manifest.json", json.dumps(manifest).encode()),
-        ):
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    return image.getvalue()
 
 
 def _message(fields: _Fields) -> bytes:

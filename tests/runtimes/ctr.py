@@ -1,4 +1,4 @@
-"""Containers by containerd's own command, without an image: a root file system is enough."""
+"""Containers by containerd's own command, as a rule without an image: a root is enough."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tests.runtimes.containers import Ended, Spec, now
 from tests.runtimes.hosts import CONTAINERD_SOCKET
+from tests.runtimes.images import IMAGE, import_image
 from tests.runtimes.processes import SECONDS, DaemonProcess, wait_for
 
 _CTR = ("ctr", "--address", str(CONTAINERD_SOCKET))
@@ -24,11 +25,19 @@ class ContainerdHost:
         self._root = root
         self.daemon = daemon
 
-    def run(self, spec: Spec, *, namespace: str = "default") -> CtrContainer:
+    def import_image(self, namespace: str = "default") -> str:
+        """Have it know the image of the same root; returns the image's name."""
+        import_image(self.socket, namespace, self._root)
+        return IMAGE
+
+    def run(
+        self, spec: Spec, *, namespace: str = "default", image: str | None = None
+    ) -> CtrContainer:
         """Start a container; returns once containerd says that it runs."""
         name = spec.name or f"ctr-{next(_names)}"
         words = [
-            *("run", "--rootfs", "--runc-binary", spec.handler, "--read-only"),
+            *("run", "--runc-binary", spec.handler, "--read-only"),
+            *(("--rootfs",) if image is None else ()),
             *(("--rm",) if spec.remove else ()),
             *(("--memory-limit", str(spec.memory)) if spec.memory is not None else ()),
             *(
@@ -37,7 +46,7 @@ class ContainerdHost:
                 for w in ("--label", f"{key}={value}")
             ),
             *(("--cgroup", f"{spec.parent}/{name}") if spec.parent else ()),
-            *(str(self._root), name, *spec.command),
+            *(image or str(self._root), name, *spec.command),
         ]
         return CtrContainer(name, f"{spec.parent or f'/{namespace}'}/{name}", namespace, words)
 

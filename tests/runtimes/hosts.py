@@ -7,8 +7,8 @@ import signal
 from contextlib import suppress
 from pathlib import Path
 
-from tests.runtimes import cri
 from tests.runtimes.api import ApiHost
+from tests.runtimes.images import IMAGE
 from tests.runtimes.processes import DaemonProcess, answers, wait_for
 from tests.runtimes.systemd import CGROUP, Systemd
 
@@ -53,9 +53,7 @@ def start_containerd(data: Path) -> DaemonProcess:
     """Start containerd, whose tasks live on without it."""
     CONTAINERD_SOCKET.parent.mkdir(exist_ok=True)
     config = data / "containerd.toml"
-    config.write_text(
-        _CONTAINERD_CONFIG.format(data=data, socket=CONTAINERD_SOCKET, image=cri.IMAGE)
-    )
+    config.write_text(_CONTAINERD_CONFIG.format(data=data, socket=CONTAINERD_SOCKET, image=IMAGE))
     daemon = DaemonProcess(
         ("containerd", "--config", config),
         data / "containerd.log",

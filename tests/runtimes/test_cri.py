@@ -10,8 +10,9 @@ from oomwatch.events import ContainerExit, OomKill, Pod, Scope, Verdict
 from oomwatch.sources.runtimes import RuntimeSocket
 from tests.kernel.watching import Told, watching
 from tests.runtimes.containers import Spec
-from tests.runtimes.cri import IMAGE, CriContainer, CriHost, PodSandbox
+from tests.runtimes.cri import CriContainer, CriHost, PodSandbox
 from tests.runtimes.hosts import CONTAINERD_SOCKET
+from tests.runtimes.images import IMAGE
 from tests.runtimes.telling import LABELS, WAITING, WAITING_ITSELF, let_go
 from tests.runtimes.workloads import HOG, LIMIT
 

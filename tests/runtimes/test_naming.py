@@ -100,6 +100,20 @@ async def test_the_runtime_restarts_while_containers_run(runtime: tuple[Host, st
         await asyncio.to_thread(container.remove)
 
 
+async def test_containerds_image_is_told(containerd_host: ContainerdHost) -> None:
+    spec = Spec(command=HOG, name="of-an-image", labels=LABELS)
+    async with watching_with(containerd_host) as told:
+        await following(told, containerd_host)
+        image = await asyncio.to_thread(containerd_host.import_image)
+        container = await asyncio.to_thread(containerd_host.run, spec, image=image)
+        try:
+            kill = await told_once(told, containerd_host, spec, container)
+            assert kill.container is not None
+            assert (kill.container.id, kill.container.image) == (container.id, image)
+        finally:
+            await asyncio.to_thread(container.remove)
+
+
 async def test_two_containers_of_one_name_are_two(docker_host: ApiHost) -> None:
     """One that is made again under an old name is another container, with a kill of its own."""
     spec = Spec(command=HOG, name="again", labels=LABELS)
