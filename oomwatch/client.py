@@ -199,8 +199,10 @@ class AsyncClient:
         `cgroup_id` (from `watch_container`) names one life of several, else it is the newest that
         does not run.
         `maximum_wait` is how many seconds to wait at the most for witnesses that are due, 0.05
-        unless given. Asking again gives the same exit and revision; what is learned later is told
-        as its amendment. Raises RequestRefused: NOT_FOUND for a container that nobody spoke of.
+        unless given; a reason that begins with "still due" names one that did not come. Asking
+        again gives the same exit and revision; what is learned later is told as its amendment,
+        and asking again gives that. Raises RequestRefused: NOT_FOUND for a container that nobody
+        spoke of.
         """
         request = pb.FinalizeContainerRequest(
             container_id=container_id,

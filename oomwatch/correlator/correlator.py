@@ -142,7 +142,7 @@ class Correlator:
         for ended in self._lost_ends.expire(now):
             self._ended(ended, now, outcome)
         outcome.events += self._ownership.expire(now)
-        self.exits.advance(now, outcome)
+        self.exits.expire(now, outcome)
         outcome.events = self._ownership.name(outcome.events, now)
         return outcome
 

@@ -7,6 +7,7 @@ rows, in words, are the table of docs/semantics.md.
 from oomwatch.verdict.evidence import (
     DYING_MICROSECONDS,
     NEAR_MICROSECONDS,
+    Due,
     ExitEvidence,
     KillerMark,
     KillOfLife,
@@ -22,6 +23,7 @@ __all__ = [
     "DYING_MICROSECONDS",
     "NEAR_MICROSECONDS",
     "ROWS",
+    "Due",
     "ExitEvidence",
     "KillOfLife",
     "KillerMark",

@@ -67,22 +67,36 @@ class VictimRole(Enum):
     GOFER = "gofer"
 
 
+class Due(Enum):
+    """A witness that was not heard within the moment that was waited, and is still to come.
+
+    `COUNTERS`: a read of its counters, or, where its cgroup is gone, the second look at the counts
+    above it. `SANDBOX`: where a gVisor sandbox's processes live. `NAMES`: who it was that a kill
+    near the exit took. What it says amends the exit.
+    """
+
+    COUNTERS = "counters"
+    SANDBOX = "sandbox"
+    NAMES = "names"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KillOfLife:
     """The kernel killed in this container's cgroup, or below it, while it lived.
 
-    `time` is when the kernel did it, or else when it was seen. `main_process` says whether a victim
-    was the container's main process (the sentry, of a sandbox), `None` where not every victim is
-    named. `whole_group`: memory.oom.group made the kernel kill all of the container. `candidates`
-    is how many cgroups or sandboxes the kill may belong to: 1 is this one for certain.
-    `revision` is `None` while the journal has not written it. `words` describe it, as in
-    "python3[395] at its own limit of 32.0 MiB".
+    `time` is when the kernel did it, or else when it was seen. `named`: every victim is. Then
+    `main_process` says whether one was the container's main process (the sentry, of a sandbox),
+    `None` where that is not known. `whole_group`: memory.oom.group made the kernel kill all of the
+    container. `candidates` is how many cgroups or sandboxes the kill may belong to: 1 is this one
+    for certain. `revision` is `None` while the journal has not written it. `words` describe it, as
+    in "python3[395] at its own limit of 32.0 MiB".
     """
 
     time: int
     kill_count: int
     words: str = ""
     revision: int | None = None
+    named: bool = False
     main_process: bool | None = None
     whole_group: bool = False
     candidates: int = 1
@@ -133,7 +147,8 @@ class ExitEvidence:
     `exit_code` is the status as the runtime told it, 128 + signal in most; `signal` where it was
     told apart. `kills` are all of this life, in the order of time. `sandbox_lines` are a gVisor
     sandbox's own words on its end, and `sandbox_out_of_memory` says that it panicked for want of
-    memory. `unwatched_before` is the first look, where the container is older than that.
+    memory. `unwatched_before` is the first look, where the container is older than that. `due` are
+    the witnesses that were not heard yet.
     """
 
     exit_time: int
@@ -151,6 +166,7 @@ class ExitEvidence:
     sandbox_lines: tuple[str, ...] = ()
     sandbox_out_of_memory: bool = False
     unwatched_before: int | None = None
+    due: frozenset[Due] = frozenset()
 
     # What ended it
 
@@ -217,6 +233,12 @@ class ExitEvidence:
         return tuple(k for k in self.kills if self._is_near(k) and k.candidates > 1)
 
     @property
+    def unnamed(self) -> tuple[KillOfLife, ...]:
+        """Kills close to the exit of which a name may yet tell whose and of whom they were."""
+        near = (*self.near, *self.shared_near)
+        return tuple(k for k in near if not k.named and k.main_process is None)
+
+    @property
     def earlier(self) -> tuple[KillOfLife, ...]:
         """Kills in this container that are too old to be why it ended."""
         return tuple(k for k in self.kills if not self._is_near(k) and k.candidates <= 1)
@@ -261,6 +283,15 @@ class ExitEvidence:
             return False
         first_look = self.unwatched_before
         return first_look is None or self.exit_time - first_look > NEAR_MICROSECONDS
+
+    @property
+    def may_be_cleared_or_convicted(self) -> bool:
+        """Is a witness due that can show a kill, or that there was none, and would that matter?
+
+        No kill that comes to light makes an OOM of a plain container that exited with 0.
+        """
+        unheard = bool(self.due & {Due.COUNTERS, Due.SANDBOX})
+        return unheard and (self.sandbox is not None or not self.ended_well)
 
     def _is_near(self, kill: KillOfLife) -> bool:
         return abs(self.exit_time - kill.time) <= NEAR_MICROSECONDS

@@ -59,6 +59,7 @@ def judge(evidence: ExitEvidence) -> Ruling:
         *words.hints(evidence),
         *words.runtime_flag(evidence),
         *words.unwatched(evidence),
+        *words.due(evidence),
     ]
     return Ruling(row.verdict, sure, tuple(reasons), kills, row.name)
 
@@ -270,6 +271,15 @@ ROWS: tuple[Row, ...] = (
         Confidence.CONFIRMED,
         "the kernel's OOM killer killed nothing in it",
         lambda e: e.counters_clean,
+    ),
+    Row(
+        "witness_due",
+        "counters, or the place of a gVisor sandbox, that are due and did not come within the "
+        "moment that was waited, any status but a plain container's 0; an amendment follows",
+        Verdict.UNKNOWN,
+        Confidence.LOW,
+        "what would tell did not come within the moment that was waited, and is still due",
+        lambda e: e.may_be_cleared_or_convicted,
     ),
     Row(
         "stopped_unseen",

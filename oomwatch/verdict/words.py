@@ -5,12 +5,21 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterable
 
-from oomwatch.verdict.evidence import ExitEvidence, KillOfLife, LastRead, Sandbox, VictimRole
+from oomwatch.verdict.evidence import Due, ExitEvidence, KillOfLife, LastRead, Sandbox, VictimRole
 
 _ROLES = {
     VictimRole.SENTRY: "the gVisor sandbox's sentry, which is the sandbox",
     VictimRole.STUB: "a stub of the gVisor sandbox, without which the sentry ends itself",
     VictimRole.GOFER: "a gofer, the gVisor sandbox's file server",
+}
+
+STILL_DUE = "still due: "
+"""How a reason begins that names a witness which may amend the exit."""
+
+_DUE = {
+    Due.COUNTERS: "the counters of its cgroup, or of those above it; what they show amends this",
+    Due.SANDBOX: "where the gVisor sandbox's processes live; what is found amends this",
+    Due.NAMES: "the name of who was killed; if it comes it amends this",
 }
 
 
@@ -121,6 +130,11 @@ def unwatched(evidence: ExitEvidence) -> list[str]:
     if evidence.unwatched_before is None:
         return []
     return ["what was killed in it before it was first looked at is not known"]
+
+
+def due(evidence: ExitEvidence) -> list[str]:
+    """Name the witnesses that were not heard yet."""
+    return [STILL_DUE + said for witness, said in _DUE.items() if witness in evidence.due]
 
 
 def size(count: int) -> str:

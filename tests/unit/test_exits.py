@@ -58,6 +58,7 @@ from oomwatch.observations import (
     UsageSampled,
     VictimNamed,
 )
+from oomwatch.verdict.words import STILL_DUE
 
 BOOT = "0b9e5a8c-0000-4000-8000-000000000000"
 ID = "ee12" * 16
@@ -324,6 +325,20 @@ def test_a_name_that_is_due_is_awaited_for_a_moment() -> None:
     host.name(cgroup, 395)
     host.pass_time(WAIT_SECONDS)
     assert ruled(host.exit) == ("oom", "confirmed")
+
+
+def test_a_name_that_is_due_as_the_caller_must_be_answered_is_said_to_be() -> None:
+    host = Host()
+    cgroup = host.run(pid=395)
+    host.kill(cgroup)
+    host.ended(137, source="worker")
+    host.pass_time(WAIT_SECONDS)
+    assert ruled(host.exit) == ("oom", "high")
+    assert host.exit.reasons[-1].startswith(f"{STILL_DUE}the name")
+    host.name(cgroup, 395)
+    host.pass_time(1)
+    assert ruled(host.exits[-1]) == ("oom", "confirmed")
+    assert not host.exits[-1].reasons[-1].startswith(STILL_DUE)
 
 
 def test_each_life_of_a_container_has_its_own_exit() -> None:
@@ -711,6 +726,66 @@ def test_what_is_read_after_the_callers_wait_amends(late: type[Question]) -> Non
     assert amended.amends == host.journal.index(first) + 1
 
 
+@pytest.mark.parametrize("late", [LastLook, Audit])
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [(137, {"oom_killed": True}), (137, {"stop_requested": True}), (143, {}), (139, {})],
+)
+def test_nothing_is_held_against_counters_that_are_due(
+    code: int, said: dict[str, Any], late: type[Question]
+) -> None:
+    """Docker's flag is of any process at any time, and a stop proves no kill wrong."""
+    host = Host()
+    cgroup = host.run()
+    if late is Audit:
+        host.remove(cgroup)
+        host.pass_time(3)
+    host.lagging = late
+    host.ended(code, source="worker", **said)
+    host.pass_time(WAIT_SECONDS)
+    assert ruled(host.exit) == ("unknown", "low")
+    assert any(reason.startswith(STILL_DUE) for reason in host.exit.reasons)
+    host.answer_late()
+    host.pass_time(1)
+    assert ruled(host.exits[-1]) == ("not_oom", "confirmed")
+    assert not any(reason.startswith(STILL_DUE) for reason in host.exits[-1].reasons)
+
+
+def test_of_counters_that_never_come_it_is_not_said_for_ever_that_they_are_due() -> None:
+    host = Host()
+    host.run()
+    host.lagging = LastLook
+    host.ended(143, source="worker")
+    host.pass_time(AMEND_SECONDS + 1)
+    host.say()
+    host.heard_of("docker")
+    assert ruled(host.exits[-1]) == ("not_oom", "low")
+    assert not any(reason.startswith(STILL_DUE) for reason in host.exits[-1].reasons)
+
+
+def test_a_caller_that_does_not_wait_is_told_what_can_be_read_at_once() -> None:
+    host = Host()
+    host.kill(host.run(), told=False)
+    host.ended(137, source="worker", wait_seconds=0.0)
+    host.pass_time(0)
+    assert ruled(host.exits[0]) == ("oom", "high")
+    host = Host()
+    host.run()
+    host.ended(137, source="worker", wait_seconds=0.0)
+    assert ruled(host.exit) == ("not_oom", "confirmed")
+
+
+def test_a_daemon_that_is_late_for_everything_looks_before_it_answers() -> None:
+    host = Host()
+    cgroup = host.run(pid=None)
+    host.kill(cgroup, told=False)
+    host.remove(cgroup)
+    host.ended(137, source="worker")
+    host.now += 2 * WAIT_SECONDS
+    host.pass_time(0)
+    assert host.exits[0].verdict is Verdict.OOM
+
+
 def test_a_kill_that_the_sums_show_after_the_callers_wait_amends() -> None:
     host = Host()
     cgroup = host.run()
@@ -1094,17 +1169,15 @@ def test_confidence_is_that_of_the_kill_it_rests_on(code: int) -> None:
 def sandboxed(host: Host, **seen: Any) -> Cgroup:
     """Run a container whose handler is runsc, and find its sandbox so."""
     cgroup = host.run(pid=4000, handler="runsc")
-    seen.setdefault("cgroup", cgroup.path)
-    seen.setdefault("sandbox_cgroup_id", cgroup.id)
-    host.say(
-        SandboxSeen(
-            container_id=ID,
-            cgroup_id=cgroup.id,
-            time=host.wall,
-            **{"alone": True, "sentry": 500, "stubs": (501,), "gofers": (502,), **seen},
-        )
-    )
+    found(host, cgroup, **seen)
     return cgroup
+
+
+def found(host: Host, where: Cgroup, **seen: Any) -> None:
+    """Find the container's sandbox in a cgroup."""
+    known = {"cgroup_id": where.id, "cgroup": where.path, "sandbox_cgroup_id": where.id}
+    pids = {"alone": True, "sentry": 500, "stubs": (501,), "gofers": (502,)}
+    host.say(SandboxSeen(container_id=ID, time=host.wall, **{**known, **pids, **seen}))
 
 
 def test_a_sandbox_is_looked_for_where_the_handler_may_run_one() -> None:
@@ -1197,6 +1270,27 @@ def test_in_a_cgroup_that_others_share_a_kill_without_a_name_is_never_certain() 
     host.ended(137)
     host.pass_time(RUNTIME_SECONDS)
     assert ruled(host.exit) == ("unknown", "medium")
+
+
+def test_in_a_cgroup_that_others_share_a_name_that_is_due_is_awaited_for_a_moment() -> None:
+    host = Host()
+    cgroup = sandboxed(host, alone=False)
+    host.kill(cgroup)
+    host.pass_time(SETTLE_SECONDS)
+    host.ended(137, source="worker")
+    assert not host.exits
+    host.name(cgroup, 500)
+    host.pass_time(WAIT_SECONDS)
+    assert ruled(host.exit) == ("oom", "confirmed")
+
+
+def test_a_victim_that_has_a_name_and_no_known_part_is_not_awaited() -> None:
+    host = Host()
+    host.kill(sandboxed(host), pid=777)
+    host.pass_time(SETTLE_SECONDS)
+    host.ended(128, source="worker")
+    assert ruled(host.exit) == ("oom", "high")
+    assert not any(reason.startswith(STILL_DUE) for reason in host.exit.reasons)
 
 
 @pytest.mark.parametrize("code", [0, 128, 137, 143])

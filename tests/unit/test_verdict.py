@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from oomwatch.events import Confidence, Verdict
 from oomwatch.verdict import (
     ROWS,
+    Due,
     ExitEvidence,
     KillerMark,
     KillOfLife,
@@ -23,6 +24,7 @@ from oomwatch.verdict import (
     judge,
 )
 from oomwatch.verdict.table import markdown
+from oomwatch.verdict.words import STILL_DUE
 
 SEMANTICS = Path(__file__).parents[2] / "docs" / "semantics.md"
 EXIT = 1_700_000_000_000_000
@@ -50,6 +52,7 @@ LONG_AGO = killed(90, main_process=False)
 READ, SUMS = LastRead.READ, LastRead.SUMS
 AT_LIMIT = LimitHit(time=EXIT - SECOND, count=12, pressure=0.4)
 FULL = UsageSample(time=EXIT - SECOND, usage_bytes=99, limit_bytes=100)
+DUE, SOUGHT = frozenset({Due.COUNTERS}), frozenset({Due.SANDBOX})
 EARLYOOM = KillerMark(killer="earlyoom", mark="its log says so")
 
 ROW_BY_ROW = {
@@ -85,6 +88,7 @@ ROW_BY_ROW = {
     ],
     "passed_on": [
         (exited(137, CHILD, last_read=READ), OOM, HIGH),
+        (exited(137, SOMEBODY, due=DUE | {Due.NAMES}), OOM, HIGH),
         (exited(137, SOMEBODY, last_read=READ), OOM, HIGH),
         (exited(None, CHILD, signal=9), OOM, HIGH),
         (exited(137, killed(-0.5)), OOM, HIGH),
@@ -147,6 +151,13 @@ ROW_BY_ROW = {
     "nothing_killed": [
         (exited(code, last_read=READ), NOT_OOM, CONFIRMED) for code in (0, 1, 2, 128, 139, 143)
     ],
+    "witness_due": [
+        *((exited(code, due=DUE), UNKNOWN, LOW) for code in (None, 1, 137, 139, 143)),
+        (exited(137, due=DUE, stop_requested=True), UNKNOWN, LOW),
+        (exited(137, due=DUE, runtime_oom_killed=True), UNKNOWN, LOW),
+        (exited(0, due=DUE, sandbox=Sandbox.OWN, stop_requested=True), UNKNOWN, LOW),
+        (exited(1, last_read=READ, due=SOUGHT, sandbox=Sandbox.UNSEEN), UNKNOWN, LOW),
+    ],
     "stopped_unseen": [
         (exited(137, stop_requested=True), NOT_OOM, MEDIUM),
         (exited(143, stop_requested=True), NOT_OOM, MEDIUM),
@@ -170,6 +181,7 @@ ROW_BY_ROW = {
     ],
     "another_signal": [(exited(143), NOT_OOM, LOW), (exited(139), NOT_OOM, LOW)],
     "ended_well": [
+        (exited(0, due=DUE), NOT_OOM, LOW),
         (exited(0), NOT_OOM, LOW),
         (exited(0, runtime_oom_killed=True), NOT_OOM, LOW),
     ],
@@ -224,6 +236,7 @@ kills = st.builds(
     time=st.integers(EXIT - 200 * SECOND, EXIT + 5 * SECOND),
     kill_count=st.integers(1, 9),
     revision=st.none() | st.integers(1, 99),
+    named=st.booleans(),
     main_process=st.none() | st.booleans(),
     whole_group=st.booleans(),
     candidates=st.integers(1, 3),
@@ -252,6 +265,7 @@ evidences = st.builds(
     killer_marks=st.lists(st.just(EARLYOOM), max_size=1).map(tuple),
     sandbox=st.none() | st.sampled_from(Sandbox),
     unwatched_before=st.none() | st.integers(EXIT - 90 * SECOND, EXIT),
+    due=st.frozensets(st.sampled_from(Due)),
 )
 
 
@@ -260,6 +274,21 @@ def test_any_evidence_has_a_verdict_with_reasons(evidence: ExitEvidence) -> None
     ruling = judge(evidence)
     assert all(reason and "\n" not in reason for reason in ruling.reasons)
     assert set(ruling.kills) <= set(evidence.kills)
+
+
+@given(evidences)
+def test_a_witness_that_is_due_is_named(evidence: ExitEvidence) -> None:
+    said = [reason for reason in judge(evidence).reasons if reason.startswith(STILL_DUE)]
+    assert len(said) == len(evidence.due)
+
+
+@given(evidences)
+def test_where_a_kill_may_yet_be_shown_none_is_denied(evidence: ExitEvidence) -> None:
+    unread = replace(evidence, last_read=LastRead.NONE, kills=(), killer_marks=(), due=DUE)
+    ruling = judge(unread)
+    plain_and_well = evidence.sandbox is None and evidence.ended_well
+    assert ruling.verdict is (NOT_OOM if plain_and_well else UNKNOWN)
+    assert ruling.confidence.rank <= MEDIUM.rank
 
 
 @given(codes, signals, st.none() | st.sampled_from(Sandbox))

@@ -80,6 +80,7 @@ class End:
             kill_count=event.kill_count or 0,
             words=_words(event),
             revision=revision,
+            named=_all_named(event),
             main_process=self._main_process(event),
             whole_group=bool(event.group_kill) and event.victim_cgroup == self.life.cgroup,
             candidates=candidates,

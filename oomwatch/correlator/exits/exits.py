@@ -194,12 +194,23 @@ class Exits:
 
     @property
     def deadline(self) -> float | None:
-        """When `advance` must be called next; `None` while no exit is open."""
+        """When `expire` must be called next; `None` while no exit is open."""
         due = (exit_.held_until if exit_.due is None else exit_.due for exit_ in self._open)
         return min((time for time in due if time is not None), default=None)
 
+    def expire(self, now: float, outcome: Outcome) -> None:
+        """Do the same at `deadline`, and judge the exits that must be judged by now.
+
+        What is asked now is answered first: a busy host makes a second look and its exit due in one
+        moment.
+        """
+        self.advance(now, outcome)
+        if not outcome.questions:
+            for exit_ in [x for x in self._open if x.due is not None and x.due <= now]:
+                self._conclude(exit_, now, outcome)
+
     def advance(self, now: float, outcome: Outcome) -> None:
-        """Take in the kills that are told now; judge the exits that can be judged, or must be."""
+        """Take in the kills that are told now; judge the exits that can be judged."""
         while self._recent and now - self._recent[0][0] > AMEND_SECONDS:
             self._recent.popleft()
         self._take(outcome, 0)
@@ -208,7 +219,7 @@ class Exits:
             if exit_.due is None:
                 if exit_.held_until is not None and exit_.held_until <= now:
                     self._begin(exit_, now, outcome)
-            elif exit_.due <= now or self._nothing_is_due(exit_):
+            elif self._nothing_is_due(exit_):
                 self._conclude(exit_, now, outcome)
 
     def _take(self, outcome: Outcome, first: int) -> None:
@@ -261,12 +272,16 @@ class Exits:
             return False
         if self._witnesses.lacks_revisions(exit_):
             return False
-        evidence = self._witnesses.evidence(exit_)
         if not self._counted:
             # No counter says that there is a kill: its line may be read after the exit is told.
-            return bool(evidence.near)
-        unnamed = [k for k in evidence.near if k.main_process is None and place.pid is not None]
-        return not (unnamed and self._open_kills.naming)
+            return bool(self._witnesses.evidence(exit_).near)
+        return not self._awaits_names(exit_)
+
+    def _awaits_names(self, exit_: Exit) -> bool:
+        """Was somebody killed near the exit, here or perhaps here, and nobody has said who?"""
+        if not self._open_kills.naming or exit_.place.pid is None:
+            return False
+        return bool(self._witnesses.evidence(exit_).unnamed)
 
     def _in_doubt(self, exit_: Exit) -> bool:
         return exit_.place.cgroup is None or self._residuals.in_doubt(exit_.place.cgroup)
@@ -285,6 +300,7 @@ class Exits:
         if exit_.told is not None:
             self._judge_again(exit_, exit_.seen_time, outcome)
             return
+        exit_.names_due = self._awaits_names(exit_)
         exit_.told = self._witnesses.event(exit_, exit_.seen_time)
         outcome.events.append(exit_.told)
         self._recent.append((now, exit_))
@@ -300,10 +316,11 @@ class Exits:
         """Amend those whose counters, or the sums, were read after their caller's wait was over."""
         for exit_, told in list(self._unread.items()):
             self._settle(exit_)
+            if exit_.last_read is None and now - told > AMEND_SECONDS:
+                exit_.last_read = LastRead.NONE  # it never came
             if exit_.last_read is not None:
-                self._judge_again(exit_, exit_.seen_time, outcome)
-            if exit_.last_read is not None or now - told > AMEND_SECONDS:
                 del self._unread[exit_]
+                self._judge_again(exit_, exit_.seen_time, outcome)
 
     def _judge_again(self, exit_: Exit, time: int, outcome: Outcome) -> None:
         """Amend an exit that was told, if what was learned since changes what it says."""

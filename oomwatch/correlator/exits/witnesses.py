@@ -27,6 +27,7 @@ from oomwatch.observations import (
 from oomwatch.verdict import (
     DYING_MICROSECONDS,
     NEAR_MICROSECONDS,
+    Due,
     ExitEvidence,
     KillerMark,
     LastRead,
@@ -209,7 +210,7 @@ class ExitWitnesses:
             leapt=exit_.leapt,
             turned_back=self._kills.turned_back,
         )
-        return ExitEvidence(
+        evidence = ExitEvidence(
             exit_time=exit_time,
             exit_code=said.exit_code,
             signal=said.signal,
@@ -226,6 +227,16 @@ class ExitWitnesses:
             sandbox_out_of_memory=wrote is not None and wrote.out_of_memory,
             unwatched_before=self._blindness(life),
         )
+        return replace(evidence, due=frozenset(self._due(exit_, evidence)))
+
+    def _due(self, exit_: Exit, evidence: ExitEvidence) -> Iterator[Due]:
+        """The witnesses that were not heard yet, and will be: what they say amends the exit."""
+        if exit_.recalled:
+            return
+        if self._counted and exit_.last_read is None and exit_.place.cgroup is not None:
+            yield Due.COUNTERS
+        if exit_.names_due and evidence.unnamed:
+            yield Due.NAMES
 
     def lacks_revisions(self, exit_: Exit) -> bool:
         """Is there a kill that the verdict may rest on, and that is not written down yet?"""

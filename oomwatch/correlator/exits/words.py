@@ -34,7 +34,8 @@ class Exit:
     `place` is the life as the host's kernel sees it: in its sandbox's cgroup, where it has one.
     `leapt` is how far the wall clock had leapt when it was first told of. One that is `recalled`
     was journaled before this process began; `stands` is what was told of it then, where what is
-    left of its evidence does not bear that out.
+    left of its evidence does not bear that out. `names_due`: it had to be told before it was known
+    who was killed.
     """
 
     life: Life
@@ -50,6 +51,7 @@ class Exit:
     summed: bool = False
     marks: tuple[KillerMark, ...] = ()
     log_asked: bool = False
+    names_due: bool = False
     recalled: bool = False
     stands: ContainerExit | None = None
     told: ContainerExit | None = None
