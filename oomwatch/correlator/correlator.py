@@ -231,9 +231,9 @@ class Correlator:
                 outcome.questions += self.exits.seen(observation)
                 self.exits.placed(observation.container.id, now, outcome)
             case SandboxSeen():
-                outcome.questions += self.exits.found(observation)
+                self.exits.found(observation, now, outcome)
             case SandboxLogRead():
-                self.exits.sandbox_wrote(observation)
+                self.exits.sandbox_wrote(observation, outcome)
             case UsageSampled():
                 self.exits.sampled(observation)
             case ClockStepped():

@@ -7,6 +7,7 @@ has ended, with what the sandbox itself wrote. /proc is read in a thread, for it
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from dataclasses import replace
@@ -25,6 +26,8 @@ from oomwatch.observations import (
     SandboxSeen,
 )
 from oomwatch.sources import Emit
+
+log = logging.getLogger(__name__)
 
 _LOOKS = 5
 _PAUSE_SECONDS = 0.2
@@ -77,6 +80,15 @@ class Sandboxes:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _look(self, question: FindSandbox) -> None:
+        try:
+            seen = await self._find(question)
+        except Exception:
+            # Its exit waits for it, and is not to be told for ever that this is still due.
+            log.exception("failed to answer %r; please report it", question)
+            seen = _bare(question)
+        self._emit([seen])
+
+    async def _find(self, question: FindSandbox) -> SandboxSeen:
         seen = await asyncio.to_thread(look, question, self._hierarchy)
         for _ in range(_LOOKS):
             if seen.sentry is not None:
@@ -88,7 +100,7 @@ class Sandboxes:
             self._logs[seen.sentry] = logs_of(seen.sentry, read_cmdline(seen.sentry))
             if len(self._logs) > _MOST_LOGS:
                 del self._logs[next(iter(self._logs))]
-        self._emit([seen])
+        return seen
 
     def _read(self, question: ReadSandboxLog) -> SandboxLogRead:
         sentry = question.sentry

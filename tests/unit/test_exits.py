@@ -1284,6 +1284,88 @@ def test_in_a_cgroup_that_others_share_a_name_that_is_due_is_awaited_for_a_momen
     assert ruled(host.exit) == ("oom", "confirmed")
 
 
+def test_a_sandbox_that_is_still_looked_for_is_awaited_for_a_moment() -> None:
+    host = Host()
+    cgroup = host.run(pid=4000, handler="runsc")
+    host.kill(cgroup, pid=500)
+    host.ended(128, source="worker")
+    assert not host.exits
+    found(host, cgroup)
+    assert ruled(host.exit) == ("oom", "confirmed")
+
+
+@pytest.mark.parametrize("code", [0, 1, 128, 137, 139, 143])
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_sandbox_that_is_found_after_its_exit_was_told_amends_it(code: int, alone: bool) -> None:
+    """/proc is read in a thread: what it showed may be told after the end."""
+    host = Host()
+    cgroup = host.run(pid=4000, handler="runsc")
+    host.kill(cgroup, pid=500)
+    host.pass_time(SETTLE_SECONDS)
+    host.ended(code, source="worker")
+    host.pass_time(WAIT_SECONDS)
+    first = host.exit
+    assert first.verdict is (Verdict.OOM if code == 137 else Verdict.UNKNOWN)
+    assert any(reason.startswith(f"{STILL_DUE}where the gVisor") for reason in first.reasons)
+    found(host, cgroup, alone=alone)
+    host.pass_time(1)
+    amended = host.exits[-1]
+    assert ruled(amended) == ("oom", "confirmed")
+    assert (amended.episode_id, amended.amends) == (
+        first.episode_id,
+        host.journal.index(first) + 1,
+    )
+
+
+@pytest.mark.parametrize("pid", [500, None, "none"])
+def test_a_sandbox_that_is_found_elsewhere_after_its_exit_was_told_has_its_counters_read_there(
+    pid: int | str | None,
+) -> None:
+    host = Host()
+    elsewhere = host.make("pod")
+    cgroup = host.run(pid=4000, handler="runsc")
+    host.ended(137, source="worker", stop_requested=True)
+    host.pass_time(WAIT_SECONDS)
+    assert ruled(host.exit) == ("unknown", "low")
+    if pid != "none":
+        host.kill(elsewhere, told=False)
+    found(host, elsewhere, cgroup_id=cgroup.id)
+    if isinstance(pid, int):
+        host.name(elsewhere, pid)
+    host.pass_time(1)
+    first, *_, last = host.exits
+    expected = {500: ("oom", "confirmed"), None: ("oom", "high"), "none": ("not_oom", "confirmed")}
+    assert ruled(last) == expected[pid]
+    assert (last.cgroup, last.episode_id) == (cgroup.path, first.episode_id)
+
+
+def test_of_a_sandbox_that_is_found_elsewhere_no_others_counters_clear_it() -> None:
+    """Its exit is open, and was looked at in the cgroup that its runtime told."""
+    host = Host()
+    elsewhere = host.make("pod")
+    cgroup = host.run(pid=4000, handler="runsc")
+    host.ended(137, source="worker")
+    assert not host.exits
+    host.lagging = LastLook
+    found(host, elsewhere, cgroup_id=cgroup.id)
+    host.pass_time(WAIT_SECONDS)
+    assert ruled(host.exit) == ("unknown", "low")
+    host.answer_late()
+    host.pass_time(1)
+    assert ruled(host.exits[-1]) == ("not_oom", "confirmed")
+
+
+def test_a_sandbox_that_is_never_found_amends_what_waited_for_it() -> None:
+    host = Host()
+    cgroup = host.run(pid=4000, handler="runsc")
+    host.ended(137, source="worker", stop_requested=True)
+    host.pass_time(WAIT_SECONDS)
+    assert ruled(host.exit) == ("unknown", "low")
+    host.say(SandboxSeen(container_id=ID, cgroup_id=cgroup.id, time=host.wall))
+    host.pass_time(1)
+    assert ruled(host.exits[-1]) == ("not_oom", "medium")
+
+
 def test_a_victim_that_has_a_name_and_no_known_part_is_not_awaited() -> None:
     host = Host()
     host.kill(sandboxed(host), pid=777)
@@ -1291,6 +1373,50 @@ def test_a_victim_that_has_a_name_and_no_known_part_is_not_awaited() -> None:
     host.ended(128, source="worker")
     assert ruled(host.exit) == ("oom", "high")
     assert not any(reason.startswith(STILL_DUE) for reason in host.exit.reasons)
+
+
+def test_a_sandbox_that_is_found_late_has_its_own_log_read_and_that_amends_the_exit() -> None:
+    host = Host()
+    host.sandbox_wrote = {"stubs": (77,), "lines": ("The ptrace stub process 77 …",)}
+    cgroup = host.run(pid=4000, handler="runsc")
+    host.kill(cgroup, pid=77)
+    host.pass_time(SETTLE_SECONDS)
+    host.ended(128, source="worker")
+    host.pass_time(WAIT_SECONDS)
+    assert ruled(host.exit) == ("unknown", "medium")
+    found(host, cgroup, alone=False)
+    host.pass_time(1)
+    assert ruled(host.exits[-1]) == ("oom", "confirmed")
+
+
+def test_whoever_waits_for_an_exit_waits_no_longer_for_a_sandbox_that_is_found_elsewhere() -> None:
+    host = Host()
+    elsewhere = host.make("pod")
+    cgroup = host.run(pid=4000, handler="runsc")
+    host.ended(137, source="worker")
+    host.pass_time(WAIT_SECONDS / 2)
+    host.lagging = LastLook
+    found(host, elsewhere, cgroup_id=cgroup.id)
+    host.pass_time(WAIT_SECONDS / 2)
+    assert ruled(host.exit) == ("unknown", "low")
+
+
+def test_what_is_asked_again_of_a_container_that_has_ended_changes_nothing_by_itself() -> None:
+    host = Host()
+    cgroup = host.run(pid=4000)
+    host.ended(137)
+    host.seen(cgroup, ID, source="docker", handler="runsc")
+    assert host.asked
+    assert ruled(host.exit) == ("not_oom", "confirmed")
+
+
+def test_a_sandbox_that_was_found_once_is_not_lost_to_a_look_that_came_too_late() -> None:
+    host = Host()
+    cgroup = sandboxed(host)
+    host.say(SandboxSeen(container_id=ID, cgroup_id=cgroup.id, time=host.wall))
+    host.kill(cgroup, pid=500)
+    host.ended(128)
+    assert ruled(host.exit) == ("oom", "confirmed")
 
 
 @pytest.mark.parametrize("code", [0, 128, 137, 143])

@@ -35,6 +35,8 @@ from oomwatch.observations import (
     LastLookReading,
     ReadSandboxLog,
     Recorded,
+    SandboxLogRead,
+    SandboxSeen,
     SignalledByKiller,
 )
 from oomwatch.verdict import LastRead
@@ -79,9 +81,7 @@ class Exits:
         self.watched = self._witnesses.watched
         self.hit_limit = self._witnesses.hit_limit
         self.sampled = self._witnesses.sampled
-        self.found = self._witnesses.found
         self.sandbox = self._witnesses.sandbox
-        self.sandbox_wrote = self._witnesses.sandbox_wrote
         self._book = ExitBook(boot, containers)
         self.life = self._book.life
         self.meant = self._book.meant
@@ -140,10 +140,56 @@ class Exits:
         self._book.move(exit_, life)
         if exit_.recalled:
             return
+        self._look_anew(exit_, now, outcome)
+
+    def _look_anew(self, exit_: Exit, now: float, outcome: Outcome) -> None:
+        """Read its counters again, for it is known by now where they are."""
         self._open[exit_] = None
         exit_.last_read, exit_.gone, exit_.summed = None, False, False
-        if exit_.due is not None:
-            self._begin(exit_, now, outcome)
+        if exit_.due is None:
+            return
+        until = exit_.due
+        self._begin(exit_, now, outcome)
+        if exit_.told is None:
+            # Whoever waits for it does so no longer than before.
+            exit_.due = min(until, exit_.due)
+
+    def found(self, seen: SandboxSeen, now: float, outcome: Outcome) -> None:
+        """Take in where a sandbox is; its exit may be open already, or told.
+
+        A sandbox may end between its being found in /proc and that being told here, and a pod's
+        container before its sandbox.
+        """
+        outcome.questions += self._witnesses.found(seen)
+        if seen.sought:
+            return
+        life = self._book.life(seen.container_id, seen.cgroup_id)
+        exit_ = None if life is None else self._book.of(life)
+        if exit_ is None or exit_.due is None or exit_.recalled:
+            return
+        place = self._witnesses.place(exit_.life)
+        if (place.cgroup, place.cgroup_id) != (exit_.place.cgroup, exit_.place.cgroup_id):
+            self._look_anew(exit_, now, outcome)
+        elif not exit_.log_asked:
+            self._ask_for_log(exit_, outcome)  # its answer has it judged again
+        else:
+            self._judge_again(exit_, seen.time, outcome)
+
+    def _ask_for_log(self, exit_: Exit, outcome: Outcome) -> None:
+        """Have read what its sandbox wrote of its end, if it has one: that says whose a kill is."""
+        sandbox = self._witnesses.sandbox(exit_.life)
+        if sandbox is not None and not sandbox.sought:
+            exit_.log_asked = True
+            asked = (exit_.life.container_id, exit_.life.cgroup_id)
+            outcome.questions.append(ReadSandboxLog(*asked, sandbox.sentry))
+
+    def sandbox_wrote(self, read: SandboxLogRead, outcome: Outcome) -> None:
+        """Take in what a sandbox wrote of its end; its exit may be told already."""
+        self._witnesses.sandbox_wrote(read)
+        life = self._book.life(read.container_id, read.cgroup_id)
+        exit_ = None if life is None else self._book.of(life)
+        if exit_ is not None:
+            self._judge_again(exit_, exit_.seen_time, outcome)
 
     def recorded(self, recorded: Recorded, outcome: Outcome) -> None:
         """Take in the revision of a kill, or of an exit."""
@@ -247,12 +293,7 @@ class Exits:
         exit_.due = now + min(waits, default=RUNTIME_SECONDS)
         exit_.life = self._containers.of_key(exit_.life.key) or exit_.life
         place = exit_.place = self._witnesses.place(exit_.life)
-        sandbox = self._witnesses.sandbox(exit_.life)
-        if sandbox is not None:
-            # What it wrote says whose a kill is.
-            exit_.log_asked = True
-            asked = (exit_.life.container_id, exit_.life.cgroup_id)
-            outcome.questions.append(ReadSandboxLog(*asked, sandbox.sentry))
+        self._ask_for_log(exit_, outcome)
         if self._counted and place.cgroup is not None:
             outcome.questions.append(LastLook(place.cgroup, place.cgroup_id))
         elif self._counted and not waits:
@@ -262,6 +303,8 @@ class Exits:
 
     def _nothing_is_due(self, exit_: Exit) -> bool:
         place = exit_.place
+        if self._witnesses.seeks_sandbox(exit_.life):
+            return False
         if exit_.log_asked and not self._witnesses.has_sandbox_log(exit_.life):
             return False
         if exit_.last_read is None and not (exit_.gone and exit_.summed):

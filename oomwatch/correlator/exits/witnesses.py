@@ -96,6 +96,10 @@ class ExitWitnesses:
                 other.sandbox_cgroup_id == seen.sandbox_cgroup_id is not None
             ):
                 self._sandboxes[other_key] = replace(other, alone=False)
+        known = self._sandboxes.get(key)
+        if known is not None and known.sentry is not None and seen.sentry is None:
+            # It was looked for twice, and has ended since the first that found it.
+            return []
         self._sandboxes[key] = seen
         if len(self._sandboxes) > MAX_SANDBOXES:
             del self._sandboxes[next(iter(self._sandboxes))]
@@ -151,6 +155,11 @@ class ExitWitnesses:
     def sandbox(self, life: Life) -> SandboxSeen | None:
         """What was found of a life's sandbox; `None` where it has none, or none was looked for."""
         return _of(self._sandboxes, life)
+
+    def seeks_sandbox(self, life: Life) -> bool:
+        """Is it still looked for where a life's sandbox is?"""
+        seen = self.sandbox(life)
+        return seen is not None and seen.sought
 
     def place(self, life: Life) -> Life:
         """Return a life as the host's kernel sees it: of a sandbox, where its sentry lives."""
@@ -235,6 +244,8 @@ class ExitWitnesses:
             return
         if self._counted and exit_.last_read is None and exit_.place.cgroup is not None:
             yield Due.COUNTERS
+        if self.seeks_sandbox(exit_.life):
+            yield Due.SANDBOX
         if exit_.names_due and evidence.unnamed:
             yield Due.NAMES
 
