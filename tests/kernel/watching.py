@@ -87,13 +87,13 @@ class Told:
         if scratch is not None:
             assert self.count(scratch.cgroup) == workload.kills_below(scratch.path)
 
-    async def quiet(self) -> None:
-        """Wait until no look is due, and what was told has been committed."""
+    async def quiet(self, seconds: float = 1.0) -> None:
+        """Wait until no look is due within so long, and what was told has been committed."""
         async with asyncio.timeout(SECONDS):
             while True:
                 await asyncio.sleep(0.05)
                 deadline = self.watcher.correlator.deadline
-                if deadline is None or deadline > time.monotonic() + 1:
+                if deadline is None or deadline > time.monotonic() + seconds:
                     break
         await self.watcher.journal.flush()
         await asyncio.sleep(0.02)

@@ -22,24 +22,45 @@ class Truth(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Word:
+    """What was said of an end, by which row of the table; `due` if it said what may amend it."""
+
+    verdict: Verdict
+    confidence: Confidence
+    row: str
+    due: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
-    """One end, and what was made of it. `row` is the table's that gave the verdict."""
+    """One end, and what was made of it: what a worker was told `first`, and what that came to."""
 
     what: str
     runtime: str
     truth: Truth
     exit_code: int | None
-    verdict: Verdict
-    confidence: Confidence
-    row: str
+    settled: Word
+    first: Word
     oom_killed: bool | None
 
     @property
+    def row(self) -> str:
+        """The row of docs/semantics.md that the verdict settled to."""
+        return self.settled.row
+
+    @property
     def right(self) -> bool:
-        """Is the verdict what happened, and unknown where that cannot be told, and only there?"""
+        """Is the verdict what happened, and unknown where that cannot be told, and only there?
+
+        At first it may be unknown elsewhere too, where it says which witness is due.
+        """
+        early = self.first.verdict is Verdict.UNKNOWN and self.first.due
+        return self._right(self.settled) and (early or self._right(self.first))
+
+    def _right(self, word: Word) -> bool:
         if self.truth is Truth.EITHER:
-            return self.verdict is Verdict.UNKNOWN
-        return bool(self.verdict.value == self.truth.value)
+            return word.verdict is Verdict.UNKNOWN
+        return bool(word.verdict.value == self.truth.value)
 
 
 def table(outcomes: Iterable[Outcome]) -> str:
@@ -49,20 +70,33 @@ def table(outcomes: Iterable[Outcome]) -> str:
     lines = [f"{head}{'verdict':8} {'confidence':10} {'OOMKilled':9} {'137 rule':8} row"]
     lines += [
         f"{one.what:34} {one.runtime:12} {'-' if one.exit_code is None else one.exit_code:>4} "
-        f"{one.truth.value:7} {one.verdict.value:8} {one.confidence.value:10} "
-        f"{_flag(one.oom_killed):9} {_rule_of_137(one):8} {one.row}"
+        f"{one.truth.value:7} {one.settled.verdict.value:8} {one.settled.confidence.value:10} "
+        f"{_flag(one.oom_killed):9} {_rule_of_137(one):8} {one.row}{_at_first(one)}"
         f"{'' if one.right else '   WRONG'}"
         for one in rows
     ]
     asked = [one for one in rows if one.oom_killed is not None]
     lines += [
         "",
-        f"{'':12} {'ends':>5} {'false oom':>9} {'false not_oom':>13} {'unknown':>7}",
-        _confusion("oomwatch", [(one.truth, one.verdict.value) for one in rows]),
+        f"{'':18} {'ends':>5} {'false oom':>9} {'false not_oom':>13} {'unknown':>7}",
+        _confusion("oomwatch at first", [(one.truth, one.first.verdict.value) for one in rows]),
+        _confusion("oomwatch settled", [(one.truth, one.settled.verdict.value) for one in rows]),
         _confusion("OOMKilled", [(one.truth, _flag(one.oom_killed)) for one in asked]),
         _confusion("137 rule", [(one.truth, _rule_of_137(one)) for one in rows]),
     ]
     return "\n".join(lines)
+
+
+def _at_first(one: Outcome) -> str:
+    """What a worker was told at first, where that was something else."""
+    first, settled = one.first, one.settled
+    if (first.verdict, first.confidence, first.row) == (
+        settled.verdict,
+        settled.confidence,
+        settled.row,
+    ):
+        return ""
+    return f"   (at first {first.verdict.value}, {first.confidence.value}, {first.row})"
 
 
 def _flag(oom_killed: bool | None) -> str:
@@ -78,4 +112,4 @@ def _confusion(rule: str, told: list[tuple[Truth, str]]) -> str:
     false_oom = sum(truth is Truth.NOT and said == "oom" for truth, said in told)
     false_not = sum(truth is Truth.OOM and said == "not_oom" for truth, said in told)
     unknown = sum(said == "unknown" for _, said in told)
-    return f"{rule:12} {len(told):5} {false_oom:9} {false_not:13} {unknown:7}"
+    return f"{rule:18} {len(told):5} {false_oom:9} {false_not:13} {unknown:7}"

@@ -1,24 +1,28 @@
-"""A worker as the daemon wants it: it registers what it starts, and asks about what has ended."""
+"""A worker as the daemon wants it: it registers what it starts, and asks about what has ended.
+
+It waits as a worker does by default. What it is answered then, and what has come of that once no
+witness is due any more, are both judged.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from oomwatch.events import Container, ContainerExit
+from oomwatch.correlator.correlator import STRAY_SECONDS
+from oomwatch.events import Container, ContainerExit, Entry
+from oomwatch.rpc.container_calls import DEFAULT_WAIT_SECONDS
 from oomwatch.verdict import ROWS
+from oomwatch.verdict.words import STILL_DUE
 from tests.kernel.watching import Told
-from tests.runtimes.confusion import Outcome, Truth
+from tests.runtimes.confusion import Outcome, Truth, Word
 from tests.runtimes.containers import Ended, Host, Running, Spec
 from tests.runtimes.processes import wait_for
 from tests.runtimes.workloads import script
-
-WAIT = 30.0
-"""Longer than any witness needs under emulation; the answer does not wait for it."""
 
 OUTCOMES: list[Outcome] = []
 """All that was judged in this run; printed at its end."""
@@ -67,20 +71,41 @@ class Job:
         return await asyncio.to_thread(self.container.wait)
 
     async def judged(
-        self, what: str, truth: Truth, ended: Ended | None = None, **said: Any
+        self,
+        what: str,
+        truth: Truth,
+        ended: Ended | None = None,
+        *,
+        meanwhile: Callable[[], Awaitable[object]] | None = None,
+        **said: Any,
     ) -> tuple[ContainerExit, Outcome]:
-        """Ask for the verdict on its end, and write it into the table."""
+        """Ask for the verdict on its end, and write it into the table; returns what it settled to.
+
+        Asked again when nothing is due any more, the answer is what the exit was amended to last.
+        `meanwhile` is done as soon as the first answer is here.
+        """
         ended = ended or await self.ended()
-        entry = await self._worker.told.watcher.finalize_container(
-            self.container.id,
-            exit_code=ended.exit_code,
-            runtime_oom_killed=ended.oom_killed,
-            maximum_wait=WAIT,
-            **said,
-        )
-        exit_ = entry.event
-        assert isinstance(exit_, ContainerExit)
-        return exit_, self._worker.wrote(what, truth, exit_, ended.oom_killed)
+        told = self._worker.told
+
+        async def ask() -> tuple[Entry, ContainerExit]:
+            entry = await told.watcher.finalize_container(
+                self.container.id,
+                exit_code=ended.exit_code,
+                runtime_oom_killed=ended.oom_killed,
+                maximum_wait=DEFAULT_WAIT_SECONDS,
+                **said,
+            )
+            assert isinstance(entry.event, ContainerExit)
+            return entry, entry.event
+
+        _, first = await ask()
+        if meanwhile is not None:
+            await meanwhile()
+        await told.quiet(seconds=2 * STRAY_SECONDS)
+        entry, settled = await ask()
+        await told.until(lambda: entry.revision in {one.revision for one in told.entries})
+        _assert_one_exit(told, entry)
+        return settled, self._worker.wrote(what, truth, settled, ended.oom_killed, first=first)
 
 
 class Worker:
@@ -109,17 +134,22 @@ class Worker:
         return job
 
     def wrote(
-        self, what: str, truth: Truth, exit_: ContainerExit, oom_killed: bool | None = None
+        self,
+        what: str,
+        truth: Truth,
+        exit_: ContainerExit,
+        oom_killed: bool | None = None,
+        *,
+        first: ContainerExit,
     ) -> Outcome:
-        """Write an exit into the table."""
+        """Write an exit into the table: what it settled to, and what was told of it `first`."""
         outcome = Outcome(
             what,
             f"{self.host.runtime}-{self.handler}",
             truth,
             exit_.exit_code,
-            exit_.verdict,
-            exit_.confidence,
-            _row(exit_),
+            _word(exit_),
+            _word(first),
             oom_killed,
         )
         OUTCOMES.append(outcome)
@@ -133,6 +163,16 @@ class Worker:
             await asyncio.to_thread(job.container.remove)
 
 
-def _row(exit_: ContainerExit) -> str:
-    """The row of docs/semantics.md, which the first reason begins with."""
-    return next(row.name for row in ROWS if exit_.reasons[0].startswith(f"{row.because}; "))
+def _assert_one_exit(told: Told, entry: Entry) -> None:
+    """All that was told of an exit is one exit and what amends it."""
+    told_of = [one for one in told.entries if one.event.episode_id == entry.event.episode_id]
+    first, *amendments = told_of
+    assert [one.event.amends for one in told_of] == [None, *[first.revision] * len(amendments)]
+    assert told_of[-1] == entry
+
+
+def _word(exit_: ContainerExit) -> Word:
+    """What was said, with the row of docs/semantics.md that the first reason begins with."""
+    row = next(row.name for row in ROWS if exit_.reasons[0].startswith(f"{row.because}; "))
+    due = any(reason.startswith(STILL_DUE) for reason in exit_.reasons)
+    return Word(exit_.verdict, exit_.confidence, row, due)

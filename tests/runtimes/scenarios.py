@@ -53,7 +53,8 @@ class Scenario:
             yield from (f"{host}-{handler}" for handler in self.handlers)
 
 
-def _kill(container: Running) -> None:
+def kill(container: Running) -> None:
+    """Send its main process SIGKILL, through its runtime."""
     container.kill("KILL")
 
 
@@ -183,7 +184,7 @@ SCENARIOS = (
         # Docker's own word is that somebody asked for it.
         _SIGKILL | _STOPPED,
         once=("docker-runc", "docker-runsc"),
-        act=_kill,
+        act=kill,
     ),
     Scenario(
         "a stop, obeyed",

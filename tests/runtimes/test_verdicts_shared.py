@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from tests.kernel.watching import watching
 from tests.runtimes.by_hand import HandHost
 from tests.runtimes.confusion import Truth
 from tests.runtimes.judging import Worker
+from tests.runtimes.scenarios import kill
 
 LIMIT = 160 * workload.MEBIBYTE
 """As much as two sandboxes that do nothing need, and half as much again."""
@@ -61,11 +63,12 @@ async def test_in_a_shared_cgroup_the_victims_pid_decides(
         notes = await job.register()
         assert any("in a cgroup that others share" in note for note in notes), notes
         truth = Truth.OOM if named else Truth.EITHER
-        exit_, outcome = await job.judged("a shared cgroup's sandbox", truth)
+        exit_, outcome = await job.judged(
+            "a shared cgroup's sandbox", truth, meanwhile=partial(other.act, kill)
+        )
         assert outcome.right, exit_
         unnamed = {"shared_kill", "killed_unnamed_before"}
         assert outcome.row in ({"main_process_killed"} if named else unnamed), exit_
-        await other.act(lambda container: container.kill("KILL"))
         truth = Truth.NOT if named else Truth.EITHER
         exit_, outcome = await other.judged("another beside it, killed by hand", truth)
         assert outcome.right, exit_
