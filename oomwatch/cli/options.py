@@ -72,7 +72,10 @@ class Runtime(_Runtime):
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> RuntimeSocket | None:
         """Return the socket; another kind or a relative path is a usage error."""
+        from oomwatch.cli import spared_modules
         from oomwatch.errors import AddressError
+
+        spared_modules.import_asyncio()  # before it is imported with the sources
         from oomwatch.sources.runtimes import RuntimeSocket
 
         try:

@@ -15,7 +15,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import ssl
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -64,6 +63,9 @@ class TlsFiles:
         raise AddressError(f"{self.certificate} and its key change while they are read: try again")
 
     def _check(self) -> None:
+        # Only here, for gRPC has a library of its own: 4 MiB where there is no TLS are spared.
+        import ssl
+
         try:
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
                 # Else OpenSSL would ask a terminal for the passphrase of an encrypted key.

@@ -4,6 +4,7 @@
 microsecond, and what they see is the whole daemon as `oomwatch serve` composes it.
 """
 
+# ruff: noqa: E402 - what the daemon does without is withheld before the rest is imported.
 from __future__ import annotations
 
 import functools
@@ -16,6 +17,10 @@ from pathlib import Path
 from typing import Any
 
 # Everything that `serve` imports when it is run: the start is measured beyond that.
+from oomwatch.cli import spared_modules
+
+spared_modules.import_asyncio()
+
 import oomwatch.cli.interrupts
 import oomwatch.cli.logs
 import oomwatch.cli.main

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import select
@@ -238,3 +239,28 @@ def test_a_second_daemon_at_the_same_socket_is_refused_in_words(served: Served) 
     assert second.returncode == 1
     assert "another daemon answers at" in second.stderr
     assert "Traceback" not in second.stderr
+
+
+def test_what_the_daemon_never_asks_of_asyncio_is_not_loaded(tmp_path: Path) -> None:
+    served = Served(tmp_path)
+    process = served.start(
+        *("--read-only-socket", str(tmp_path / "reading.sock")),
+        *("--listen", "127.0.0.1:0", "--insecure"),
+        # Named, since the Docker SDK, which is imported where there is a Docker, wants TLS.
+        *("--runtime", f"containerd={tmp_path}/c.sock", "--container-pattern", "/own/{id}"),
+    )
+    try:
+        mapped = Path(f"/proc/{process.pid}/maps").read_text()
+    finally:
+        process.kill()
+        process.communicate()
+    assert f"{files_of('_sqlite3')[0]}\n" in mapped
+    spared = files_of("_ssl", "_bz2", "_lzma")
+    assert spared, "this Python has them built in: run another's to see them spared"
+    assert [file for file in spared if f"{file}\n" in mapped] == []
+
+
+def files_of(*extensions: str) -> list[str]:
+    """The files of modules in C, but of those that are built into the interpreter."""
+    specs = map(importlib.util.find_spec, extensions)
+    return [str(spec.origin) for spec in specs if spec is not None and spec.has_location]
