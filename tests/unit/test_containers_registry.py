@@ -365,6 +365,20 @@ def test_a_packed_life_is_the_life_that_was_packed(
         assert lives[life.key] == life
 
 
+def test_packed_lives_are_found_by_their_keys_whatever_came_since() -> None:
+    lives = PackedLives()
+    # The last as JSON of a runtime may have it: half of a pair is no UTF-8.
+    ids = [*(f"job-{number:060x}" for number in range(200)), "job-\ud83d"]
+    kept = [
+        Life(id, n + 1, n, cgroup=f"/jobs/{id}", said={"docker": WEB}) for n, id in enumerate(ids)
+    ]
+    for life in kept:
+        lives[life.key] = life
+    assert [lives[life.key] for life in kept] == [
+        replace(life, said={"docker": replace(WEB, id=life.container_id)}) for life in kept
+    ]
+
+
 def test_containers_count_as_registered_once_and_until_they_end() -> None:
     containers = Containers()
     for number in range(3):
