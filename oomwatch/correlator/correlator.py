@@ -395,7 +395,9 @@ class Correlator:
         return Audit(cgroup, self.ledger.accounted_by_id)
 
     def _audited(self, reading: AuditReading, now: float, outcome: Outcome) -> None:
-        if not reading.counts and reading.asked is not self._root:
+        if reading.counts:
+            self._residuals.summed(reading.asked, reading.counts[0].cgroup)
+        elif reading.asked is not self._root:
             self._residuals.gone(reading.asked)
         for revealed in [r for r in self._revealed.values() if self._covers(reading, r.cgroup)]:
             self._settle_revealed(revealed, reading, now, outcome)

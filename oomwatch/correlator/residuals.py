@@ -89,6 +89,8 @@ class Residuals:
         self._settle_seconds = settle_seconds
         self._suspects: dict[int, _Suspects] = {}
         self._doubts: dict[int, Doubt] = {}
+        self._passed_up: dict[int, Cgroup] = {}
+        """Those whose sum is to be read, since a doubt below went with the cgroup it was about."""
         self._balanced: dict[int, int] = {}
         self._rose: dict[int, int] = {}
         self._unsure: set[int] = set()
@@ -111,7 +113,7 @@ class Residuals:
         """Suspect a removed cgroup, and whatever was suspected below it, at its parent."""
         cgroup = removed.cgroup
         below = self._suspects.pop(cgroup.id, None)
-        self._doubts.pop(cgroup.id, None)
+        doubts = (self._doubts.pop(cgroup.id, None), self._passed_up.pop(cgroup.id, None))
         self._balanced.pop(cgroup.id, None)
         self._rose.pop(cgroup.id, None)
         unsure = cgroup.id in self._unsure
@@ -120,6 +122,8 @@ class Residuals:
             return
         if unsure:
             self._unsure.add(cgroup.parent.id)
+        if doubts != (None, None):
+            self._passed_up[cgroup.parent.id] = cgroup.parent
         suspects = self._suspects.setdefault(cgroup.parent.id, _Suspects())
         if below is not None:
             suspects.omitted += below.omitted
@@ -130,6 +134,13 @@ class Residuals:
     def gone(self, survivor: Cgroup) -> None:
         """Leave a residual to the sum above: its cgroup went between the look and the doubt."""
         self._doubts.pop(survivor.id, None)
+
+    def summed(self, asked: Cgroup, read: Cgroup) -> None:
+        """Take in that a cgroup's sum was read, or that of the nearest above it which has one."""
+        for cgroup in asked.lineage():
+            self._passed_up.pop(cgroup.id, None)
+            if cgroup is read:
+                return
 
     def look(
         self, survivor: Cgroup, residual: int, accounted: int, time: int, now: float
@@ -220,8 +231,9 @@ class Residuals:
             del self._suspects[survivor.id]
 
     def in_doubt(self, path: str) -> bool:
-        """Is there a residual that may be of this cgroup, and awaits its second look?"""
-        return any(is_within(path, doubt.cgroup.path) for doubt in self._doubts.values())
+        """Is there a residual that may be of this cgroup, and awaits a look?"""
+        doubted = (*(doubt.cgroup for doubt in self._doubts.values()), *self._passed_up.values())
+        return any(is_within(path, cgroup.path) for cgroup in doubted)
 
     @property
     def deadline(self) -> float | None:

@@ -78,6 +78,7 @@ class Host:
         self.writes = writes
         self.root = Cgroup(1, "", None)
         self.kills: dict[Cgroup, int] = {}
+        self.sums: dict[Cgroup, int] = {}
         self.node_kills = 0
         self.marks: tuple[tuple[str, str], ...] = ()
         self.sandbox_wrote: dict[str, Any] = {}
@@ -131,6 +132,8 @@ class Host:
 
     def kill(self, cgroup: Cgroup, pid: int | None = None, *, told: bool = True) -> None:
         self.kills[cgroup] += 1
+        for ancestor in cgroup.lineage():
+            self.sums[ancestor] = self.sums.get(ancestor, 0) + 1
         self.node_kills += 1
         if told:
             self.say(self.reading(cgroup))
@@ -244,10 +247,21 @@ class Host:
         if isinstance(question, Look):
             return [self.reading(c) for c in self.kills if c.path == question.path]
         assert isinstance(question, Audit)
-        if question.cgroup is not self.root:
-            return [AuditReading(question.cgroup, ())]
-        counts = (SubtreeCount(self.root, self.node_kills, self.wall, counts_itself=False),)
-        return [*map(self.reading, self.kills), AuditReading(self.root, counts)]
+        top = question.cgroup
+        if top is self.root:
+            first = SubtreeCount(top, self.node_kills, self.wall, counts_itself=False)
+        elif top in self.kills:
+            first = SubtreeCount(top, self.sums.get(top, 0), self.wall)
+        else:
+            return [AuditReading(top, ())]
+        further = [
+            SubtreeCount(each, self.sums[each], self.wall)
+            for each in self.kills
+            if each is not top
+            and top in each.lineage()
+            and self.sums.get(each, 0) != question.expected.get(each.id, 0)
+        ]
+        return [*map(self.reading, self.kills), AuditReading(top, (first, *further))]
 
     @property
     def exits(self) -> list[ContainerExit]:
@@ -814,6 +828,60 @@ def test_a_kill_that_only_the_sum_holds_makes_the_exit_wait_for_its_second_look(
     assert isinstance(exit_, ContainerExit)
     assert exit_.verdict is Verdict.OOM
     assert exit_.confidence is kill.confidence
+
+
+@pytest.mark.parametrize("seconds", [0.0, SETTLE_SECONDS / 2, SETTLE_SECONDS])
+def test_a_doubt_outlives_the_cgroup_that_it_was_about(seconds: float) -> None:
+    """A pod's cgroup goes just after its container's."""
+    host = Host()
+    pod = host.make("pod")
+    cgroup = host.make(ID, pod)
+    host.seen(cgroup, ID, pid=395)
+    host.kill(cgroup, told=False)
+    host.remove(cgroup)
+    host.ended(137, source="worker")
+    assert not host.exits
+    host.pass_time(seconds)
+    host.remove(pod)
+    host.pass_time(1)
+    # Which of the two it was in is not known, unless that was told before the pod's went.
+    expected = Verdict.OOM if seconds == SETTLE_SECONDS else Verdict.UNKNOWN
+    assert {exit_.verdict for exit_ in host.exits} == {expected}
+    assert not any(reason.startswith(STILL_DUE) for reason in host.exits[-1].reasons[:-1])
+    assert "read since, hold no further kill" in " ".join(host.exits[-1].reasons)
+
+
+def test_a_sum_that_was_read_before_the_end_clears_nothing() -> None:
+    """A long audit goes on in slices: it may have begun before the kill."""
+    host = Host()
+    cgroup = host.run()
+    earlier = AuditReading(
+        host.root, (SubtreeCount(host.root, host.node_kills, host.wall, counts_itself=False),)
+    )
+    host.pass_time(0.001)
+    host.kill(cgroup, told=False)
+    host.lagging = Audit
+    host.remove(cgroup)
+    host.ended(137, source="worker")
+    host.say(earlier)
+    assert not host.exits
+    host.answer_late()
+    host.pass_time(1)
+    assert {exit_.verdict for exit_ in host.exits} == {Verdict.OOM}
+
+
+@pytest.mark.parametrize("seconds", [-3600, 3600])
+def test_a_clock_that_is_set_parts_no_sum_from_the_end_that_it_was_read_after(
+    seconds: float,
+) -> None:
+    host = Host()
+    host.remove(host.run())
+    host.lagging = Audit
+    host.ended(137)
+    host.set_clock(seconds)
+    host.answer_late()
+    host.pass_time(0.1)
+    assert ruled(host.exit) == ("not_oom", "confirmed")
 
 
 def test_a_kill_that_may_be_anothers_is_not_taken_for_certain() -> None:

@@ -32,10 +32,10 @@ class Exit:
     """One exit: what was told of it, how far the looking is, and what was journaled.
 
     `place` is the life as the host's kernel sees it: in its sandbox's cgroup, where it has one.
-    `leapt` is how far the wall clock had leapt when it was first told of. One that is `recalled`
-    was journaled before this process began; `stands` is what was told of it then, where what is
-    left of its evidence does not bear that out. `names_due`: it had to be told before it was known
-    who was killed.
+    `leapt` is how far the wall clock had leapt when it was first told of. `gone_time` is when its
+    cgroup was looked for and was `gone`. `names_due`: it had to be told before it was known who was
+    killed. One that is `recalled` was journaled before this process began; `stands` is what was
+    told of it then, where what is left of its evidence does not bear that out.
     """
 
     life: Life
@@ -48,6 +48,7 @@ class Exit:
     last_read: LastRead | None = None
     look_detail: Evidence | None = None
     gone: bool = False
+    gone_time: int = 0
     summed: bool = False
     marks: tuple[KillerMark, ...] = ()
     log_asked: bool = False
@@ -111,7 +112,7 @@ class Exit:
         """Take in the last look at its cgroup."""
         self.marks = tuple(KillerMark(killer=k, mark=m) for k, m in reading.killer_marks)
         if not reading.present:
-            self.gone = True
+            self.gone, self.gone_time = True, reading.time
         elif reading.kills is None:
             self.last_read = LastRead.NONE
         else:
