@@ -71,11 +71,13 @@ class Due(Enum):
     """A witness that was not heard within the moment that was waited, and is still to come.
 
     `COUNTERS`: a read of its counters, or, where its cgroup is gone, the second look at the counts
-    above it. `SANDBOX`: where a gVisor sandbox's processes live. `NAMES`: who it was that a kill
+    above it. `PLACE`: the removal of a cgroup that nobody could tell, which may say that it was
+    this one's. `SANDBOX`: where a gVisor sandbox's processes live. `NAMES`: who it was that a kill
     near the exit took. What it says amends the exit.
     """
 
     COUNTERS = "counters"
+    PLACE = "place"
     SANDBOX = "sandbox"
     NAMES = "names"
 

@@ -18,6 +18,7 @@ STILL_DUE = "still due: "
 
 _DUE = {
     Due.COUNTERS: "the counters of its cgroup, or of those above it; what they show amends this",
+    Due.PLACE: "in which cgroup it was; if the removal of that tells, it amends this",
     Due.SANDBOX: "where the gVisor sandbox's processes live; what is found amends this",
     Due.NAMES: "the name of who was killed; if it comes it amends this",
 }

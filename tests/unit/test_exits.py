@@ -501,12 +501,14 @@ def test_an_end_that_was_told_of_no_cgroup_is_amended_when_that_is_found() -> No
     host.pass_time(PLACE_SECONDS)
     assert ruled(host.exit) == ("unknown", "low")
     assert host.exit.cgroup_id is None
+    assert f"{STILL_DUE}in which cgroup it was" in " ".join(host.exit.reasons)
     host.remove(cgroup)
     host.pass_time(RUNTIME_SECONDS)
     first, amended = host.exits
     assert amended.amends == host.journal.index(first) + 1
     assert amended.cgroup_id == cgroup.id
     assert ruled(amended) == ("not_oom", "confirmed")
+    assert STILL_DUE not in " ".join(amended.reasons)
     second = host.run()
     host.ended(1, cgroup_id=second.id)
     host.pass_time(1)

@@ -242,7 +242,9 @@ class ExitWitnesses:
         """The witnesses that were not heard yet, and will be: what they say amends the exit."""
         if exit_.recalled:
             return
-        if self._counted and exit_.last_read is None and exit_.place.cgroup is not None:
+        if self._counted and exit_.place.cgroup is None:
+            yield Due.PLACE
+        elif self._counted and exit_.last_read is None:
             yield Due.COUNTERS
         if self.seeks_sandbox(exit_.life):
             yield Due.SANDBOX
