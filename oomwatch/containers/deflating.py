@@ -6,7 +6,7 @@ section 2.2). Those others are the last that were deflated when there had been 1
 so that the dictionaries follow what is there by now, and stay few.
 
 Seen with containers of Kubernetes, each with a pod, an image and five labels: 541 bytes become 138,
-which takes 20 µs, and 3 µs the other way.
+which takes 10 to 15 µs, and 3 µs the other way.
 """
 
 from __future__ import annotations

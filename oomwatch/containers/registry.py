@@ -279,15 +279,17 @@ class Containers:
 
     def _take_in(self, lives: Iterable[Life]) -> None:
         """Put in what was kept, the oldest first; of all together only the packed are held."""
-        found = PackedLives()
         order: list[tuple[int, LifeKey]] = []
         for life in lives:
             key = life.key
-            found[key] = life
+            self._lives[key] = life
             order.append((life.seen_time, key))
-        for _, key in sorted(order, key=itemgetter(0)):
-            self._put(found.pop(key))
-            self._kept.clear()
+        order.sort(key=itemgetter(0))
+        self._lives.arrange(key for _, key in order)
+        for _, key in order:
+            self._index(key, self._lives[key], None)
+        if order:
+            self._bound(order[-1][0])
 
     def _unregister(self, container_id: str, time: int, but: ContainerSeen | None = None) -> bool:
         """Drop a worker's word on the lives of an id that go on, but for the one it speaks of now.
@@ -337,6 +339,13 @@ class Containers:
         # One key for all that holds it: there may be ten thousand.
         key = life.key
         old = self._lives.get(key)
+        self._lives[key] = life
+        self._index(key, life, old)
+        self._kept[key] = life
+        self._forgotten.discard(key)
+        self._bound(life.seen_time)
+
+    def _index(self, key: LifeKey, life: Life, old: Life | None) -> None:
         if old is None:
             self._by_id.add(life.container_id, key)
             if life.cgroup_id is not None:
@@ -349,15 +358,11 @@ class Containers:
             self._forget_pid(old)
         if life.pid is not None:
             self._by_pid[life.pid] = key
-        self._lives[key] = life
-        self._kept[key] = life
-        self._forgotten.discard(key)
         if life.ended_time is not None:
             self._ended[key] = life.ended_time
         else:
             self._ended.pop(key, None)
         self._registered += life.awaited - (old is not None and old.awaited)
-        self._bound(life.seen_time)
 
     def _place(self, life: Life, placed: Life) -> None:
         """A life's cgroup is known now: it keeps its place among the others of its container."""

@@ -411,3 +411,16 @@ def test_lives_that_were_kept_come_back_in_the_order_of_time() -> None:
     assert containers.newest(ID) == second
     assert containers.life(ID, 9) == first
     assert not containers.take_changes(), "it is kept already"
+
+
+def test_of_lives_that_were_kept_the_oldest_are_dropped_where_they_are_too_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(registry, "MAX_LIVES", 2)
+    kept = [Life(f"job-{time}", time, time * SECOND, cgroup=PATH) for time in (4, 1, 5, 3, 2)]
+    containers = Containers(iter(kept))
+    assert [life.container_id for life in containers.running()] == ["job-4", "job-5"]
+    change = containers.take_changes()
+    assert set(change.forgotten) == {(f"job-{time}", time) for time in (1, 2, 3)}
+    assert not change.kept
+    assert containers.newest("job-3") is None
