@@ -95,6 +95,15 @@ class _Told(ToldKill):
             return name.cgroup == self.event.victim_cgroup
         return name.certain and name.cgroup in self.event.candidates
 
+    def may_have_below(self, name: Name) -> bool:
+        """Can a name be of a sum that was told before, of a cgroup that nobody saw come and go?"""
+        survivor = self.event.survivor_cgroup
+        if survivor is None or self.event.victim_cgroup is not None or not name.certain:
+            return False
+        if name.cgroup is None or not is_within(name.cgroup, survivor):
+            return False
+        return name.time <= self.event.detect_time + SAME_KILL_MICROSECONDS
+
 
 class Amendments:
     """The kills of the last moments, for which a name may still come."""
@@ -143,13 +152,28 @@ class Amendments:
         for told in self._told:
             enough = 1 if name.certain else name.kills
             if told.missing >= enough and told.may_have(name):
-                name.claimed = True
-                told.missing -= name.kills
-                told.names.append(name)
-                for earlier in name.records:
-                    self._note(told, name, earlier, now)
+                self._take(told, name, now)
                 return True
         return False
+
+    def late_below(self, name: Name, now: float) -> bool:
+        """Take in what was written while nobody watched, of a cgroup that came and went then.
+
+        No counter will show its kill any more: it is in the sum of what is left above it, and that
+        was told without candidates, since nobody saw it. False if there is no such kill.
+        """
+        sums = [t for t in self._told if t.missing >= name.kills and t.may_have_below(name)]
+        if not sums:
+            return False
+        self._take(max(sums, key=lambda told: len(told.event.survivor_cgroup or "")), name, now)
+        return True
+
+    def _take(self, told: _Told, name: Name, now: float) -> None:
+        name.claimed = True
+        told.missing -= name.kills
+        told.names.append(name)
+        for record in name.records:
+            self._note(told, name, record, now)
 
     def adopt(self, strays: list[Name], now: float) -> None:
         """Take in names without a cgroup that can be of one kill alone, and are all that it lacks.

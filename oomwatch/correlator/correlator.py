@@ -318,6 +318,11 @@ class Correlator:
         late = self._kills.amendments.late(name, record, now)
         if late or name.claimed or self._kills.named(name, now, outcome):
             return
+        if record.recovered and self._root is not None:
+            # Every counter was read since. One that is in doubt is told by this name.
+            doubted = self._residuals.in_doubt(name.cgroup or "/")
+            if not doubted and self._kills.amendments.late_below(name, now):
+                return
         if name.cgroup is not None:
             if self._root is not None:  # else every counter is about to be read
                 outcome.questions.append(Look(name.cgroup))

@@ -990,6 +990,36 @@ def test_a_name_that_comes_late_says_which_candidate_it_was(kernel: Kernel) -> N
     assert (run.kills[1].amends, run.kills[1].victim_cgroup) == (5, "/p/a")
 
 
+def test_a_line_of_a_downtime_that_is_read_late_says_where_a_sums_kill_was(kernel: Kernel) -> None:
+    """The ring had turned over, and the journal of systemd has it: the cgroup came and went."""
+    parent = kernel.make(kernel.root, "p")
+    run = expecting(kernel)
+    for name in ("unseen", "other"):
+        gone = kernel.make(parent, name)
+        kernel.kill(gone, limit=gone)
+        kernel.remove(gone)
+    run.start(resumed=True)
+    run.pass_time(1)
+    (kill,) = run.kills
+    assert (kill.kill_count, kill.survivor_cgroup, kill.candidates) == (2, "/p", ())
+    run.feed(Recorded(kill.episode_id, None, 5))
+    # Neither what is not below it, nor what was written later, nor what is read as it is written.
+    run.feed(named(6, "/q/unseen", time=1, recovered=True))
+    run.feed(named(7, "/p/later", time=kill.detect_time + 10**7, recovered=True))
+    run.feed(named(8, "/p/now", time=1))
+    run.pass_time(3)
+    assert len(run.kills) == 1
+    run.feed(named(9, "/p/unseen", time=1, recovered=True))
+    run.pass_time(1)
+    run.feed(named(10, "/p/other", time=1, recovered=True))
+    run.pass_time(1)
+    run.feed(named(11, "/p/a-third", time=1, recovered=True))
+    run.pass_time(3)
+    told = [(kill.amends, kill.victim_cgroup, kill.victims[0].pid) for kill in run.kills[1:]]
+    assert told == [(5, "/p/unseen", 9), (5, "/p/other", 10)]
+    assert run.told == 2
+
+
 def test_names_of_one_sum_keep_their_own_cgroups(kernel: Kernel) -> None:
     """Two kills in cgroups that are gone are told as one sum; their names come one by one."""
     nodes = [kernel.make(kernel.root, name) for name in "ab"]
