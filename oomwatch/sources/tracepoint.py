@@ -22,6 +22,7 @@ from oomwatch.cgroup.process import read_process, sees_the_hosts_pids
 from oomwatch.events import SourceState, Victim
 from oomwatch.observations import EvidenceLost, Observation, Question, VictimNamed
 from oomwatch.sources import Emit
+from oomwatch.sources.recent import Recent
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +91,7 @@ class Tracepoint:
         self._pipe: int | None = None
         self._buffer = b""
         self._hits = 0
-        self._lost = 0
+        self._lost = Recent()
         self._why_not = ""
         self._own_pids = sees_the_hosts_pids()
         self._emit: Emit = lambda _: None
@@ -121,12 +122,13 @@ class Tracepoint:
 
     def state(self) -> SourceState:
         """Say whether it is followed, and what it has told."""
+        detail = self._why_not or f"oom:mark_victim, followed in {self._instance}"
         return SourceState(
             name=self.name,
             active=self.active,
-            degraded=not self.active,
-            detail=self._why_not or f"oom:mark_victim, followed in {self._instance}",
-            figures={"hits": self._hits, "lost": self._lost},
+            degraded=not self.active or bool(self._lost.words),
+            detail="; ".join(filter(None, (detail, self._lost.words))),
+            figures={"hits": self._hits, "lost": self._lost.count},
         )
 
     async def stop(self) -> None:
@@ -183,7 +185,9 @@ class Tracepoint:
         observations += [self._named(hit, offset) for hit in hits]
         if lost:
             self._buffer = _LOST.sub(b"", self._buffer)
-            self._lost += lost
+            self._lost.note(
+                f"the trace buffer was overrun by {lost} hits: victims may lack their names", lost
+            )
             observations.append(
                 EvidenceLost(
                     self.name, "the trace buffer was overrun", offset + _monotonic(), count=lost

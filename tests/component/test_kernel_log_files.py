@@ -17,8 +17,10 @@ import pytest
 
 from oomwatch.ledger import LogPlace
 from oomwatch.observations import EvidenceLost, LogRead, Observation, VictimNamed
+from oomwatch.sources import recent
 from oomwatch.sources.kernel_log import SYSTEMD_JOURNAL, KernelLog, systemd
 from oomwatch.sources.kernel_log.clock import Anchor
+from oomwatch.sources.kernel_log.naming import Naming
 
 SECONDS = 20.0
 
@@ -96,6 +98,10 @@ def open_descriptors() -> int:
 def write(path: Path, text: str) -> None:
     with path.open("a") as file:
         file.write(text)
+
+
+def cut(path: Path) -> None:
+    path.write_text("")
 
 
 @pytest.fixture
@@ -248,8 +254,8 @@ begin = 0
 for argument in sys.argv[1:]:
     if argument.startswith("--after-cursor="):
         begin = int(argument.split("=")[1]) + 1
-    if argument == "--lines=0":
-        begin = len(open(place + "/entries").readlines())
+    if argument == "--lines=1":
+        begin = max(0, len(open(place + "/entries").readlines()) - 1)
 with open(place + "/pid", "w") as mine:
     mine.write(str(os.getpid()))
 while True:
@@ -337,6 +343,57 @@ async def test_a_restart_reads_of_the_journal_what_was_not_told(journal: Journal
     async with following(SYSTEMD_JOURNAL, place) as heard:
         await heard.until(lambda: heard.pids == [3])
         assert heard.victims[0].recovered
+
+
+async def test_a_first_start_that_is_killed_before_any_line_knows_where_it_began(
+    journal: Journal,
+) -> None:
+    """Else the next one would be a first start again, and what was killed meanwhile be old news."""
+    journal.write(1, 5, __REALTIME_TIMESTAMP="1000000")
+    journal.write(2, 10, __REALTIME_TIMESTAMP="2000000")
+    async with following(SYSTEMD_JOURNAL) as heard:
+        place = heard.place
+        assert (place.log, place.next) == ("systemd journal", 11)
+        assert heard.pids == []
+    journal.write(3, 20)
+    async with following(SYSTEMD_JOURNAL, place) as heard:
+        await heard.until(lambda: heard.pids == [3])
+        assert heard.victims[0].recovered
+
+
+async def test_what_was_lost_is_shown_for_a_while_and_counted_for_good(
+    kern_log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with following(kern_log) as heard:
+        assert not heard.witness.state().degraded
+        cut(kern_log)
+        await heard.until(lambda: heard.gaps != [])
+        state = heard.witness.state()
+        assert state.degraded
+        assert state.active
+        assert "records were lost" in state.detail
+        assert "victims may lack their names" in state.detail
+        monkeypatch.setattr(recent, "SHOWN_SECONDS", 0.0)
+        state = heard.witness.state()
+        assert (state.degraded, state.figures and state.figures["losses"]) == (False, 1)
+
+
+async def test_lines_that_could_not_be_taken_in_cost_no_others(
+    kern_log: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(self: Naming, read: Sequence[object]) -> list[Observation]:
+        monkeypatch.undo()
+        raise ValueError("seeded")
+
+    async with following(kern_log) as heard:
+        monkeypatch.setattr(Naming, "take", fails)
+        write(kern_log, report(2))
+        await heard.until(lambda: heard.witness.state().degraded)
+        state = heard.witness.state()
+        assert "it failed (ValueError: seeded), a fault of oomwatch's own" in state.detail
+        write(kern_log, report(3))
+        await heard.until(lambda: heard.pids == [3])
+    assert "these lines name nobody" in caplog.text
 
 
 async def test_without_journalctl_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

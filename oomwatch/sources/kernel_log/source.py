@@ -7,19 +7,23 @@ on without it.
 from __future__ import annotations
 
 import asyncio
+import logging
 import stat
 from collections.abc import Sequence
 from pathlib import Path
 
 from oomwatch.events import SourceState
 from oomwatch.ledger import LogPlace
-from oomwatch.observations import Question
+from oomwatch.observations import Observation, Question
 from oomwatch.sources import Emit
 from oomwatch.sources.kernel_log.feed import Feed, Line, Lost
 from oomwatch.sources.kernel_log.kmsg import Kmsg
 from oomwatch.sources.kernel_log.naming import Naming
 from oomwatch.sources.kernel_log.systemd import Missing, SystemdJournal, read_missing
 from oomwatch.sources.kernel_log.text_file import TextFile
+from oomwatch.sources.recent import Recent
+
+log = logging.getLogger(__name__)
 
 DEFAULT_KERNEL_LOG = Path("/dev/kmsg")
 
@@ -42,6 +46,8 @@ class KernelLog:
         self._feed = _feed(path)
         self._naming = Naming(self.name)
         self._why_not: str | None = "not started"
+        self._lost = Recent()
+        self._faults = Recent()
         self._filling: set[asyncio.Task[None]] = set()
         self._emit: Emit = lambda _: None
 
@@ -73,12 +79,19 @@ class KernelLog:
 
     def state(self) -> SourceState:
         """Say whether the log is followed, and what it has told."""
-        figures = {"kills": self._naming.kills, **self._feed.figures}
+        figures = {
+            "kills": self._naming.kills,
+            "losses": self._lost.count,
+            "faults": self._faults.count,
+            **self._feed.figures,
+        }
+        lately = [recent.words for recent in (self._lost, self._faults) if recent.words]
+        detail = self._why_not or self._feed.problem or self._feed.detail
         return SourceState(
             name=self.name,
             active=self.active,
-            degraded=not self.active or bool(figures.get("lost")),
-            detail=self._why_not or self._feed.problem or self._feed.detail,
+            degraded=not self.active or bool(lately),
+            detail="; ".join((detail, *lately)),
             figures=figures,
         )
 
@@ -93,7 +106,12 @@ class KernelLog:
         self._emit(self._naming.note())
 
     def _take(self, read: Sequence[Line | Lost]) -> None:
-        observations = self._naming.take(read)
+        for lost in read:
+            if isinstance(lost, Lost):
+                records = "records" if lost.count is None else f"{lost.count} records"
+                self._lost.note(f"{records} were lost: {lost.reason}; victims may lack their names")
+                log.warning("%s: %s were lost: %s", self._path, records, lost.reason)
+        observations = self._named(read)
         if observations:
             self._emit(observations)
         if isinstance(self._feed, Kmsg):
@@ -101,6 +119,18 @@ class KernelLog:
                 task = asyncio.get_running_loop().create_task(self._fill(missing))
                 self._filling.add(task)
                 task.add_done_callback(self._filling.discard)
+
+    def _named(self, read: Sequence[Line | Lost]) -> list[Observation]:
+        """Take in what was read; a fault of our own costs these lines, and no others."""
+        try:
+            return self._naming.take(read)
+        except Exception as error:
+            log.exception("a fault of oomwatch's own, please report it: these lines name nobody")
+            self._faults.note(
+                f"it failed ({type(error).__name__}: {error}), a fault of oomwatch's own: its log "
+                "has more"
+            )
+            return []
 
     async def _fill(self, missing: Missing) -> None:
         """Read what the buffer has lost from systemd's journal, where there is one."""

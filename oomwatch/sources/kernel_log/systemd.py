@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import re
 import time
@@ -28,6 +29,8 @@ from oomwatch.sources.kernel_log.clock import Anchor
 from oomwatch.sources.kernel_log.feed import Line, Take, is_untold
 from oomwatch.sources.kernel_log.lines import LineCutter
 
+log = logging.getLogger(__name__)
+
 LOG = "systemd journal"
 
 # What a value holds is escaped, so that this is no part of a message.
@@ -38,6 +41,7 @@ _READ_BYTES = 65536
 _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 60.0
 _END_SECONDS = 5.0
+_NEWEST_SECONDS = 10.0
 _MOST_BYTES = 256 << 20
 _LEEWAY_SECONDS = 60
 # journald reads the same buffer, and may be a moment behind us.
@@ -89,6 +93,10 @@ class SystemdJournal:
         self._take = take
         self._place = place if place is not None and place.log == LOG else None
         self._started = time.time_ns() // 1000
+        if self._place is None and self._select == _KERNEL:
+            # Old, and told never; but where it is says where the log is. A daemon that is killed
+            # before the first line that it reads would else begin anew behind what it missed.
+            take([self._line(record) for record in await _newest()])
         await self._spawn()
         self._task = asyncio.get_running_loop().create_task(self._follow())
 
@@ -169,6 +177,27 @@ class SystemdJournal:
             told=is_untold(place, at) if place is not None else wall >= self._started,
             recovered=place is not None and wall < self._started,
         )
+
+
+async def _newest() -> list[Record]:
+    """The newest of the kernel's records of this boot, where the journal has any."""
+    try:
+        child = await _run(*_KERNEL, "--lines=1", "SYSLOG_FACILITY=0")
+    except OSError:
+        return []
+    text = b""
+    try:
+        async with asyncio.timeout(_NEWEST_SECONDS):
+            text, _ = await child.communicate()
+    except TimeoutError:
+        log.warning(
+            "journalctl does not answer: if oomwatch is killed before the kernel's next record, "
+            "its next start names nobody who was killed until then"
+        )
+    finally:
+        await _end(child)
+    record = AnyLineParser().parse(text.strip())
+    return [] if record is None or record.kernel_time_seconds is None else [record]
 
 
 async def read_missing(missing: Missing) -> list[Line]:

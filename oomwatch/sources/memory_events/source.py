@@ -39,6 +39,7 @@ from oomwatch.sources.memory_events.census import Census
 from oomwatch.sources.memory_events.node import Node
 from oomwatch.sources.memory_events.polling import Resting, Unwatched
 from oomwatch.sources.memory_events.tree import Tree, wall_time
+from oomwatch.sources.recent import Recent
 from oomwatch.status import CgroupReport, Witness
 
 log = logging.getLogger(__name__)
@@ -48,9 +49,6 @@ RETRY_SECONDS = 1.0
 
 POLL_SECONDS = 0.5
 """How often a cgroup that cannot be watched is read, by default; a quiet one up to 8 times less."""
-
-_FAULT_SHOWN_SECONDS = 300.0
-"""How long a fault of oomwatch's own is shown, though what it lost was made up for at once."""
 
 
 class MemoryEvents:
@@ -70,10 +68,8 @@ class MemoryEvents:
         self._poll_seconds = poll_seconds
         self._watcher: inotify.Watcher | None = None
         self._no_inotify = ""
-        self._overflows = 0
-        self._fault = ""
-        self._faults = 0
-        self._fault_time = 0.0
+        self._overflows = Recent()
+        self._faults = Recent()
         self._retry: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._emit: Emit = lambda _: None
@@ -166,8 +162,8 @@ class MemoryEvents:
             "polled": polled,
             "resting": resting,
             "looks_at_processes": self._census.looks,
-            "overflows": self._overflows,
-            "faults": self._faults,
+            "overflows": self._overflows.count,
+            "faults": self._faults.count,
             "read_errors": tree.read_errors,
         }
         detail = f"{tree.cgroups} cgroups below {self.hierarchy.directory}, followed by inotify"
@@ -188,11 +184,10 @@ class MemoryEvents:
                 f"; {len(tree.unreadable)} could not be read when last tried, as {node.cgroup.path}"
                 f" ({why}): what they count is told when they can, or below their parents"
             )
-        failed = self._faults > 0 and (time.monotonic() - self._fault_time < _FAULT_SHOWN_SECONDS)
-        if failed:
-            detail += f"; it failed ({self._fault}), a fault of oomwatch's own: its log has more"
+        lately = [recent.words for recent in (self._overflows, self._faults) if recent.words]
+        detail = "; ".join((detail, *lately))
         degraded = bool(
-            self._no_inotify or polled or self.hierarchy.local_events or tree.unreadable or failed
+            self._no_inotify or polled or self.hierarchy.local_events or tree.unreadable or lately
         )
         return SourceState(
             name=self.name, active=True, degraded=degraded, detail=detail, figures=figures
@@ -240,9 +235,10 @@ class MemoryEvents:
         except Exception as error:
             # What else they told of is not known any more: as after an overflow.
             log.exception("a fault of oomwatch's own, please report it: reading every cgroup again")
-            self._fault = f"{type(error).__name__}: {error}"
-            self._faults += 1
-            self._fault_time = time.monotonic()
+            self._faults.note(
+                f"it failed ({type(error).__name__}: {error}), a fault of oomwatch's own: its log "
+                "has more"
+            )
             self._run(self._read_everything())
             self._flush()
         if self._watcher.drained:
@@ -280,7 +276,11 @@ class MemoryEvents:
         for node in controls:
             self._controllers_changed(node)
         if overflow:
-            self._overflows += 1
+            self._overflows.note(
+                "inotify's queue overflowed, and every cgroup was read again: of those that came "
+                "and went meanwhile the kills are known by their parents alone; raise "
+                "fs.inotify.max_queued_events (sysctl)"
+            )
             log.warning("the inotify queue overflowed: reading every cgroup again")
             self._run(self._read_everything())
         self._unwatched.schedule()
