@@ -240,11 +240,15 @@ class AsyncClient:
         )
         return status_from_message(answer.status)
 
-    async def health(self) -> bool:
-        """Say whether the daemon keeps its promises; raises DaemonUnavailable if none answers."""
+    async def health(self, service: str = "") -> bool:
+        """Say whether the daemon keeps its promises; raises DaemonUnavailable if none answers.
+
+        With the name `oomwatch.v1.Sources`, whether no source is degraded; with a source's name
+        after it (`oomwatch.v1.Sources/kernel_log`), whether that one is not.
+        """
         answer = await self._connection.call(
             "Check",
-            health_pb2.HealthCheckRequest(),
+            health_pb2.HealthCheckRequest(service=service),
             health_pb2.HealthCheckResponse,
             service="grpc.health.v1.Health",
         )
@@ -387,9 +391,9 @@ class Client:
         """Give the daemon's status."""
         return self._run(self._client.get_status)
 
-    def health(self) -> bool:
+    def health(self, service: str = "") -> bool:
         """Say whether the daemon keeps its promises."""
-        return self._run(self._client.health)
+        return self._run(lambda: self._client.health(service))
 
     def _run(self, begin: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
         """Run what `begin` makes to its end, or until Ctrl-C.

@@ -117,6 +117,7 @@ class Watcher:
         """Fails with OwnFault where oomwatch cannot go on; there from `start` on."""
         self._cgroup = own_cgroup()
         self._start_time = 0
+        self._unreachable: dict[str, str] = {}
         self._audit_timer: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
@@ -184,6 +185,7 @@ class Watcher:
         """Describe the host, the sources and the journal as they are now."""
         journal = self.journal.status()
         followed = self.memory_events
+        problems = self.problems()
         return NodeStatus(
             version=oomwatch.__version__,
             hostname=socket_module.gethostname(),
@@ -191,13 +193,37 @@ class Watcher:
             kernel_release=platform.release(),
             cgroup_root=str(self.config.cgroup_root),
             start_time=self._start_time,
-            healthy=journal.healthy and self.witnesses.see_kills,
+            healthy=not problems,
             cgroups=followed.tree.cgroups if followed is not None else 0,
             kills_told=self.correlator.kills_told,
             subscribers=self.subscriptions.count,
             sources=tuple(map(self._with_faults, self.witnesses.states())),
             journal=journal,
+            problems=problems,
         )
+
+    def problems(self) -> tuple[str, ...]:
+        """What was promised and is not kept now, a sentence each; empty is health."""
+        found = list(self._unreachable.values())
+        journal = self.journal.status()
+        if not journal.healthy:
+            found.append(journal.detail)
+        if not self.witnesses.see_kills:
+            found.append("no kill can be seen: no source is active; each says why")
+        return tuple(found)
+
+    def degraded(self) -> dict[str, bool]:
+        """Whether each source is degraded, by name; the status says how."""
+        states = map(self._with_faults, self.witnesses.states())
+        return {state.name: state.degraded for state in states}
+
+    def unreachable(self, address: str, sentence: str | None) -> None:
+        """Note why nobody can connect at an address; `None` once they can again."""
+        if sentence is None:
+            self._unreachable.pop(address, None)
+        else:
+            self._unreachable[address] = sentence
+        self.on_health(not self.problems())
 
     def _with_faults(self, state: SourceState) -> SourceState:
         failure = self.pipeline.failing.get(state.name)
@@ -363,7 +389,7 @@ class Watcher:
 
     def _journal_health(self, healthy: bool, detail: str) -> None:
         (log.info if healthy else log.error)("%s", detail)
-        self.on_health(healthy)
+        self.on_health(healthy and not self.problems())
 
     def _audit_later(self, followed: MemoryEvents) -> None:
         loop = asyncio.get_running_loop()

@@ -28,7 +28,11 @@ class JournalStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeStatus:
-    """The answer to GetStatus. Times are microseconds since the Unix epoch."""
+    """The answer to GetStatus. Times are microseconds since the Unix epoch.
+
+    `problems` are sentences on what was promised and is not kept now, with the mend; with none of
+    them the daemon is `healthy`, though a source may be degraded.
+    """
 
     version: str
     hostname: str
@@ -42,6 +46,7 @@ class NodeStatus:
     subscribers: int
     sources: tuple[SourceState, ...]
     journal: JournalStatus
+    problems: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from oomwatch.cli.checks import Check, Host, State, why_silent
 from oomwatch.errors import OomwatchError
 
 _ANSWER_SECONDS = 5.0
+_MEND = "Do as it says; until then its health is NOT_SERVING."
 
 
 def ask_daemon(host: Host) -> list[Check]:
@@ -21,12 +22,14 @@ def ask_daemon(host: Host) -> list[Check]:
         found = f"something listens there, and does not say how it is: {error}"
         mend = "Look into its log; if it hangs, start it again: no kill is lost by that."
         return [Check("its status", State.DEGRADED, found, mend)]
+    checks = [Check("its health", State.DEGRADED, one, _MEND) for one in status.problems]
+    if not checks:
+        checks = [Check("its health", State.OK, "SERVING: what is promised is kept")]
     journal = status.journal
-    checks = [Check("its journal", State.OK, journal.detail)]
+    checks += [Check("its journal", State.OK, journal.detail)]
     if not journal.healthy:
         waiting = f"{journal.pending_events} events wait in memory, in order: {journal.detail}"
-        mend = "Do as it says; until then its health is NOT_SERVING."
-        checks = [Check("its journal", State.DEGRADED, waiting, mend)]
+        checks[-1] = Check("its journal", State.DEGRADED, waiting, _MEND)
     poor = [source for source in status.sources if source.degraded]
     checks += [
         Check(f"its {source.name}", State.DEGRADED, source.detail, "Its log may say more.")

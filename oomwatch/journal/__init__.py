@@ -8,15 +8,17 @@ is called back; a thread of the journal's own writes, another reads.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from oomwatch.containers.lives import Life, LivesChange
-from oomwatch.errors import JournalError
+from oomwatch.errors import HistoryCompacted, JournalError, JournalUnusable
 from oomwatch.events import Entry, Event
 from oomwatch.journal.files import StateDirectory, unusable
 from oomwatch.journal.store import Store
@@ -28,6 +30,8 @@ __all__ = ["Journal", "Retention"]
 
 _LOG = logging.getLogger("oomwatch.journal")
 _Read = TypeVar("_Read")
+
+_READ_AGAIN_SECONDS = 1.0
 
 
 class Journal:
@@ -55,6 +59,9 @@ class Journal:
         self._stopped: asyncio.Event = asyncio.Event()
         self._closed = False
         self._trouble = ""
+        self._unread = ""
+        self._read_again: asyncio.TimerHandle | None = None
+        self._reading_again: asyncio.Task[None] | None = None
         self._on_commit: Callable[[tuple[Entry, ...]], None] = lambda entries: None
         self._on_health: Callable[[bool, str], None] = lambda healthy, sentence: None
         self._on_sync: Callable[[tuple[Entry, ...]], None] = lambda entries: None
@@ -142,10 +149,10 @@ class Journal:
 
         `on_commit` is called on the loop once for each transaction that had events, in order.
         `on_health` is called with False and a sentence when writing fails (again for every failed
-        try) and with True when it succeeds again. `on_sync` is called with a few entries while the
-        disk syncs them, so that they can be made ready: they may not be told yet, nor ever, since
-        after a failure their events get entries of their own. Not all entries pass by it, and
-        none of a journal in memory.
+        try) or reading does, and with True when both succeed again. `on_sync` is called with a few
+        entries while the disk syncs them, so that they can be made ready: they may not be told yet,
+        nor ever, since after a failure their events get entries of their own. Not all entries pass
+        by it, and none of a journal in memory.
         """
         if self._writer is not None:
             raise JournalError(f"journal {self._store.name} was started already")
@@ -233,10 +240,11 @@ class Journal:
     def status(self) -> JournalStatus:
         """How the journal is doing; `detail` names the path, and the mend where it is unhealthy."""
         events = self.newest_revision - self.oldest_revision + 1
+        trouble = self._trouble or self._unread
         return JournalStatus(
             journal_id=self.id,
-            healthy=not self._trouble,
-            detail=self._trouble or f"journal {self._store.name}: {events} events kept",
+            healthy=not trouble,
+            detail=trouble or f"journal {self._store.name}: {events} events kept",
             oldest_revision=self.oldest_revision,
             newest_revision=self.newest_revision,
             events=events,
@@ -253,6 +261,8 @@ class Journal:
         if self._closed:
             return
         self._closed = True
+        if self._read_again is not None:
+            self._read_again.cancel()
         if self._writer is not None:
             self._writer.stop()
             await self._stopped.wait()
@@ -274,7 +284,43 @@ class Journal:
         if self._closed:
             raise JournalError(f"journal {self._store.name} is closed")
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._readers, read, *arguments)
+        try:
+            answer = await loop.run_in_executor(self._readers, read, *arguments)
+        except JournalUnusable as error:
+            self._cannot_read(str(error), partial(self._reading, read, *arguments))
+            raise
+        except HistoryCompacted:
+            self._can_read()
+            raise
+        self._can_read()
+        return answer
+
+    def _can_read(self) -> None:
+        if self._unread:
+            self._unread = ""
+            again = f"journal {self._store.name}: what was told can be read again"
+            self._on_health(not self._trouble, self._trouble or again)
+
+    def _cannot_read(self, sentence: str, again: Callable[[], Awaitable[object]]) -> None:
+        """Say so, once, and look there again soon: nobody else may ask for it.
+
+        What is written goes by SQLite's cache, and may go well where the file is damaged.
+        """
+        if sentence != self._unread:
+            self._unread = sentence
+            self._on_health(False, f"what was told cannot be read: {sentence}")
+        if self._read_again is None and not self._closed:
+            loop = asyncio.get_running_loop()
+            self._read_again = loop.call_later(_READ_AGAIN_SECONDS, self._look_again, again)
+
+    def _look_again(self, again: Callable[[], Awaitable[object]]) -> None:
+        async def look() -> None:
+            # Not there any more is an answer too; where it fails as before, that was noted.
+            with contextlib.suppress(JournalError, HistoryCompacted):
+                await again()
+
+        self._read_again = None
+        self._reading_again = asyncio.get_running_loop().create_task(look())
 
     def _commit_told(self, commit: Commit) -> None:
         self._committed += commit.appends
@@ -291,7 +337,7 @@ class Journal:
     def _health_told(self, healthy: bool, sentence: str) -> None:
         self._trouble = "" if healthy else sentence
         self._wake_flushing(give_up=not healthy)
-        self._on_health(healthy, sentence)
+        self._on_health(healthy and not self._unread, sentence)
 
     def _wake_flushing(self, *, give_up: bool = False) -> None:
         waiting, self._flushing = self._flushing, []

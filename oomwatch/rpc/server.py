@@ -24,7 +24,7 @@ from grpc_reflection.v1alpha import (  # type: ignore[import-untyped]
 )
 
 from oomwatch.address import DEFAULT_SOCKET, TcpAddress, UnixAddress, parse_address
-from oomwatch.errors import AddressError, CursorError
+from oomwatch.errors import AddressError, CursorError, JournalError
 from oomwatch.rpc import health
 from oomwatch.rpc.container_calls import ContainerBackend, ContainerCalls
 from oomwatch.rpc.limits import Admission, Caller, Limits
@@ -44,7 +44,7 @@ from oomwatch.rpc.tls import Certificates, TlsFiles
 from oomwatch.subscriptions import SubscriptionClosed
 
 
-class Backend(HistoryBackend, ContainerBackend, Protocol):
+class Backend(HistoryBackend, ContainerBackend, health.HealthBackend, Protocol):
     """What a server tells of; `oomwatch.daemon.Watcher` is one."""
 
 
@@ -141,7 +141,7 @@ class RpcServer:
         self._service = Service(backend, self._streams, self._admission)
         self._containers = ContainerCalls(backend, self._limits)
         backend.subscriptions.prepare = self._streams.prepare
-        self._health = health.Health(("", SERVICE))
+        self._health = health.Health(backend, ("", SERVICE))
         self._described = reflection.aio.ReflectionServicer(
             (SERVICE, health.SERVICE, reflection.SERVICE_NAME)
         )
@@ -257,7 +257,9 @@ class RpcServer:
         answer = await self._health.check(request)
         if answer is None:
             raise RefusalError(
-                grpc.StatusCode.NOT_FOUND, f"services here are {SERVICE} and the empty name"
+                grpc.StatusCode.NOT_FOUND,
+                f"names here are {SERVICE}, the empty one, {health.SOURCES}, and {health.SOURCES}/ "
+                "with a source's name",
             )
         return answer
 
@@ -339,6 +341,8 @@ class RpcServer:
             await abort(context, refusal.code, str(refusal))
         except CursorError as error:
             await abort_cursor(context, error)
+        except JournalError as error:
+            await abort(context, unavailable, str(error))
         except DecodeError:
             malformed = invalid(f"the request is no {name}Request that can be read")
             await abort(context, malformed.code, str(malformed))

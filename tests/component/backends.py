@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from oomwatch.errors import NoSuchContainer, NoSuchProcess
 from oomwatch.events import Container, Entry
 from oomwatch.status import CgroupReport
 
 
 class NoContainers:
-    """Knows no container, and finds no process."""
+    """Knows no container, and finds no process; well, unless it is given `trouble`."""
+
+    trouble: tuple[str, ...] = ()
+    poor: Mapping[str, bool] = MappingProxyType({})
+
+    def problems(self) -> tuple[str, ...]:
+        return self.trouble
+
+    def degraded(self) -> Mapping[str, bool]:
+        return self.poor
 
     async def get_cgroup_by_id(self, cgroup_id: int) -> CgroupReport | None:
         return None

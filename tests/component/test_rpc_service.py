@@ -24,7 +24,8 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (  # ty
 )
 from grpc_status import rpc_status  # type: ignore[import-untyped]
 
-from oomwatch.errors import AddressError
+from oomwatch.client import AsyncClient
+from oomwatch.errors import AddressError, RequestRefused
 from oomwatch.events import (
     Confidence,
     Container,
@@ -39,6 +40,7 @@ from oomwatch.events import (
 )
 from oomwatch.journal import Journal, Retention
 from oomwatch.ledger import LedgerChange
+from oomwatch.rpc import health as health_module
 from oomwatch.rpc import streams, translator
 from oomwatch.rpc.server import Limits, RpcServer
 from oomwatch.rpc.translator import entry_from_message
@@ -542,11 +544,36 @@ async def test_health_is_told_by_service_and_changes_at_once(node: Node, tmp_pat
         assert raised.value.code() is grpc.StatusCode.NOT_FOUND
         watch = health.Watch(ask())
         assert (await watch.read()).status == serving
+        node.trouble = ("the disk is full",)
         server.set_serving(False)
         assert (await watch.read()).status == not_serving
         assert (await health.Check(ask())).status == not_serving
+        node.trouble = ()
         server.set_serving(True)
         assert (await watch.read()).status == serving
+
+
+async def test_the_health_of_sources_has_names_of_its_own(
+    node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A probe of the daemon restarts nothing where a source is poor; one of the sources sees it."""
+    monkeypatch.setattr(health_module, "_LOOK_SECONDS", 0.05)
+    node.poor = {"kernel_log": False, "tracepoint": False}
+    async with RpcServer(node, socket=tmp_path / "s"), AsyncClient(tmp_path / "s") as client:
+        sources = health_module.SOURCES
+        assert await client.health(sources)
+        async with channel(tmp_path / "s") as connected:
+            asked = health_pb2.HealthCheckRequest(service=f"{sources}/kernel_log")
+            watch = health_pb2_grpc.HealthStub(connected).Watch(asked)
+            assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+            node.poor = {"kernel_log": True, "tracepoint": False}
+            assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        assert await client.health()
+        assert not await client.health(sources)
+        assert await client.health(f"{sources}/tracepoint")
+        assert not await client.health(f"{sources}/kernel_log")
+        with pytest.raises(RequestRefused, match=f"names here are .*{sources}/ with"):
+            await client.health(f"{sources}/other")
 
 
 async def test_reflection_describes_the_service(node: Node, tmp_path: Path) -> None:

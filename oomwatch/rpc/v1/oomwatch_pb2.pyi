@@ -573,7 +573,7 @@ class GetStatusResponse(_message.Message):
     def __init__(self, status: _Optional[_Union[NodeStatus, _Mapping]] = ...) -> None: ...
 
 class NodeStatus(_message.Message):
-    __slots__ = ("version", "hostname", "boot_id", "kernel_release", "cgroup_root", "start_time", "healthy", "cgroups", "kills_told", "subscribers", "sources", "journal")
+    __slots__ = ("version", "hostname", "boot_id", "kernel_release", "cgroup_root", "start_time", "healthy", "cgroups", "kills_told", "subscribers", "sources", "journal", "problems")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     HOSTNAME_FIELD_NUMBER: _ClassVar[int]
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
@@ -586,6 +586,7 @@ class NodeStatus(_message.Message):
     SUBSCRIBERS_FIELD_NUMBER: _ClassVar[int]
     SOURCES_FIELD_NUMBER: _ClassVar[int]
     JOURNAL_FIELD_NUMBER: _ClassVar[int]
+    PROBLEMS_FIELD_NUMBER: _ClassVar[int]
     version: str
     hostname: str
     boot_id: str
@@ -598,7 +599,8 @@ class NodeStatus(_message.Message):
     subscribers: int
     sources: _containers.RepeatedCompositeFieldContainer[SourceState]
     journal: JournalStatus
-    def __init__(self, version: _Optional[str] = ..., hostname: _Optional[str] = ..., boot_id: _Optional[str] = ..., kernel_release: _Optional[str] = ..., cgroup_root: _Optional[str] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., healthy: _Optional[bool] = ..., cgroups: _Optional[int] = ..., kills_told: _Optional[int] = ..., subscribers: _Optional[int] = ..., sources: _Optional[_Iterable[_Union[SourceState, _Mapping]]] = ..., journal: _Optional[_Union[JournalStatus, _Mapping]] = ...) -> None: ...
+    problems: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, version: _Optional[str] = ..., hostname: _Optional[str] = ..., boot_id: _Optional[str] = ..., kernel_release: _Optional[str] = ..., cgroup_root: _Optional[str] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., healthy: _Optional[bool] = ..., cgroups: _Optional[int] = ..., kills_told: _Optional[int] = ..., subscribers: _Optional[int] = ..., sources: _Optional[_Iterable[_Union[SourceState, _Mapping]]] = ..., journal: _Optional[_Union[JournalStatus, _Mapping]] = ..., problems: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class SourceState(_message.Message):
     __slots__ = ("name", "active", "degraded", "detail", "figures")

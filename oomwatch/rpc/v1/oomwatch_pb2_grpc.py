@@ -30,6 +30,7 @@ class OomWatchServiceStub:
 
     It is served on the Unix socket /run/oomwatch/oomwatch.sock (mode 0660) unless told otherwise,
     with grpc.health.v1 and reflection beside it. There may be a second socket, for reading alone.
+    Health by the name oomwatch.v1.Sources is that of the sources, with /NAME after it that of one.
     """
 
     def __init__(self, channel):
@@ -90,6 +91,7 @@ class OomWatchServiceServicer:
 
     It is served on the Unix socket /run/oomwatch/oomwatch.sock (mode 0660) unless told otherwise,
     with grpc.health.v1 and reflection beside it. There may be a second socket, for reading alone.
+    Health by the name oomwatch.v1.Sources is that of the sources, with /NAME after it that of one.
     """
 
     def Subscribe(self, request, context):
@@ -232,6 +234,7 @@ class OomWatchService:
 
     It is served on the Unix socket /run/oomwatch/oomwatch.sock (mode 0660) unless told otherwise,
     with grpc.health.v1 and reflection beside it. There may be a second socket, for reading alone.
+    Health by the name oomwatch.v1.Sources is that of the sources, with /NAME after it that of one.
     """
 
     @staticmethod
