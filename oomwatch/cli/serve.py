@@ -294,7 +294,11 @@ async def _serve(
     loop.add_signal_handler(signal.SIGHUP, reload)
     try:
         await serve(
-            config, make, lambda: notify_service_manager("READY=1"), make_metrics=make_metrics
+            config,
+            make,
+            lambda: notify_service_manager("READY=1"),
+            make_metrics=make_metrics,
+            managed=bool(os.environ.get("NOTIFY_SOCKET")),
         )
     finally:
         loop.remove_signal_handler(signal.SIGHUP)

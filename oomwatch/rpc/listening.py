@@ -56,7 +56,10 @@ class UnixSocket:
 
 
 class UnixListener:
-    """A Unix socket: `bind` before the server starts, `publish` after, `remove` at the end."""
+    """A Unix socket: `bind` before the server starts, `publish` after, `remove` at the end.
+
+    It can be bound anew, to another server, once it is no longer `present`.
+    """
 
     def __init__(self, wanted: UnixSocket) -> None:
         self.address = wanted.address()
@@ -80,9 +83,10 @@ class UnixListener:
         except OSError as error:
             raise self._unusable(error.strerror or str(error)) from error
         self._private = private
+        self._attempts = 0
         bound = private / "s"
         if len(os.fsencode(bound)) > LONGEST_SOCKET_PATH:
-            self.remove()
+            self.withdraw()
             raise self._unusable(
                 f"it leaves no room for a name beside it ({LONGEST_SOCKET_PATH} bytes are a "
                 "socket's most)"
@@ -90,7 +94,7 @@ class UnixListener:
         try:
             server.add_insecure_port(f"unix:{bound}")
         except RuntimeError as error:
-            self.remove()
+            self.withdraw()
             raise self._unusable("gRPC could not bind it") from error
 
     async def publish(self) -> None:
@@ -132,22 +136,32 @@ class UnixListener:
             self._inode = (status.st_dev, status.st_ino)
         return True
 
+    @property
+    def present(self) -> bool:
+        """Is the socket at its path, so that clients find it?"""
+        try:
+            status = self.path.lstat()
+        except OSError:
+            return False
+        return (status.st_dev, status.st_ino) == self._inode
+
     def caller(self, peer: str) -> Caller:
         """Whose call it is: to gRPC all who use this socket have the same, empty, name."""
         return Caller(f"{self.address}{peer.removeprefix('unix:')}")
 
     def remove(self) -> None:
         """Remove the socket if it is still ours, and what `bind` made."""
-        if self._inode is not None:
-            with contextlib.suppress(FileNotFoundError):
-                status = self.path.lstat()
-                if (status.st_dev, status.st_ino) == self._inode:
-                    self.path.unlink()
-            self._inode = None
+        with contextlib.suppress(OSError):  # what is left is stale, and replaced at the next start
+            if self.present:
+                self.path.unlink()
+        self._inode = None
+        self.withdraw()
+
+    def withdraw(self) -> None:
+        """Take back what `bind` made and `publish` did not let in."""
         if self._private is not None:
-            with contextlib.suppress(FileNotFoundError):
-                (self._private / "s").unlink()
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):
+                (self._private / "s").unlink(missing_ok=True)
                 self._private.rmdir()
             self._private = None
 

@@ -12,7 +12,6 @@ import contextlib
 import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 import grpc
@@ -23,10 +22,11 @@ from grpc_reflection.v1alpha import (  # type: ignore[import-untyped]
     reflection_pb2,
 )
 
-from oomwatch.address import DEFAULT_SOCKET, TcpAddress, UnixAddress, parse_address
+from oomwatch.address import DEFAULT_SOCKET, TcpAddress, parse_address
 from oomwatch.errors import AddressError, CursorError, JournalError
 from oomwatch.rpc import health
 from oomwatch.rpc.container_calls import ContainerBackend, ContainerCalls
+from oomwatch.rpc.doors import Door
 from oomwatch.rpc.limits import Admission, Caller, Limits
 from oomwatch.rpc.listening import UnixListener, UnixSocket
 from oomwatch.rpc.refusals import (
@@ -37,6 +37,7 @@ from oomwatch.rpc.refusals import (
     abort_cursor,
     invalid,
 )
+from oomwatch.rpc.restoring import Restoring
 from oomwatch.rpc.service import CHANGING, LONG, SERVICE, HistoryBackend, Service
 from oomwatch.rpc.streams import BOOKMARK_SECONDS, Streams
 from oomwatch.rpc.tcp import Plaintext, TcpListener
@@ -70,35 +71,6 @@ _NOT_HERE = (
 )
 
 
-class Listener(Protocol):
-    """An address to listen at."""
-
-    @property
-    def address(self) -> UnixAddress | TcpAddress:
-        """The address, for the log and for errors."""
-
-    def bind(self, server: grpc.aio.Server) -> None:
-        """Take the address. Raises AddressError."""
-
-    async def publish(self) -> None:
-        """Let clients in, now that the server answers. Raises AddressError."""
-
-    def remove(self) -> None:
-        """Give back what was taken."""
-
-    def caller(self, peer: str) -> Caller:
-        """Whose call it is, by gRPC's name for the peer."""
-
-
-@dataclass(slots=True)
-class _Door:
-    """One address, and whether those who come in there may change anything."""
-
-    listener: Listener
-    may_change: bool
-    server: grpc.aio.Server | None = None
-
-
 class RpcServer:
     """Serves a backend over gRPC, from `start` to `stop`, on the running loop.
 
@@ -123,19 +95,24 @@ class RpcServer:
         self._limits = limits or Limits()
         self._certificates: Certificates | None = None
         self._tcp: TcpListener | None = None
-        self._doors: list[_Door] = []
+        self._doors: list[Door] = []
         for path, may_change in ((socket, True), (read_only_socket, False)):
             if path is not None:
                 wanted = path if isinstance(path, UnixSocket) else UnixSocket(path)
-                self._doors.append(_Door(UnixListener(wanted), may_change))
+                self._doors.append(Door(UnixListener(wanted), may_change=may_change))
         if listen is not None:
             address = _tcp_address(listen)
             self._certificates = None if tls is None else Certificates(tls)
             self._tcp = TcpListener(address, self._certificates, Plaintext(int(insecure)))
             known = tls is not None and tls.client_ca is not None
-            self._doors.append(_Door(self._tcp, may_change=known))
+            self._doors.append(Door(self._tcp, may_change=known))
         if not self._doors:
             raise AddressError("nowhere to listen: give a Unix socket's path, or HOST:PORT")
+        self._restoring: Restoring | None = None
+        self.unreachable: Callable[[str, str | None], None] = lambda address, sentence: None
+        """Told an address and a sentence where nobody can connect any more, and `None` once they
+        can: the socket was removed, say. Who is connected stays so, and it is listened there anew.
+        """
         self._admission = Admission(self._limits)
         self._streams = Streams(lambda: backend.journal.id, bookmark_seconds)
         self._service = Service(backend, self._streams, self._admission)
@@ -175,30 +152,26 @@ class RpcServer:
         """
         try:
             for door in self._doors:
-                door.server = server = grpc.aio.server(options=self._options(door))
-                server.add_generic_rpc_handlers(self._handlers(door))
-                door.listener.bind(server)
+                door.bind(self._made(door))
             for door in self._doors:
-                if door.server is not None:
-                    await door.server.start()
-                await door.listener.publish()
+                await door.open()
         except BaseException:
             await self.stop()
             raise
         for door in self._doors:
             reading = "" if door.may_change else ", for reading alone"
             _log.info("listening on %s%s", door.listener.address, reading)
+        self._restoring = Restoring(self._doors, self._made, self.unreachable)
 
     async def stop(self) -> None:
         """End every stream with UNAVAILABLE, remove the sockets and stop; all within a second."""
+        if self._restoring is not None:
+            await self._restoring.close()
         for door in self._doors:
             door.listener.remove()
         self._health.set_serving(False)
         self._streams.end()
-        servers = [door.server for door in self._doors if door.server is not None]
-        for door in self._doors:
-            door.server = None
-        await asyncio.gather(*(server.stop(STOP_SECONDS) for server in servers))
+        await asyncio.gather(*(door.close(STOP_SECONDS) for door in self._doors))
 
     async def __aenter__(self) -> RpcServer:
         await self.start()
@@ -207,7 +180,17 @@ class RpcServer:
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
 
-    def _options(self, door: _Door) -> list[tuple[str, int]]:
+    def _look(self) -> None:
+        """Before anybody is told how the daemon is."""
+        if self._restoring is not None:
+            self._restoring.look()
+
+    def _made(self, door: Door) -> grpc.aio.Server:
+        server = grpc.aio.server(options=self._options(door))
+        server.add_generic_rpc_handlers(self._handlers(door))
+        return server
+
+    def _options(self, door: Door) -> list[tuple[str, int]]:
         options = [
             *self._limits.server_options(),
             # A machine that vanished says no goodbye, and a process that was stopped reads nothing.
@@ -224,7 +207,7 @@ class RpcServer:
             ]
         return options
 
-    def _handlers(self, door: _Door) -> tuple[grpc.GenericRpcHandler, ...]:
+    def _handlers(self, door: Door) -> tuple[grpc.GenericRpcHandler, ...]:
         service, containers = self._service, self._containers
         calls: dict[str, Unary] = {
             "ListEvents": service.list_events,
@@ -232,7 +215,7 @@ class RpcServer:
             "UnwatchContainer": containers.unwatch,
             "ListContainers": containers.list,
             "GetContainer": containers.get,
-            "GetStatus": service.get_status,
+            "GetStatus": self._status,
         }
         asked: dict[str, Asked] = {name: _of_anybody(call) for name, call in calls.items()}
         asked["WatchContainer"] = lambda request, _, caller: containers.watch(request, caller)
@@ -253,7 +236,12 @@ class RpcServer:
             ),
         )
 
+    async def _status(self, request: bytes) -> bytes:
+        self._look()
+        return await self._service.get_status(request)
+
     async def _check(self, request: bytes) -> bytes:
+        self._look()
         answer = await self._health.check(request)
         if answer is None:
             raise RefusalError(
@@ -263,7 +251,7 @@ class RpcServer:
             )
         return answer
 
-    def _unary(self, name: str, call: Asked, door: _Door) -> grpc.RpcMethodHandler[bytes, bytes]:
+    def _unary(self, name: str, call: Asked, door: Door) -> grpc.RpcMethodHandler[bytes, bytes]:
         async def handle(request: bytes, context: Context) -> bytes:
             async with self._guarded(name, context):
                 if name in CHANGING and not door.may_change:
@@ -281,7 +269,7 @@ class RpcServer:
         return grpc.unary_unary_rpc_method_handler(cast(Callable[..., bytes], handle))
 
     def _streaming(
-        self, name: str, call: Streaming, door: _Door
+        self, name: str, call: Streaming, door: Door
     ) -> grpc.RpcMethodHandler[bytes, bytes]:
         async def handle(request: bytes, context: Context) -> None:
             async with self._stream(name, context, door):
@@ -289,7 +277,7 @@ class RpcServer:
 
         return grpc.unary_stream_rpc_method_handler(cast(Callable[..., bytes], handle))
 
-    def _reflecting(self, door: _Door) -> grpc.RpcMethodHandler[Any, Any]:
+    def _reflecting(self, door: Door) -> grpc.RpcMethodHandler[Any, Any]:
         """Reflection by the package's own servicer, but counted as the stream that it is."""
         name = "ServerReflectionInfo"
 
@@ -305,7 +293,7 @@ class RpcServer:
         )
 
     @contextlib.asynccontextmanager
-    async def _stream(self, name: str, context: Context, door: _Door) -> AsyncIterator[None]:
+    async def _stream(self, name: str, context: Context, door: Door) -> AsyncIterator[None]:
         """Let a stream in, and count it until its client has its status too.
 
         A status waits behind what the client has not read. Were its place given away meanwhile,

@@ -57,6 +57,14 @@ class TcpListener:
         if self._certificates is not None:
             self._certificates.follow()
 
+    @property
+    def present(self) -> bool:
+        """Nobody takes away a port that is bound."""
+        return True
+
+    def withdraw(self) -> None:
+        """The server gives the port back."""
+
     def remove(self) -> None:
         """Follow the certificate no more."""
         if self._certificates is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import resource
 import shutil
@@ -27,17 +26,29 @@ from oomwatch.config import Config
 from oomwatch.correlator import Correlator
 from oomwatch.correlator.kills import Outcome
 from oomwatch.daemon import Watcher
-from oomwatch.errors import OwnFault
+from oomwatch.errors import DaemonUnavailable, OwnFault
 from oomwatch.events import Entry, EvidenceGap, OomKill
 from oomwatch.observations import CounterReading, Observation, Question
+from oomwatch.rpc.health import SOURCES
+from oomwatch.rpc.server import RpcServer
+from oomwatch.sources import recent
 from oomwatch.sources.memory_events import MemoryEvents
 from oomwatch.sources.memory_events.node import Node
-from oomwatch.status import NodeStatus
 from oomwatch.subscriptions import Latest
 from oomwatch.testing import FakeCgroupTree
+from tests.component.faults import (
+    doctor,
+    healthy_again,
+    kills,
+    seen_degraded,
+    shown,
+    wait_until_told,
+    well,
+)
 from tests.component.test_cli_serve import OOMWATCH, Served
 
 BOUND = 30.0
+STOPPED_SECONDS = float(os.environ.get("OOMWATCH_STOPPED_SECONDS", "1"))
 
 
 @pytest.fixture
@@ -53,6 +64,26 @@ async def until(true: Callable[[], bool], seconds: float = BOUND) -> None:
     async with asyncio.timeout(seconds):
         while not true():
             await asyncio.sleep(0.005)
+
+
+def wait_until_true(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + BOUND
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def newest(served: Served) -> int:
+    with Client(served.socket) as client:
+        return client.get_status().journal.newest_revision
+
+
+def descriptors(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+def well_shown(here: Here) -> bool:
+    return well(shown(here))
 
 
 async def entries(watcher: Watcher) -> list[Entry]:
@@ -82,6 +113,26 @@ async def watching(tree: FakeCgroupTree, state_dir: Path | None = None) -> Async
         await watcher.stop()
 
 
+@dataclass(frozen=True, slots=True)
+class Here:
+    """A daemon in this process, where its insides can be broken, and what it is asked by."""
+
+    watcher: Watcher
+    socket: Path
+    tree: FakeCgroupTree
+
+
+@asynccontextmanager
+async def serving(
+    tree: FakeCgroupTree, directory: Path, state_dir: Path | None = None
+) -> AsyncIterator[Here]:
+    async with watching(tree, state_dir) as watcher:
+        server = RpcServer(watcher, socket=directory / "o.sock")
+        watcher.on_health = server.set_serving
+        async with server:
+            yield Here(watcher, directory / "o.sock", tree)
+
+
 @pytest.fixture
 def tiny(tmp_path: Path) -> Iterator[Path]:
     """A disk of 8 MiB, too small for a reserve."""
@@ -96,14 +147,14 @@ def tiny(tmp_path: Path) -> Iterator[Path]:
 
 
 async def test_a_full_disk_holds_the_counts_until_there_is_room(
-    tree: FakeCgroupTree, tiny: Path
+    tree: FakeCgroupTree, tiny: Path, tmp_path: Path
 ) -> None:
-    async with watching(tree, tiny / "state") as watcher:
-        healthy: list[bool] = []
-        watcher.on_health = healthy.append
+    async with serving(tree, tmp_path, tiny / "state") as here:
+        watcher = here.watcher
         follower = await watcher.subscriptions.open(Latest())
         tree.kill("/a")
         await conserved(watcher, tree)
+        await asyncio.to_thread(healthy_again, here)
         with (tiny / "ballast").open("wb", buffering=0) as ballast:
             try:
                 while ballast.write(b"x" * 4096):
@@ -113,18 +164,17 @@ async def test_a_full_disk_holds_the_counts_until_there_is_room(
         # Each in a cgroup with a long name: what the journal has left is used up soon.
         number = 0
         async with asyncio.timeout(BOUND):
-            while not healthy:
+            while not watcher.problems():
                 number += 1
                 name = f"/{number:0200}"
                 tree.make(name)
                 tree.kill(name)
                 await asyncio.sleep(0.001)
-        status = await watcher.status()
-        assert not status.healthy
-        assert status.journal.pending_events > 0
-        assert "the disk is full" in status.journal.detail
+        now = await asyncio.to_thread(seen_degraded, here, "the disk is full")
+        assert now.status.journal.pending_events > 0
+        assert "free space" in now.doctor["its journal"]["found"]
         (tiny / "ballast").unlink()
-        await until(lambda: healthy[-1])
+        await asyncio.to_thread(healthy_again, here)
         # Old history may have made room; whoever follows is told all of it.
         kills = 0
         async with asyncio.timeout(BOUND):
@@ -132,47 +182,36 @@ async def test_a_full_disk_holds_the_counts_until_there_is_room(
                 events = [entry.event for entry in (await follower.next()).entries]
                 kills += sum(e.kill_count or 0 for e in events if isinstance(e, OomKill))
         assert kills == tree.kills("/")
-        assert (await watcher.status()).healthy
-
-
-async def test_a_state_directory_that_goes_is_told_and_taken_up_again(
-    tree: FakeCgroupTree, tmp_path: Path
-) -> None:
-    state = tmp_path / "state"
-    async with watching(tree, state) as watcher:
-        healthy: list[bool] = []
-        watcher.on_health = healthy.append
-        state.rename(tmp_path / "elsewhere")
-        tree.kill("/a", 3)
-        await until(lambda: healthy == [False])
-        assert "removed or replaced; put it back" in (await watcher.status()).journal.detail
-        (tmp_path / "elsewhere").rename(state)
-        await until(lambda: healthy[-1])
-        await conserved(watcher, tree)
 
 
 async def test_a_clock_that_is_set_back_and_forward_moves_no_revision(
     tree: FakeCgroupTree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Nothing is degraded by it; each kill is dated by the clock of its time."""
     real = time.time_ns
-    async with watching(tree, tmp_path) as watcher:
+    async with serving(tree, tmp_path, tmp_path / "state") as here:
+        told = 0
         for hours in (0, -1, 24, 0):
             monkeypatch.setattr(time, "time_ns", lambda hours=hours: real() + hours * 3600 * 10**9)
             tree.kill("/a")
             name = f"/hour{hours}-{tree.kills('/')}"
             tree.make(name)
             tree.kill_and_remove(name)
-            await conserved(watcher, tree)
-        revisions = [entry.revision for entry in await entries(watcher)]
+            await conserved(here.watcher, tree)
+            assert await asyncio.to_thread(well_shown, here)
+            new = (await entries(here.watcher))[told:]
+            told += len(new)
+            now = time.time_ns() // 1000
+            assert all(abs(now - entry.event.detect_time) < 60 * 10**6 for entry in new)
+        revisions = [entry.revision for entry in await entries(here.watcher)]
         assert revisions == list(range(1, len(revisions) + 1))
 
 
 async def test_counters_that_cannot_be_read_are_degraded_and_told_when_they_can(
-    tree: FakeCgroupTree, monkeypatch: pytest.MonkeyPatch
+    tree: FakeCgroupTree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A read that gives EIO, a field that is missing, a number that is none."""
-    async with watching(tree) as watcher:
-        assert watcher.memory_events is not None
+    """A read that gives EIO; `test_a_counter_that_is_none` has those that give something."""
+    async with serving(tree, tmp_path) as here:
         read = files.EventsReader.read
 
         def broken(self: files.EventsReader, path: str) -> files.EventsFile:
@@ -180,16 +219,11 @@ async def test_counters_that_cannot_be_read_are_degraded_and_told_when_they_can(
 
         monkeypatch.setattr(files.EventsReader, "read", broken)
         tree.kill("/a", 2)
-        followed = watcher.memory_events
-        await until(lambda: followed.state().degraded)
-        assert "could not be read" in followed.state().detail
+        words = "could not be read when last tried, as /a (Input/output error)"
+        await asyncio.to_thread(seen_degraded, here, words, "memory_events")
         monkeypatch.setattr(files.EventsReader, "read", read)
-        await conserved(watcher, tree)
-        tree.write("/a", "memory.events.local", "low 0\noom 1\n")
-        await until(lambda: followed.state().degraded)
-        tree.kill("/a")
-        await conserved(watcher, tree)
-        await until(lambda: not followed.state().degraded)
+        await conserved(here.watcher, tree)
+        await asyncio.to_thread(healthy_again, here)
 
 
 async def test_a_fault_of_our_own_writes_nothing_and_ends_with_a_sentence(
@@ -220,37 +254,36 @@ async def test_a_fault_of_our_own_writes_nothing_and_ends_with_a_sentence(
 
 
 async def test_a_source_that_raises_is_one_witness_less(
-    tree: FakeCgroupTree, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tree: FakeCgroupTree,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     answer = MemoryEvents.answer
-    failures = 0
 
     def fails(self: MemoryEvents, question: Question) -> bool:
-        nonlocal failures
-        failures += 1
-        if failures == 1:
-            raise ValueError("seeded")
-        return answer(self, question)
+        raise ValueError("seeded")
 
-    async with watching(tree) as watcher:
+    async with serving(tree, tmp_path) as here:
         monkeypatch.setattr(MemoryEvents, "answer", fails)
         tree.kill("/a")
-        await until(lambda: failures > 0)
-        (source,) = [s for s in (await watcher.status()).sources if s.name == "memory_events"]
-        assert source.degraded
-        assert "ValueError: seeded" in source.detail
+        words = "it failed to answer (ValueError: seeded), a fault of oomwatch's own"
+        await asyncio.to_thread(seen_degraded, here, words, "memory_events")
+        await conserved(here.watcher, tree)
+        monkeypatch.setattr(MemoryEvents, "answer", answer)
         tree.kill("/a")
         tree.make("/b")
         tree.kill("/b")
-        await conserved(watcher, tree)
-        assert not any(
-            s.degraded for s in (await watcher.status()).sources if s.name == source.name
-        )
+        await conserved(here.watcher, tree)
+        await asyncio.to_thread(healthy_again, here)
     assert "memory_events failed to answer" in caplog.text
 
 
 async def test_events_that_could_not_be_taken_in_are_made_up_for(
-    tree: FakeCgroupTree, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tree: FakeCgroupTree,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """What came with the one that failed is read again, and not at the next audit."""
     restructure = MemoryEvents._restructure
@@ -259,24 +292,24 @@ async def test_events_that_could_not_be_taken_in_are_made_up_for(
         monkeypatch.setattr(MemoryEvents, "_restructure", restructure)
         raise ValueError("seeded")
 
-    async with watching(tree) as watcher:
-        followed = watcher.memory_events
-        assert followed is not None
+    async with serving(tree, tmp_path) as here:
         monkeypatch.setattr(MemoryEvents, "_restructure", fails)
-        monkeypatch.setattr(watcher, "_audit", lambda followed: None)
+        monkeypatch.setattr(here.watcher, "_audit", lambda followed: None)
         tree.make("/b")
         tree.make("/c")
         tree.kill("/c", 2)
-        await conserved(watcher, tree)
-        state = followed.state()
-        assert state.degraded
-        assert "ValueError: seeded" in state.detail
-        assert state.figures["faults"] == 1
+        await conserved(here.watcher, tree)
+        words = "it failed (ValueError: seeded), a fault of oomwatch's own"
+        await asyncio.to_thread(seen_degraded, here, words, "memory_events")
         tree.kill("/b")
-        await conserved(watcher, tree)
-        events = [entry.event for entry in await entries(watcher)]
+        await conserved(here.watcher, tree)
+        events = [entry.event for entry in await entries(here.watcher)]
         named = {event.victim_cgroup for event in events if isinstance(event, OomKill)}
         assert named == {"/b", "/c"}
+        # It is over, and stays in the figures.
+        monkeypatch.setattr(recent, "SHOWN_SECONDS", 0.0)
+        now = await asyncio.to_thread(healthy_again, here)
+        assert [s.figures["faults"] for s in now.status.sources if s.figures] == [1]
     assert "a fault of oomwatch's own" in caplog.text
 
 
@@ -284,15 +317,16 @@ def most_queued() -> int:
     return int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
 
 
-async def test_a_queue_that_overflows_loses_no_kill(tree: FakeCgroupTree) -> None:
+async def test_a_queue_that_overflows_loses_no_kill(
+    tree: FakeCgroupTree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The queue is the kernel's own, filled while the loop is held up."""
     most = most_queued()
     if most > 50_000:
         pytest.skip(f"{most} events fit into a queue here")
     for number in range(10):
         tree.make(f"/c{number}")
-    async with watching(tree) as watcher:
-        assert watcher.memory_events is not None
+    async with serving(tree, tmp_path) as here:
         files = [
             (tree.root / f"c{number}" / "memory.events.local").open("r+b", buffering=0)
             for number in range(10)
@@ -307,11 +341,18 @@ async def test_a_queue_that_overflows_loses_no_kill(tree: FakeCgroupTree) -> Non
         tree.kill_and_remove("/c3", 2)
         for file in files:
             file.close()
-        await conserved(watcher, tree)
-        assert watcher.memory_events.state().figures["overflows"] > 0
+        await conserved(here.watcher, tree)
+        now = await asyncio.to_thread(
+            seen_degraded, here, "inotify's queue overflowed", "memory_events"
+        )
+        assert "max_queued_events" in now.degraded["memory_events"]
         tree.make("/new/newer")
         tree.kill("/new/newer")
-        await conserved(watcher, tree)
+        await conserved(here.watcher, tree)
+        monkeypatch.setattr(recent, "SHOWN_SECONDS", 0.0)
+        now = await asyncio.to_thread(healthy_again, here)
+        assert now.status.sources[0].figures is not None
+        assert now.status.sources[0].figures["overflows"] > 0
 
 
 async def test_a_reboot_is_a_gap_and_what_this_boot_counted_is_told(
@@ -372,66 +413,16 @@ def served(tmp_path: Path, tree: FakeCgroupTree) -> Iterator[Served]:
     served.process.communicate()
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """What a daemon says of itself, by each of the ways that there are."""
-
-    serving: bool
-    status: NodeStatus
-    doctor: dict[str, dict[str, str]]
-    """Its findings that are not ok, by name."""
-
-    @property
-    def degraded(self) -> set[str]:
-        return {source.name for source in self.status.sources if source.degraded}
-
-
-def shown(served: Served) -> Shown:
-    with Client(served.socket) as client:
-        serving, status = client.health(), client.get_status()
-    done = served.run(
-        *("doctor", "-o", "json", "--socket", str(served.socket)),
-        *("--cgroup-root", str(served.tree.root)),
-    )
-    checks = [json.loads(line) for line in done.stdout.splitlines()]
-    poor = {check["name"]: check for check in checks if check["state"] != "ok"}
-    return Shown(serving, status, poor)
-
-
-def wait_until_shown(served: Served, true: Callable[[Shown], bool]) -> Shown:
-    end = time.monotonic() + BOUND
-    while not true(now := shown(served)):
-        assert time.monotonic() < end, now
-    return now
-
-
-def kills_told(served: Served) -> int:
-    with Client(served.socket) as client:
-        events = [entry.event for entry in client.list_events()]
-    return sum(event.kill_count or 0 for event in events if isinstance(event, OomKill))
-
-
-def wait_until_told(served: Served, kills: int) -> None:
-    end = time.monotonic() + BOUND
-    while kills_told(served) != kills:
-        assert time.monotonic() < end, f"{kills_told(served)} of {kills} told"
-
-
 def test_a_journal_that_cannot_be_written_is_shown_and_then_tells_all(served: Served) -> None:
-    assert "its journal" not in wait_until_shown(served, lambda now: now.serving).doctor
+    healthy_again(served)
     away = served.state.with_name("away")
     served.state.rename(away)
     served.tree.kill("/a", 3)
-    now = wait_until_shown(
-        served, lambda now: not (now.serving or now.status.healthy) and "its journal" in now.doctor
-    )
+    now = seen_degraded(served, "removed or replaced; put it back")
     assert now.status.journal.pending_events == 1
     assert "removed or replaced" in now.doctor["its journal"]["found"]
-    assert "NOT_SERVING" in now.doctor["its journal"]["mend"]
     away.rename(served.state)
-    wait_until_shown(
-        served, lambda now: now.serving and now.status.healthy and "its journal" not in now.doctor
-    )
+    healthy_again(served)
     wait_until_told(served, 3)
 
 
@@ -466,8 +457,7 @@ def test_a_disk_that_becomes_read_only_is_shown_and_the_next_start_tells_all(
         # As after an I/O error, with errors=remount-ro.
         subprocess.run(["mount", "-o", "remount,abort", str(ext4)], capture_output=True)
         served.tree.kill("/a", 3)
-        now = wait_until_shown(served, lambda now: not now.serving and "its journal" in now.doctor)
-        assert not now.status.healthy
+        now = seen_degraded(served, "its disk answers with an I/O error")
         assert now.status.journal.pending_events == 1
         process.terminate()
         _, words = process.communicate(timeout=BOUND)
@@ -479,6 +469,7 @@ def test_a_disk_that_becomes_read_only_is_shown_and_the_next_start_tells_all(
         subprocess.run(["mount", "-o", "loop", mended, str(ext4)], check=True)
         process = served.start()
         wait_until_told(served, 9)
+        healthy_again(served)
     finally:
         process.kill()
         process.communicate()
@@ -489,20 +480,15 @@ def test_a_counter_that_is_none_is_shown_and_then_tells_all(served: Served) -> N
     served.tree.make("/b")
     for text in ("low 0\noom 1\n", "oom_kill -1\n", "x" * (1 << 20), ""):
         served.tree.kill("/a", 2)
-        wait_until_told(served, served.tree.kills("/"))
+        wait_until_told(served)
         served.tree.write("/a", "memory.events.local", text)
-        now = wait_until_shown(
-            served,
-            lambda now: "memory_events" in now.degraded and "its memory_events" in now.doctor,
-        )
-        assert "/a" in now.doctor["its memory_events"]["found"]
+        seen_degraded(served, "as /a (it has no count of oom_kill)", "memory_events")
         # Kills are told all the same, of all other cgroups: it keeps its promises.
-        assert now.serving
         served.tree.kill("/b")
-        wait_until_told(served, served.tree.kills("/"))
+        wait_until_told(served)
         served.tree.kill("/a", 4)
-        wait_until_told(served, served.tree.kills("/"))
-        wait_until_shown(served, lambda now: "its memory_events" not in now.doctor)
+        wait_until_told(served)
+        healthy_again(served)
 
 
 def test_a_second_daemon_on_the_same_state_is_told_whose_it_is(served: Served) -> None:
@@ -536,9 +522,38 @@ def test_a_database_that_is_damaged_ends_the_start_with_a_sentence(served: Serve
         assert done.returncode == 1
         assert str(database) in done.stderr
         assert "Traceback" not in done.stderr
+        # Nobody is there to be asked; who looks is told that, and that nothing is kept.
+        assert "nothing is kept" in doctor(served)["daemon"]["found"]
     database.write_bytes(good)
     served.tree.kill("/a", 2)
     served.start()
+    wait_until_told(served, 3)
+    healthy_again(served)
+
+
+def test_a_database_that_is_damaged_while_it_is_open_is_shown(served: Served) -> None:
+    """As soon as anybody asks for what was told: whoever does is told so too, in a sentence."""
+    assert served.process is not None
+    served.tree.kill("/a")
+    wait_until_told(served, 1)
+    database = served.state / "journal.db"
+    for path in (database, database.with_name("journal.db-wal")):
+        with path.open("r+b") as file:
+            file.write(b"no database " * 1000)
+    served.tree.kill("/a", 2)  # else what was read before need not be read again
+    wait_until_true(lambda: newest(served) == 2)
+    with Client(served.socket) as client, pytest.raises(DaemonUnavailable, match="is no SQLite"):
+        list(client.list_events())
+    now = seen_degraded(served, "it is no SQLite database")
+    assert "move it away and start again" in now.status.problems[0]
+    served.process.terminate()
+    _, words = served.process.communicate(timeout=BOUND)
+    assert "what was told cannot be read" in words
+    assert "Traceback" not in words
+    served.state.rename(served.state.with_name("damaged"))
+    served.start()
+    healthy_again(served)
+    served.tree.kill("/a", 3)
     wait_until_told(served, 3)
 
 
@@ -555,45 +570,72 @@ def test_it_starts_and_tells_with_64_descriptors(tmp_path: Path) -> None:
             served.tree.make(f"/c{number}")
             served.tree.kill(f"/c{number}")
         served.tree.kill_and_remove("/c7")
-        wait_until_told(served, served.tree.kills("/"))
+        wait_until_told(served)
+        healthy_again(served)
     finally:
         process.kill()
         process.communicate()
 
 
 def test_stopped_and_continued_it_tells_what_happened_meanwhile(served: Served) -> None:
+    """Nothing is degraded by it: it is all told, late, and each kill says between when it was."""
     assert served.process is not None
+    before = time.time_ns() // 1000
     served.process.send_signal(signal.SIGSTOP)
     for number in range(20):
         served.tree.make(f"/c{number}")
         served.tree.kill(f"/c{number}", 2)
         if number % 2:
             served.tree.kill_and_remove(f"/c{number}")
+    time.sleep(STOPPED_SECONDS)
+    after = time.time_ns() // 1000
     served.process.send_signal(signal.SIGCONT)
-    wait_until_told(served, served.tree.kills("/"))
+    wait_until_told(served)
+    healthy_again(served)
+    told = kills(served)
+    assert all(kill.detect_time >= after for kill in told)
+    assert all(kill.occur_after is None or kill.occur_after <= before for kill in told)
+    assert not any(kill.recovered for kill in told)
 
 
 def test_with_64_descriptors_clients_wait_and_no_kill_does(served: Served) -> None:
-    """The watches need one descriptor, whatever there is to watch."""
+    """The watches need one descriptor, whatever there is to watch; a look at a file needs another.
+
+    Who is connected sees what is wrong; who is not, waits.
+    """
     assert served.process is not None
-    resource.prlimit(served.process.pid, resource.RLIMIT_NOFILE, (64, 64))
-    clients = []
-    for _ in range(100):
-        client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        client.setblocking(False)
-        client.connect_ex(str(served.socket))
-        clients.append(client)
-    for number in range(50):
-        served.tree.make(f"/c{number}")
-        served.tree.kill(f"/c{number}")
-    served.tree.kill_and_remove("/c7")
-    for client in clients:
-        client.close()
-    wait_until_told(served, served.tree.kills("/"))
+    pid = served.process.pid
+    with Client(served.socket) as connected:
+        assert connected.health(SOURCES)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (64, 64))
+        clients = []
+        for _ in range(100):
+            client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            client.setblocking(False)
+            client.connect_ex(str(served.socket))
+            clients.append(client)
+        wait_until_true(lambda: descriptors(pid) == 64)
+        for number in range(50):
+            served.tree.make(f"/c{number}")
+            served.tree.kill(f"/c{number}")
+        served.tree.kill_and_remove("/c7")
+        wait_until_true(lambda: not connected.health(SOURCES))
+        (source,) = connected.get_status().sources
+        assert source.degraded
+        assert "(Too many open files)" in source.detail
+        assert connected.health(), "it keeps its promises: nothing is lost"
+        assert {"daemon", "its status"} & doctor(served).keys(), "who looks anew is not answered"
+        for client in clients:
+            client.close()
+    wait_until_told(served)
     assert served.process.poll() is None
+    healthy_again(served)
 
 
-def test_a_socket_whose_directory_went_keeps_its_streams(tmp_path: Path) -> None:
+def test_a_socket_whose_directory_went_keeps_its_streams_and_is_there_again(
+    tmp_path: Path,
+) -> None:
+    """`test_socket_gone.py` has the other ways in which it goes."""
     served = Served(tmp_path)
     run = tmp_path / "run"
     run.mkdir()
@@ -601,14 +643,36 @@ def test_a_socket_whose_directory_went_keeps_its_streams(tmp_path: Path) -> None
     process = served.start()
     command = [*OOMWATCH, "tail", "-n", "0", "--socket", str(served.socket)]
     try:
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as tail:
+        with (
+            Client(served.socket) as connected,
+            subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as tail,
+        ):
             assert tail.stdout is not None
             assert tail.stdout.readline().startswith("TIME")
             served.tree.kill("/a")
             assert tail.stdout.readline()
+            assert connected.health()
+            # Stopped, for as long as it takes to put something in its way.
+            process.send_signal(signal.SIGSTOP)
             shutil.rmtree(run)
+            run.write_text("in the way")
+            process.send_signal(signal.SIGCONT)
             served.tree.kill("/a", 2)
             assert tail.stdout.readline()
+            wait_until_true(lambda: "put it back" in "".join(connected.get_status().problems))
+            (problem,) = connected.get_status().problems
+            assert f"nobody can connect at unix:{served.socket}" in problem
+            assert not connected.health()
+            assert not connected.get_status().healthy
+            assert "not a directory" in doctor(served)["daemon"]["found"]
+            run.unlink()
+            wait_until_true(served.socket.exists)
+            healthy_again(served)
+            wait_until_told(served, 3)
+            served.tree.kill("/a", 4)
+            assert tail.stdout.readline(), "of the same stream"
+            wait_until_told(served, 7)
+            assert connected.health()
             tail.kill()
         process.terminate()
         _, errors = process.communicate(timeout=BOUND)
@@ -616,4 +680,5 @@ def test_a_socket_whose_directory_went_keeps_its_streams(tmp_path: Path) -> None
         process.kill()
         process.communicate()
     assert process.returncode == 0
+    assert "nobody can connect" in errors
     assert "Traceback" not in errors

@@ -1,0 +1,99 @@
+"""Listens anew where a socket is gone from its path: removed, renamed, replaced, or its directory.
+
+Who is connected stays so; nobody new could connect. So the daemon is not as it promised to be until
+clients find it again, and says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+import grpc.aio
+
+from oomwatch.errors import AddressError
+from oomwatch.rpc.doors import Door
+from oomwatch.rpc.listening import UnixListener
+from oomwatch.rpc.presence import Presence
+
+_log = logging.getLogger(__name__)
+
+RETRY_SECONDS = 1.0
+"""How soon it is tried again; a directory that can be made again is notified by nothing."""
+
+
+class Restoring:
+    """Follows the sockets of some doors, and opens those anew that are gone, until `close`.
+
+    `unreachable` is told the address and a sentence where nobody can connect, and the address and
+    `None` once they can again.
+    """
+
+    def __init__(
+        self,
+        doors: Sequence[Door],
+        make_server: Callable[[Door], grpc.aio.Server],
+        unreachable: Callable[[str, str | None], None],
+    ) -> None:
+        self._doors = [door for door in doors if isinstance(door.listener, UnixListener)]
+        self._make_server = make_server
+        self._unreachable = unreachable
+        self._tasks: dict[Door, asyncio.Task[None]] = {}
+        self._presence: Presence | None = Presence(self.look) if self._doors else None
+        for door in self._doors:
+            self._follow(door)
+
+    def look(self) -> None:
+        """See whether each socket is at its path; one that is not is told of and made anew."""
+        if self._presence is None:
+            return
+        for door in self._doors:
+            if door not in self._tasks and not door.listener.present:
+                self._say_lost(door)
+                task = asyncio.get_running_loop().create_task(self._restore(door))
+                self._tasks[door] = task
+                task.add_done_callback(lambda _, door=door: self._tasks.pop(door, None))  # type: ignore[misc]
+
+    async def close(self) -> None:
+        """Follow no more, and try no more."""
+        if self._presence is not None:
+            self._presence.close()
+            self._presence = None
+        tasks = [*self._tasks.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _follow(self, door: Door) -> None:
+        assert isinstance(door.listener, UnixListener)
+        if self._presence is not None:
+            self._presence.follow(door.listener.path)
+
+    def _say_lost(self, door: Door) -> None:
+        self._say(door, "it is listened there anew")
+
+    def _say(self, door: Door, what: str) -> None:
+        address = str(door.listener.address)
+        sentence = (
+            f"nobody can connect at {address}: the socket was removed or replaced; {what}. Who is "
+            "connected stays so, and every kill is told"
+        )
+        _log.error("%s", sentence)
+        self._unreachable(address, sentence)
+
+    async def _restore(self, door: Door) -> None:
+        said = ""
+        while not door.listener.present:
+            try:
+                await door.open_again(self._make_server(door))
+            except AddressError as error:
+                if str(error) != said:
+                    said = str(error)
+                    self._say(door, f"{said}; put it back, or start oomwatch again")
+                await asyncio.sleep(RETRY_SECONDS)
+        self._follow(door)
+        _log.warning("clients can connect at %s again", door.listener.address)
+        self._unreachable(str(door.listener.address), None)
+        # It may have gone once more before it was followed.
+        asyncio.get_running_loop().call_soon(self.look)
