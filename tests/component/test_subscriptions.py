@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -188,11 +187,10 @@ async def test_five_hundred_subscribers_each_get_a_thousand_events_in_order(told
     assert told.hub.count == 500
     reading = [asyncio.create_task(collect(each, 1000)) for each in subscriptions]
     await asyncio.sleep(0)
-    begin = time.perf_counter()
-    await told.tell(1000, each=20)
-    for revisions in await asyncio.gather(*reading):
-        assert revisions == list(range(1, 1001))
-    assert time.perf_counter() - begin < BOUND
+    async with asyncio.timeout(BOUND):
+        await told.tell(1000, each=20)
+        for revisions in await asyncio.gather(*reading):
+            assert revisions == list(range(1, 1001))
 
 
 @pytest.mark.parametrize("ring_entries", [4, 4096])
