@@ -56,7 +56,7 @@ class Containers:
         self._identify = identify
         self._lives = PackedLives()
         self._by_id: KeyIndex[str] = KeyIndex()
-        self._by_path: KeyIndex[str] = KeyIndex()
+        self._by_path: KeyIndex[int] = KeyIndex()
         self._by_cgroup: KeyIndex[int] = KeyIndex()
         self._by_pid: dict[int, LifeKey] = {}
         self._ended: dict[LifeKey, int] = {}
@@ -227,8 +227,7 @@ class Containers:
         shown = {one.cgroup: one.container for one in identity.nested()} if identity else {}
         outermost = next(reversed(shown), None)
         for path in _upwards(cgroup):
-            lives = [self._lives[key] for key in self._by_path[path]]
-            lives = [life for life in lives if not life.moved]
+            lives = [life for life in self._at(path) if not life.moved]
             if path == outermost:
                 # A runtime names its cgroups after its ids: found also where it told no path.
                 named = (self._lives[key] for key in self._by_id[shown[path].id])
@@ -240,6 +239,11 @@ class Containers:
                     words.append(shown[path])
                 return Owner(merged(words), path, life)
         return Owner(shown[outermost], outermost) if outermost is not None else None
+
+    def _at(self, path: str) -> list[Life]:
+        """Every life that was told to be in a cgroup of this path."""
+        lives = (self._lives[key] for key in self._by_path[_hash(path)])
+        return [life for life in lives if life.cgroup == path]
 
     def _beside(self, life: Life) -> Iterator[Life]:
         """What runtimes say of a cgroup that a worker knows by an id of its own."""
@@ -352,8 +356,8 @@ class Containers:
                 self._by_cgroup.add(life.cgroup_id, key)
         if life.cgroup is not None and (old is None or old.cgroup != life.cgroup):
             if old is not None and old.cgroup is not None:
-                self._by_path.discard(old.cgroup, key)
-            self._by_path.add(life.cgroup, key)
+                self._by_path.discard(_hash(old.cgroup), key)
+            self._by_path.add(_hash(life.cgroup), key)
         if old is not None and old.pid != life.pid:
             self._forget_pid(old)
         if life.pid is not None:
@@ -393,7 +397,7 @@ class Containers:
         self._registered -= life.awaited
         self._by_id.discard(life.container_id, key)
         if life.cgroup is not None:
-            self._by_path.discard(life.cgroup, key)
+            self._by_path.discard(_hash(life.cgroup), key)
         if life.cgroup_id is not None:
             self._by_cgroup.discard(life.cgroup_id, key)
         self._forget_pid(life)
@@ -403,6 +407,14 @@ class Containers:
     def _forget_pid(self, life: Life) -> None:
         if life.pid is not None and self._by_pid.get(life.pid) == life.key:
             del self._by_pid[life.pid]
+
+
+def _hash(path: str) -> int:
+    """What a path is found by: two hundred bytes as Kubernetes has it, which its life holds packed.
+
+    Other paths may share it. Of 60 bits, since an int of more is half as large again.
+    """
+    return hash(path) & (1 << 60) - 1
 
 
 def _upwards(path: str) -> Iterator[str]:

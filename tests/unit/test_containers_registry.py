@@ -424,3 +424,24 @@ def test_of_lives_that_were_kept_the_oldest_are_dropped_where_they_are_too_many(
     assert set(change.forgotten) == {(f"job-{time}", time) for time in (1, 2, 3)}
     assert not change.kept
     assert containers.newest("job-3") is None
+
+
+def test_paths_that_share_a_hash_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_hash", lambda _: 7)
+    containers = Containers()
+
+    def put(number: int, path: str, cgroup_id: int) -> None:
+        told = seen(Container(id=f"job-{number}"), None, cgroup_id, source=WORKER)
+        containers.seen(replace(told, cgroup=path))
+
+    def at(path: str) -> str | None:
+        owner = containers.owner(path)
+        return owner.container.id if owner is not None else None
+
+    for number in (1, 2, 3):
+        put(number, f"/jobs/{number}", number)
+    assert [at(f"/jobs/{number}/inner") for number in range(5)] == [
+        *(None, "job-1", "job-2", "job-3", None)
+    ]
+    put(3, "/jobs/9", 9)
+    assert [at(path) for path in ("/jobs/1", "/jobs/9", "/jobs/3")] == ["job-1", "job-3", None]
