@@ -70,27 +70,33 @@ class UnixListener:
         self._inode: tuple[int, int] | None = None
         self._attempts = 0
 
-    def bind(self, server: grpc.aio.Server) -> None:
-        """Let gRPC bind out of reach, after seeing that the path can be had.
+    def prepare(self) -> None:
+        """See that the path can be had, and make the place out of reach where it is bound.
 
         Raises AddressError: another daemon answers there, something else than a socket is there,
         or the directory cannot be used.
         """
+        self.withdraw()
         try:
             self._make_parent()
             self._refuse_if_taken()
-            private = Path(tempfile.mkdtemp(prefix=".", dir=self.path.parent))
+            self._private = Path(tempfile.mkdtemp(prefix=".", dir=self.path.parent))
         except OSError as error:
             raise self._unusable(error.strerror or str(error)) from error
-        self._private = private
         self._attempts = 0
-        bound = private / "s"
-        if len(os.fsencode(bound)) > LONGEST_SOCKET_PATH:
+        if len(os.fsencode(self._private / "s")) > LONGEST_SOCKET_PATH:
             self.withdraw()
             raise self._unusable(
                 f"it leaves no room for a name beside it ({LONGEST_SOCKET_PATH} bytes are a "
                 "socket's most)"
             )
+
+    def bind(self, server: grpc.aio.Server) -> None:
+        """Let gRPC bind out of reach, in what `prepare` made. Raises AddressError as that does."""
+        if self._private is None:
+            self.prepare()
+        assert self._private is not None
+        bound = self._private / "s"
         try:
             server.add_insecure_port(f"unix:{bound}")
         except RuntimeError as error:

@@ -51,9 +51,8 @@ class Restoring:
         for door in self._doors:
             if door not in self._tasks and not door.listener.present:
                 self._say_lost(door)
-                task = asyncio.get_running_loop().create_task(self._restore(door))
-                self._tasks[door] = task
-                task.add_done_callback(lambda _, door=door: self._tasks.pop(door, None))  # type: ignore[misc]
+                loop = asyncio.get_running_loop()
+                self._tasks[door] = loop.create_task(self._restore(door))
 
     async def close(self) -> None:
         """Follow no more, and try no more."""
@@ -85,15 +84,28 @@ class Restoring:
     async def _restore(self, door: Door) -> None:
         said = ""
         while not door.listener.present:
-            try:
-                await door.open_again(self._make_server(door))
-            except AddressError as error:
-                if str(error) != said:
-                    said = str(error)
-                    self._say(door, f"{said}; put it back, or start oomwatch again")
-                await asyncio.sleep(RETRY_SECONDS)
-        self._follow(door)
+            why = await self._opened(door)
+            if why is None:
+                self._follow(door)
+                continue  # it may have gone once more before it was followed
+            if why != said:
+                said = why
+                self._say(door, f"{why}; put it back, or start oomwatch again")
+            await asyncio.sleep(RETRY_SECONDS)
         _log.warning("clients can connect at %s again", door.listener.address)
         self._unreachable(str(door.listener.address), None)
-        # It may have gone once more before it was followed.
-        asyncio.get_running_loop().call_soon(self.look)
+        del self._tasks[door]
+
+    async def _opened(self, door: Door) -> str | None:
+        """Try once; why it could not be."""
+        assert isinstance(door.listener, UnixListener)
+        try:
+            # Before a server is made: gRPC does not give back all that one costs, 3 KiB each.
+            door.listener.prepare()
+            await door.open_again(self._make_server(door))
+        except AddressError as error:
+            return str(error)
+        except Exception as error:  # noqa: BLE001 - it is logged, and told
+            _log.exception("a fault of oomwatch's own; please report it")
+            return f"a fault of oomwatch's own ({type(error).__name__}: {error})"
+        return None
