@@ -6,6 +6,7 @@ before the signal is sent, so that it is there when the process has ended.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from oomwatch.sources.kernel_log import SYSTEMD_JOURNAL
 from oomwatch.sources.kernel_log.feed import Line, Lost
 from oomwatch.sources.kernel_log.systemd import SystemdJournal
 from oomwatch.sources.kernel_log.text_file import TextFile
+from oomwatch.sources.recent import Recent
+
+log = logging.getLogger(__name__)
 
 _THEIRS = ("--output=short-unix", *(f"--identifier={killer}" for killer in KILLERS))
 
@@ -34,6 +38,7 @@ class KillerLog:
             self._feed = TextFile(path, KillersLines())
         self._words = KillersWords()
         self._kills = 0
+        self._faults = Recent()
         self._why_not: str | None = "not started"
         self._emit: Emit = lambda _: None
 
@@ -60,9 +65,9 @@ class KillerLog:
         return SourceState(
             name=self.name,
             active=problem is None,
-            degraded=problem is not None,
-            detail=problem or self._feed.detail,
-            figures={"kills": self._kills},
+            degraded=problem is not None or bool(self._faults.words),
+            detail="; ".join(filter(None, (problem or self._feed.detail, self._faults.words))),
+            figures={"kills": self._kills, "faults": self._faults.count},
         )
 
     async def stop(self) -> None:
@@ -70,11 +75,20 @@ class KillerLog:
         await self._feed.stop()
 
     def _take(self, read: Sequence[Line | Lost]) -> None:
+        try:
+            told = self._signalled(read)
+        except Exception as error:
+            log.exception("a fault of oomwatch's own, please report it: these lines name no killer")
+            self._faults.note_fault(error)
+            return
+        self._kills += len(told)
+        if told:
+            self._emit(told)
+
+    def _signalled(self, read: Sequence[Line | Lost]) -> list[SignalledByKiller]:
         told = []
         for line in read:
             killed = self._words.read(line.record.text) if isinstance(line, Line) else None
             if killed is not None and isinstance(line, Line):
                 told.append(SignalledByKiller(killed.killer, line.time, killed.pid, quoted(killed)))
-        self._kills += len(told)
-        if told:
-            self._emit(told)
+        return told

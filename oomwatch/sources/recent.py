@@ -27,6 +27,13 @@ class Recent:
         self.count += count
         self._words, self._time = words, time.monotonic()
 
+    def note_fault(self, error: Exception) -> None:
+        """An exception of our own: what was taken in then is lost, and nothing else."""
+        self.note(
+            f"it failed ({type(error).__name__}: {error}), a fault of oomwatch's own: its log has "
+            "more"
+        )
+
     @property
     def words(self) -> str:
         """What happened last, where that is not long ago; otherwise empty.

@@ -92,6 +92,7 @@ class Tracepoint:
         self._buffer = b""
         self._hits = 0
         self._lost = Recent()
+        self._faults = Recent()
         self._why_not = ""
         self._own_pids = sees_the_hosts_pids()
         self._emit: Emit = lambda _: None
@@ -126,9 +127,13 @@ class Tracepoint:
         return SourceState(
             name=self.name,
             active=self.active,
-            degraded=not self.active or bool(self._lost.words),
-            detail="; ".join(filter(None, (detail, self._lost.words))),
-            figures={"hits": self._hits, "lost": self._lost.count},
+            degraded=not self.active or bool(self._lost.words or self._faults.words),
+            detail="; ".join(filter(None, (detail, self._lost.words, self._faults.words))),
+            figures={
+                "hits": self._hits,
+                "lost": self._lost.count,
+                "faults": self._faults.count,
+            },
         )
 
     async def stop(self) -> None:
@@ -176,6 +181,17 @@ class Tracepoint:
             self._buffer += os.read(self._pipe, _READ_BYTES)
         except BlockingIOError:
             return
+        try:
+            observations = self._hit()
+        except Exception as error:
+            log.exception("a fault of oomwatch's own, please report it: these hits name nobody")
+            self._faults.note_fault(error)
+            self._buffer = b""
+            return
+        if observations:
+            self._emit(observations)
+
+    def _hit(self) -> list[Observation]:
         offset = time.time_ns() // 1000 - time.monotonic_ns() // 1000
         observations: list[Observation] = []
         lost = sum(int(count) for count in _LOST.findall(self._buffer))
@@ -193,8 +209,7 @@ class Tracepoint:
                     self.name, "the trace buffer was overrun", offset + _monotonic(), count=lost
                 )
             )
-        if observations:
-            self._emit(observations)
+        return observations
 
     def _named(self, hit: dict[str, bytes], offset: int) -> VictimNamed:
         self._hits += 1

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from oomwatch.events import Confidence, Container, ContainerExit, Verdict
+from oomwatch.kernel_log.userspace_killers import KillersWords
+from oomwatch.rpc.health import SOURCES
 from tests.component.served import BOUND, Place, served
 
 pytestmark = pytest.mark.usefixtures("on_tmpfs")
@@ -78,3 +80,24 @@ async def test_another_processs_death_names_nobody(tmp_path: Path) -> None:
             log.write_text(LINE.format("SIGKILL", os.getpid()))
             exit_ = await finalized(place, 137)
         assert exit_.reasons[0].startswith("SIGKILL, and not by the kernel's OOM killer")
+
+
+async def test_lines_that_could_not_be_taken_in_are_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = tmp_path / "earlyoom.log"
+    log.touch()
+
+    def fails(self: KillersWords, text: bytes) -> None:
+        raise ValueError("seeded")
+
+    async with served(tmp_path, killer_log=log) as place:
+        monkeypatch.setattr(KillersWords, "read", fails)
+        log.write_text(LINE.format("SIGKILL", os.getpid()))
+        async with asyncio.timeout(BOUND):
+            while await place.client.health(f"{SOURCES}/killer_log"):
+                await asyncio.sleep(0.01)
+        sources = {source.name: source for source in (await place.client.get_status()).sources}
+        assert sources["killer_log"].active
+        assert "it failed (ValueError: seeded)" in sources["killer_log"].detail
+    assert "these lines name no killer" in caplog.text

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from oomwatch.cgroup.process import read_process, sees_the_hosts_pids
-from oomwatch.sources.tracepoint import Format
+from oomwatch.observations import Observation, VictimNamed
+from oomwatch.sources.tracepoint import Format, Tracepoint
 
 OLD = 'name: mark_victim\n\nprint fmt: "pid=%d", REC->pid\n'
 NEW = (
@@ -57,3 +59,32 @@ def test_a_process_is_read_as_far_as_it_is_there() -> None:
     assert here.cmdline
     assert read_process(2**22 + 1).cgroup is None
     assert sees_the_hosts_pids("/nowhere") is False
+
+
+def test_hits_that_could_not_be_taken_in_cost_no_others(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(self: Format, buffer: bytes) -> None:
+        monkeypatch.undo()
+        raise ValueError("seeded")
+
+    trace = Tracepoint()
+    told: list[Observation] = []
+    read, write = os.pipe()
+    try:
+        trace._pipe, trace._format, trace._emit = read, Format(NEW), told.extend
+        monkeypatch.setattr(Format, "parse", fails)
+        for pid in (1, 2):
+            os.write(write, hit(pid, b"tail"))
+            trace._wake()
+        assert [each.victim.pid for each in told if isinstance(each, VictimNamed)] == [2]
+        state = trace.state()
+        assert state.active
+        assert state.degraded
+        assert "it failed (ValueError: seeded)" in state.detail
+        assert state.figures is not None
+        assert state.figures["faults"] == 1
+    finally:
+        os.close(read)
+        os.close(write)
+    assert "these hits name nobody" in caplog.text

@@ -126,10 +126,7 @@ class KernelLog:
             return self._naming.take(read)
         except Exception as error:
             log.exception("a fault of oomwatch's own, please report it: these lines name nobody")
-            self._faults.note(
-                f"it failed ({type(error).__name__}: {error}), a fault of oomwatch's own: its log "
-                "has more"
-            )
+            self._faults.note_fault(error)
             return []
 
     async def _fill(self, missing: Missing) -> None:

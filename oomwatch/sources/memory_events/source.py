@@ -235,10 +235,7 @@ class MemoryEvents:
         except Exception as error:
             # What else they told of is not known any more: as after an overflow.
             log.exception("a fault of oomwatch's own, please report it: reading every cgroup again")
-            self._faults.note(
-                f"it failed ({type(error).__name__}: {error}), a fault of oomwatch's own: its log "
-                "has more"
-            )
+            self._faults.note_fault(error)
             self._run(self._read_everything())
             self._flush()
         if self._watcher.drained:
