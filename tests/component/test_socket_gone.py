@@ -15,6 +15,7 @@ from oomwatch.client import AsyncClient
 from oomwatch.config import Config
 from oomwatch.daemon import Watcher
 from oomwatch.errors import AddressError
+from oomwatch.metrics import Metrics
 from oomwatch.rpc import restoring
 from oomwatch.rpc.server import RpcServer
 from oomwatch.rpc.v1 import oomwatch_pb2 as pb
@@ -109,6 +110,7 @@ async def test_where_it_cannot_be_had_that_is_said_until_it_can(tmp_path: Path) 
             status = await client.get_status()
             assert (status.healthy, status.problems) == (False, (problem,))
             assert not await client.health()
+            assert b"\noomwatch_healthy 0.0\n" in Metrics().render(status, "")[0]
             socket.unlink()
             await until(lambda: not watcher.problems())
             assert await client.health()
