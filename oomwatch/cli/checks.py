@@ -6,6 +6,7 @@ makes events poorer, later or less sure it is `degraded`. Nothing is changed on 
 
 from __future__ import annotations
 
+import grp
 import os
 import re
 import socket
@@ -265,6 +266,9 @@ def check_daemon(host: Host) -> Check:
     silence = why_silent(host.socket)
     if silence is None:
         return Check("daemon", State.OK, f"answers at {host.socket}")
+    if silence == FORBIDDEN:
+        found = f"{host.socket} may not be connected to by this user ({silence})"
+        return Check("daemon", State.DEGRADED, found, f"Be {who_may(host.socket)}.")
     return Check(
         "daemon",
         State.DEGRADED,
@@ -272,6 +276,10 @@ def check_daemon(host: Host) -> Check:
         "and nothing is kept",
         "oomwatch serve --state-dir /var/lib/oomwatch",
     )
+
+
+FORBIDDEN = "permission denied"
+"""What `why_silent` gives where somebody may listen, and the asker may not connect."""
 
 
 def why_silent(path: Path) -> str | None:
@@ -285,6 +293,21 @@ def why_silent(path: Path) -> str | None:
     except OSError as error:
         return (error.strerror or str(error)).lower()
     return None
+
+
+def who_may(path: Path) -> str:
+    """What it takes to connect to a socket that forbids it."""
+    try:
+        status = path.stat()
+    except OSError:
+        return "root"
+    if not status.st_mode & stat.S_IWGRP:
+        return "root, or its owner"
+    try:
+        name = grp.getgrgid(status.st_gid).gr_name
+    except KeyError:
+        name = str(status.st_gid)
+    return f"root, or a member of the group {name}"
 
 
 HOST_CHECKS: tuple[Callable[[Host], Check], ...] = (

@@ -138,7 +138,8 @@ class Connection:
 
 _SOCKET = click.option(
     "--socket",
-    type=click.Path(path_type=Path),
+    # Who may not connect is told so when it is tried: in a sentence, not as a wrong option.
+    type=click.Path(path_type=Path, readable=False),
     metavar="PATH",
     envvar="OOMWATCH_SOCKET",
     show_envvar=True,

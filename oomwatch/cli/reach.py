@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from oomwatch.address import DEFAULT_SOCKET, TcpAddress, UnixAddress, parse_address
-from oomwatch.cli.checks import why_silent
+from oomwatch.cli.checks import FORBIDDEN, who_may, why_silent
 from oomwatch.cli.options import CGROUP_ROOT, Connection
 from oomwatch.errors import AddressError, DaemonUnavailable, OomwatchError
 
@@ -73,6 +73,9 @@ def find_daemon(connection: Connection, cgroup_root: Path | None = None) -> Daem
     if isinstance(parsed, TcpAddress) and not secured:
         raise click.UsageError(f"{parsed} is reached over TCP: give --tls-ca, or say --insecure")
     if isinstance(parsed, UnixAddress) and (why := why_silent(Path(parsed.path))) is not None:
+        if why == FORBIDDEN:
+            may = who_may(Path(parsed.path))
+            raise DaemonUnavailable(f"{parsed.path} may not be connected to ({why}): be {may}")
         raise DaemonUnavailable(
             f"no daemon answers at {parsed.path} ({why}): start one with 'oomwatch serve', "
             "or leave the address out to look from here"

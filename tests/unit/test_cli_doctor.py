@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 
@@ -242,6 +243,28 @@ def test_a_stale_socket_is_no_daemon(tree: Tree) -> None:
         assert check_daemon(tree.host).state is State.OK
     assert path.exists()
     assert check_daemon(tree.host).state is State.DEGRADED
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becoming somebody else needs root")
+@pytest.mark.parametrize(("mode", "who"), [(0o660, "group 12345"), (0o600, "its owner")])
+def test_who_may_not_connect_is_told_who_may(tree: Tree, mode: int, who: str) -> None:
+    path = tree.root / "oomwatch.sock"
+    for directory in (tree.root, *list(tree.root.parents)[:3]):
+        directory.chmod(0o711)  # pytest's own are 0700
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen()
+        path.chmod(mode)
+        os.chown(path, 12345, 12345)
+        os.seteuid(65534)
+        try:
+            check = check_daemon(tree.host)
+        finally:
+            os.seteuid(0)
+    assert check.state is State.DEGRADED
+    assert "may not be connected to" in check.found
+    assert who in check.mend
+    assert "serve" not in check.mend, "one runs already"
 
 
 def test_what_listens_and_does_not_answer_is_said(
