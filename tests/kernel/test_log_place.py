@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ import pytest
 from oomwatch.client import AsyncClient
 from oomwatch.daemon import Watcher
 from oomwatch.events import EvidenceGap, OomKill
+from oomwatch.rpc.server import RpcServer
+from tests.component.faults import seen_degraded
 from tests.kernel import workload
 from tests.kernel.test_daemon import COMMAND, Daemon, daemon
 from tests.kernel.watching import SECONDS, watching
@@ -192,6 +195,24 @@ async def all_told(served: Daemon, scratch: Scratch, pids: set[int]) -> list[Oom
     return kills
 
 
+@dataclass(frozen=True, slots=True)
+class Node:
+    """This machine."""
+
+    root: Path = workload.ROOT
+
+    def kills(self, path: str) -> int:
+        return workload.kills_below(self.root / path.lstrip("/"))
+
+
+@dataclass(frozen=True, slots=True)
+class Here:
+    """The daemon in this process."""
+
+    socket: Path
+    tree: Node
+
+
 @pytest.mark.timeout(600)
 async def test_an_overrun_is_said_and_every_kill_still_counted(tmp_path: Path) -> None:
     with Scratch("overrun") as scratch:
@@ -208,6 +229,11 @@ async def test_an_overrun_is_said_and_every_kill_still_counted(tmp_path: Path) -
             assert gap.source == "kernel_log"
             assert gap.lost_count is not None
             assert gap.lost_count > 100
+            async with RpcServer(told.watcher, socket=tmp_path / "o.sock"):
+                here = Here(tmp_path / "o.sock", Node())
+                words = "the kernel log was overwritten before it could be read"
+                now = await asyncio.to_thread(seen_degraded, here, words, "kernel_log")
+                assert f"{gap.lost_count} records were lost" in now.degraded["kernel_log"]
             # The witness goes on.
             await asyncio.sleep(REPORTS_EVERY_SECONDS)
             hog = scratch.hog(cgroups[0])
