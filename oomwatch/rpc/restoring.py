@@ -19,6 +19,9 @@ from oomwatch.rpc.presence import Presence
 
 _log = logging.getLogger(__name__)
 
+SETTLE_SECONDS = 0.5
+"""How long who takes the socket away is given to be done with it."""
+
 RETRY_SECONDS = 1.0
 """How soon it is tried again; a directory that can be made again is notified by nothing."""
 
@@ -83,6 +86,8 @@ class Restoring:
 
     async def _restore(self, door: Door) -> None:
         said = ""
+        # Whoever removes the directory first removes what is in it: it must be empty for that.
+        await asyncio.sleep(SETTLE_SECONDS)
         while not door.listener.present:
             why = await self._opened(door)
             if why is None:

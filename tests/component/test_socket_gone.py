@@ -30,6 +30,7 @@ BOUND = 30.0
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(restoring, "RETRY_SECONDS", 0.02)
+    monkeypatch.setattr(restoring, "SETTLE_SECONDS", 0.1)
 
 
 async def until(true: Callable[[], bool]) -> None:
@@ -90,6 +91,23 @@ async def test_streams_go_on_and_new_clients_find_it_again(
                     shutil.rmtree(elsewhere)
             assert not stream.done()
         assert [entry.name for entry in run.iterdir() if entry.name != "elsewhere"] == []
+
+
+async def test_who_removes_the_directory_is_not_hindered(tmp_path: Path) -> None:
+    """As `rm -r` does: first what is in it, then itself. In between nothing new is put there."""
+    tree = FakeCgroupTree(tmp_path / "cgroup")
+    run = tmp_path / "run"
+    async with Watcher(Config(cgroup_root=tree.root, kernel_log=None)) as watcher:
+        server = RpcServer(watcher, socket=run / "o.sock")
+        server.unreachable = watcher.unreachable
+        async with server:
+            (run / "o.sock").unlink()
+            await until(lambda: bool(watcher.problems()))
+            await asyncio.sleep(restoring.SETTLE_SECONDS / 2)
+            run.rmdir()
+            await until(lambda: not watcher.problems())
+            async with AsyncClient(run / "o.sock") as client:
+                assert (await client.get_status()).healthy
 
 
 async def test_where_it_cannot_be_had_that_is_said_until_it_can(tmp_path: Path) -> None:
