@@ -6,12 +6,16 @@ earlyoom (kill.c) names pid and signal in one line, before it sends the signal:
 
 nohang (src/nohang) names the pid among the victim's particulars, and the signal lines later:
 
+    TOP printed in 3ms; process with highest badness:
+      PID: 1234, name: tail, badness: 1300
     Victim status (found in 4ms):
       PID:       1234, name: tail, state: R (running), EUID: 0, …
     Implementing a corrective action:
       Sending SIGKILL to the victim
 
-In both the pid stands before any name, which is the victim's own choice.
+In both the pid stands before any name, which is the victim's own choice. nohang's status can be
+switched off (`print_victim_status`), and with `separate_log` it dates its lines as Python's logging
+does, the first of several alone.
 """
 
 from __future__ import annotations
@@ -29,8 +33,13 @@ _TAG = re.compile(rb" ?(?:\S{1,255} )?(earlyoom|nohang)(?:\[\d{1,10}\])?: ?")
 _EARLYOOM = re.compile(
     rb'sending (SIG[A-Z0-9]{2,8}|signal \d{1,3}) to process (\d{1,10}) uid \d{1,10} "'
 )
-_NOHANG_BEGINS = b"Victim status (found in "
-_NOHANG_PID = re.compile(rb"\s{1,8}PID: {1,16}(\d{1,10}), name: ")
+_NOHANG_BEGINS = (
+    b"TOP printed in ",
+    b"Process with highest badness (found in ",
+    b"Victim status (found in ",
+)
+_NOHANG_PID = re.compile(rb"\s{1,8}PID: {1,16}(\d{1,10}), [Nn]ame: ")
+_NOHANG_CACHED = re.compile(rb"New victim is cached victim (\d{1,10}) \(")
 _NOHANG = re.compile(rb"\s{1,8}Sending (SIG[A-Z0-9]{2,8}) to the victim\s*$")
 
 
@@ -46,7 +55,7 @@ class UserspaceKill:
 class KillersLines(LineParser):
     """Takes the two killers' lines out of a log, without what a syslog or journalctl put before.
 
-    A line that has no date is one of a file of the killer's own.
+    A line that has no date, or Python's, is one of a file of the killer's own.
     """
 
     def parse(self, line: bytes, number: int = 0) -> Record | None:
@@ -56,6 +65,8 @@ class KillersLines(LineParser):
         stamp = self._stamp(line, priority.end() if priority is not None else 0)
         if stamp is None:
             return Record(text=line, line=number) if line else None
+        if stamp.bare and line.startswith(b": ", stamp.end):
+            return Record(text=line[stamp.end + 2 :], wall_time=stamp.wall_time, line=number)
         tag = _TAG.match(line, stamp.end)
         if tag is None:
             return None
@@ -75,6 +86,10 @@ class KillersWords:
             return UserspaceKill("earlyoom", int(killed[2]), killed[1].decode())
         if text.startswith(_NOHANG_BEGINS):
             self._victim = None
+            return None
+        cached = _NOHANG_CACHED.match(text)
+        if cached is not None:
+            self._victim = int(cached[1])
             return None
         pid = _NOHANG_PID.match(text)
         if pid is not None:

@@ -23,6 +23,18 @@ NOHANG = (
     b"Implementing a corrective action:",
     b"  Sending SIGKILL to the victim",
 )
+NOHANG_OWN_LOG = (
+    b"2026-11-26 10:41:57,123: Victim status (found in 4ms):",
+    *NOHANG[1:5],
+    b"2026-11-26 10:41:57,131: " + NOHANG[5],
+    NOHANG[6],
+)
+NOHANG_WITHOUT_STATUS = (
+    b"  PID: 1, name: x      90     120",  # a process of that name, in the table of the worst
+    b"TOP printed in 3ms; process with highest badness:",
+    b"  PID: 77, name: tail, badness: 812",
+    *NOHANG[5:],
+)
 
 
 def read(*lines: bytes) -> list[UserspaceKill]:
@@ -59,6 +71,22 @@ def test_a_victim_that_nohang_let_go_is_not_the_next_ones_pid() -> None:
         UserspaceKill("nohang", 78, "SIGKILL")
     ]
     assert read(NOHANG[-1]) == []
+
+
+def test_nohangs_own_log_is_dated_as_pythons_are() -> None:
+    let_go = NOHANG_OWN_LOG[:3]
+    next_one = (NOHANG_OWN_LOG[0], b"  PID:       78, name: x, state: R", *NOHANG_OWN_LOG[5:])
+    assert read(*NOHANG_OWN_LOG) == [UserspaceKill("nohang", 77, "SIGKILL")]
+    assert read(*let_go, *next_one) == [UserspaceKill("nohang", 78, "SIGKILL")]
+
+
+def test_nohangs_victim_is_known_without_its_status() -> None:
+    assert read(*NOHANG_WITHOUT_STATUS) == [UserspaceKill("nohang", 77, "SIGKILL")]
+    again = (b"New victim is cached victim 78 (x)", *NOHANG[5:])
+    assert read(*NOHANG_WITHOUT_STATUS, *again) == [
+        UserspaceKill("nohang", 77, "SIGKILL"),
+        UserspaceKill("nohang", 78, "SIGKILL"),
+    ]
 
 
 @pytest.mark.parametrize(
