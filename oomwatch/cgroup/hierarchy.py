@@ -17,6 +17,9 @@ DEFAULT_ROOT = Path("/sys/fs/cgroup")
 _ROOT_INODE = 1
 """The inode of the root of cgroup v2 (fs/kernfs); a namespace's root keeps its cgroup's own."""
 
+_IN_EVERY_CGROUP = "cgroup.subtree_control"
+"""A file of every cgroup of version 2, the root too (kernel/cgroup/cgroup.c, cgroup_base_files)."""
+
 _REMOTE = ("9p", "nfs", "fuse", "cifs", "smb", "virtiofs", "ceph")
 """File systems that change behind inotify's back (man 7 inotify, "Limitations and caveats")."""
 
@@ -86,6 +89,7 @@ def locate(root: Path, mountinfo: Path = Path("/proc/self/mountinfo")) -> Hierar
     mount = _mount_of(directory, mounts)
     if mount is None or mount.type not in ("cgroup", "cgroup2"):
         _refuse_v1_below(root, directory, mounts)
+        _refuse_without_cgroups(root, directory)
         notifies = mount is None or not mount.type.startswith(_REMOTE)
         return Hierarchy(directory, "", False, False, False, notifies)
     if mount.type == "cgroup":
@@ -151,6 +155,15 @@ def _refuse_v1_below(root: Path, directory: str, mounts: list[Mount]) -> None:
         f"{root} holds {found}: oomwatch needs the memory controller in cgroup v2 "
         f"(boot with systemd.unified_cgroup_hierarchy=1); {_STILL_WORKS}"
     )
+
+
+def _refuse_without_cgroups(root: Path, directory: str) -> None:
+    """Where nothing is mounted the kernel's own directory is there all the same, and is empty."""
+    if not os.path.lexists(f"{directory}/{_IN_EVERY_CGROUP}"):
+        raise NoMemoryController(
+            f"{root} holds no cgroups: cgroup v2 is to be mounted there "
+            f"(mount -t cgroup2 none {root}); {_STILL_WORKS}"
+        )
 
 
 def _unescape(field: str) -> str:
