@@ -12,9 +12,14 @@ def check_runtimes(host: Host) -> Check:
     answering: list[str] = []
     silent: list[str] = []
     for usual in USUAL_SOCKETS:
-        if not host.path(str(usual.socket)).exists():
+        socket = host.path(str(usual.socket))
+        try:
+            socket.stat()
+        except (FileNotFoundError, NotADirectoryError):
             continue
-        silence = why_silent(host.path(str(usual.socket)))
+        except OSError:
+            pass  # it may be there: below it is said what is in the way
+        silence = why_silent(socket)
         if silence is None:
             answering.append(f"{usual.kind} at {usual.socket}")
         else:

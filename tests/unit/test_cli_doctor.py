@@ -281,6 +281,24 @@ def test_what_listens_and_does_not_answer_is_said(
     assert "start it again" in check.mend
 
 
+def test_a_runtime_that_may_not_even_be_looked_for_is_no_end_of_it(tree: Tree) -> None:
+    """As in a sandbox, or for a user whom /run/podman is closed to."""
+    (tree.root / "run/podman").mkdir(parents=True)
+    (tree.root / "run/podman").chmod(0)
+    check_runtimes(tree.host)  # what it imports can be read by root alone
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        closed = check_runtimes(tree.host)
+    finally:
+        if root:
+            os.seteuid(0)
+        (tree.root / "run/podman").chmod(0o700)
+    assert closed.state is State.DEGRADED
+    assert "podman at /run/podman/podman.sock (permission denied)" in closed.found
+
+
 def test_a_runtime_that_is_there_must_answer(tree: Tree) -> None:
     nobody = check_runtimes(tree.host)
     assert nobody.state is State.OK
