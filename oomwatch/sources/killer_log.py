@@ -1,7 +1,8 @@
 """The userspace OOM killers' own log: which process earlyoom or nohang says that it kills.
 
-Neither leaves a mark in a counter or on a cgroup: their line is all that there is. It is written
-before the signal is sent, so that it is there when the process has ended.
+Neither leaves a mark in a counter or on a cgroup: their line is all that there is. earlyoom's is
+written before the signal is sent, and so is nohang's in its `separate_log`: it is there when the
+process has ended. What nohang writes to its standard output is buffered, and may come after that.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from scripts._vm.cache import CannotHave, cache_dir, lacking, locked, run, say
 _PACKAGES = (
     *("docker.io", "containerd", "runc", "crun", "runsc"),
     *("podman", "conmon", "iptables"),
-    *("systemd", "dbus", "earlyoom", "busybox-static"),
+    *("systemd", "dbus", "earlyoom", "nohang", "busybox-static"),
 )
 # Where a release has merged /bin into /usr/bin, its packages may still hold a /bin, which laid
 # over the host's would hide the link to everything else.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from oomwatch.kernel_log.stamps import Stamps
 from oomwatch.kernel_log.userspace_killers import KillersLines, KillersWords, UserspaceKill
 
+DATA = Path(__file__).parents[1] / "data" / "killers"
 EARLYOOM_17 = b'sending SIGTERM to process 1234 uid 0 "tail": badness 1300, VmRSS 412 MiB'
 EARLYOOM_19 = (
     b'sending SIGKILL to process 1234 uid 0 "tail": oom_score 1300, oom_score_adj 0, '
@@ -64,6 +67,20 @@ def test_nohangs_victim_is_the_first_that_it_names() -> None:
     assert read(*(b"Nov 26 10:41:57 host nohang[9]: " + line for line in NOHANG)) == [
         UserspaceKill("nohang", 77, "SIGKILL")
     ]
+
+
+@pytest.mark.parametrize(
+    ("log", "pid"),
+    [
+        ("nohang-0.2.0", 172),
+        # Without print_victim_status, and from where the victim was known already.
+        ("nohang-0.2.0-separate_log", 307),
+    ],
+)
+def test_what_a_real_nohang_wrote_is_read(log: str, pid: int) -> None:
+    """Debian's, as it killed containers in tests/runtimes."""
+    kills = read(*(DATA / log).read_bytes().splitlines())
+    assert kills == [UserspaceKill("nohang", pid, "SIGKILL")]
 
 
 def test_a_victim_that_nohang_let_go_is_not_the_next_ones_pid() -> None:
