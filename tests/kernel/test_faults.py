@@ -224,13 +224,9 @@ def wall_clock() -> Iterator[Callable[[float], None]]:
 
 @contextmanager
 def thrashing() -> Iterator[None]:
-    """Two processes read again and again what does not fit into memory.
-
-    They read a RAM disk of which nothing was ever written: it is as large as can be, has nothing
-    in memory but the page cache, and is as fast as a disk can be.
-    """
-    subprocess.run(["modprobe", "brd", "rd_nr=1", f"rd_size={4 << 20}"], check=True)
-    command = (sys.executable, "-I", "-S", workload.__file__, "thrash", "/dev/ram0")
+    """Two processes read again and again what does not fit into memory."""
+    disk = str(workload.ram_disk())
+    command = (sys.executable, "-I", "-S", workload.__file__, "thrash", disk)
     readers = [subprocess.Popen(command) for _ in range(2)]
     try:
         before = node_refaults()
