@@ -27,7 +27,7 @@ set -e
 mount -t proc proc /proc
 umount -l /sys/fs/cgroup
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
-mount -t tmpfs tmpfs /run
+mount -t tmpfs -o mode=0755 tmpfs /run
 mkdir -p /run/lock
 export container=oomwatch-tests SYSTEMD_UNIT_PATH={units}:/run/systemd/transient
 exec /usr/bin/systemd --system --unit=tests.target --log-target=console --show-status=no
@@ -39,7 +39,7 @@ class Systemd:
     """A system manager that runs."""
 
     def __init__(self, data: Path) -> None:
-        units = data / "units"
+        self.units = units = data / "units"
         units.mkdir()
         for target in _TARGETS:
             (units / f"{target}.target").write_text(f"[Unit]\nDescription={target}\n")
@@ -56,6 +56,11 @@ class Systemd:
             lambda: self._first() is not None and self._answers(),
         )
         self.daemon.start()
+
+    @property
+    def root(self) -> Path:
+        """The root directory as its services see it, with their mounts."""
+        return Path(f"/proc/{self._first()}/root")
 
     def inside(self, *words: str | Path) -> list[str]:
         """The words that run a command where systemd runs."""
