@@ -11,8 +11,11 @@ from tests.runtimes.by_hand import HandHost
 from tests.runtimes.containers import Spec
 
 COMMANDS = ("doctor", "tail", "serve --socket /tmp/oomwatch.sock")
-# In one process: to start Python takes long where each system call is traced, under emulation.
+# In one process: to start Python takes long where each system call is traced, under emulation. A
+# sandbox writes its stdout and its stderr each from where it was in the file: so there is but one.
 PROGRAM = f"""
+import os
+os.dup2(1, 2)
 from oomwatch.cli.main import run
 for words in {COMMANDS}:
     print("=", words, flush=True)
