@@ -23,6 +23,7 @@ from tests.runtimes.hosts import (
     end,
     start_containerd,
 )
+from tests.runtimes.journald import journald as run_journald
 from tests.runtimes.judging import OUTCOMES
 from tests.runtimes.processes import DaemonProcess
 from tests.runtimes.systemd import Systemd
@@ -120,6 +121,13 @@ def cri_host(root: Path, containerd_daemon: DaemonProcess) -> Iterator[CriHost]:
 def hand_host(data: Path, root: Path) -> HandHost:
     """OCI runtimes without a daemon."""
     return HandHost(data, root)
+
+
+@pytest.fixture(scope="module")
+def journald(data: Path) -> Iterator[None]:
+    """systemd's journald alone."""
+    with run_journald(data):
+        yield
 
 
 @pytest.fixture(scope="session")

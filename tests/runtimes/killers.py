@@ -1,4 +1,4 @@
-"""Debian's userspace OOM killers, and a journald of its own for what they write.
+"""Debian's userspace OOM killers, and where what they write goes.
 
 Both ask who has the largest oom_score once less memory is available than they were told to keep
 free: they are told so much that a container which takes 400 MiB is enough.
@@ -12,28 +12,24 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.runtimes.processes import answers, wait_for
-
 MEBIBYTE_IN_KIB = 1024
 NOHANG_OWN_LOG = Path("/var/log/nohang/nohang.log")
 """Where nohang writes with `separate_log`."""
 
 _NOHANG_CONFIG = Path("/usr/share/nohang/nohang.conf")
-_JOURNALD = "/usr/lib/systemd/systemd-journald"
-_JOURNALDS_SOCKET = Path("/run/systemd/journal/stdout")
+
+
+@contextmanager
+def earlyoom(log: Path) -> Iterator[None]:
+    """earlyoom, its output in a file."""
+    with log.open("ab") as output, _running(_earlyoom(), output.fileno()):
+        yield
 
 
 @contextmanager
 def earlyoom_in_the_journal() -> Iterator[None]:
-    """earlyoom, its output sent to journald as systemd does it for a unit.
-
-    A container's main process need not listen to its SIGTERM, and is killed when 100 MiB more are
-    gone.
-    """
-    free = _available() - 200 * MEBIBYTE_IN_KIB
-    spared = ("--avoid", "^(python|docker|containerd|runsc)")
-    thresholds = ("-M", f"{free},{free - 100 * MEBIBYTE_IN_KIB}")
-    with _running((*_TO_THE_JOURNAL, "earlyoom", "-r", "0", *thresholds, *spared)):
+    """earlyoom, its output sent to journald as systemd does it for a unit."""
+    with _running((*_TO_THE_JOURNAL, *_earlyoom())):
         yield
 
 
@@ -58,16 +54,20 @@ def nohang_in_the_journal(folder: Path) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def journald() -> Iterator[None]:
-    """systemd's journald, which needs no systemd: it makes the sockets itself that it lacks."""
-    _JOURNALDS_SOCKET.parent.mkdir(parents=True, exist_ok=True)
-    with _running((_JOURNALD,)):
-        wait_for(lambda: answers(_JOURNALDS_SOCKET), "journald does not answer")
-        yield
-
-
 _TO_THE_JOURNAL = ("sh", "-c", 'exec systemd-cat --identifier="${1##*/}" "$@"', "sh")
+
+
+def _earlyoom() -> tuple[str, ...]:
+    """The words that start it: it kills when 200 MiB more are in use than now.
+
+    A container's main process need not listen to its SIGTERM, and is killed when 100 MiB more are
+    gone. A sandbox's memory is free some time after its sentry: who else would be killed until then
+    is to be spared.
+    """
+    free = max(_available() - 200 * MEBIBYTE_IN_KIB, 200 * MEBIBYTE_IN_KIB)
+    thresholds = ("-M", f"{free},{free - 100 * MEBIBYTE_IN_KIB}")
+    spared = ("--avoid", "^(python|docker|containerd|runsc)")
+    return ("earlyoom", "-r", "0", *thresholds, *spared)
 
 
 def _nohang(folder: Path, **options: str) -> tuple[str, ...]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,23 +21,6 @@ from tests.kernel.test_log_place import (
 )
 from tests.kernel.watching import SECONDS, watching
 from tests.kernel.workload import LIMIT, Scratch, kills_below
-from tests.runtimes.processes import DaemonProcess
-
-JOURNALD = Path("/usr/lib/systemd/systemd-journald")
-
-
-@pytest.fixture(scope="module")
-def journald(data: Path) -> Iterator[DaemonProcess]:
-    """journald beside whatever runs here: it makes its sockets itself, and reads /dev/kmsg."""
-    settings = Path("/etc/systemd/journald.conf.d")
-    settings.mkdir(parents=True, exist_ok=True)
-    (settings / "tests.conf").write_text("[Journal]\nStorage=volatile\n")
-    place = Path("/run/systemd/journal")
-    place.mkdir(parents=True, exist_ok=True)
-    daemon = DaemonProcess((JOURNALD,), data / "journald.log", (place / "socket").is_socket)
-    daemon.start()
-    yield daemon
-    daemon.stop()
 
 
 def in_the_ring(pid: int) -> bool:

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -29,14 +28,6 @@ from tests.runtimes.workloads import hold, script
 NAMED = "a userspace OOM killer ended it"
 LEFT = 1 << 30
 """Of the node's memory. nohang cannot be told to keep more than half of all free."""
-
-
-@pytest.fixture(scope="module")
-def journal() -> Iterator[str]:
-    """What to follow for the journal of a journald that runs."""
-    with killers.journald():
-        yield "journal"
-    shutil.rmtree("/run/log/journal", ignore_errors=True)
 
 
 Started = AbstractContextManager[None]
@@ -59,10 +50,11 @@ def killer(
             start: Callable[[], Started] = partial(killers.nohang_with_a_log_of_its_own, tmp_path)
             return "nohang", str(log), start
         case "nohang, the journal":
-            journal = request.getfixturevalue("journal")
-            return "nohang", journal, partial(killers.nohang_in_the_journal, tmp_path)
+            request.getfixturevalue("journald")
+            return "nohang", "journal", partial(killers.nohang_in_the_journal, tmp_path)
         case _:
-            return "earlyoom", request.getfixturevalue("journal"), killers.earlyoom_in_the_journal
+            request.getfixturevalue("journald")
+            return "earlyoom", "journal", killers.earlyoom_in_the_journal
 
 
 @pytest.mark.parametrize(

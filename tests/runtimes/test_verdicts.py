@@ -10,9 +10,7 @@ OOM.
 from __future__ import annotations
 
 import asyncio
-import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +22,7 @@ from tests.kernel.watching import watching
 from tests.runtimes.confusion import Truth
 from tests.runtimes.containers import Host
 from tests.runtimes.judging import Worker
+from tests.runtimes.killers import earlyoom
 from tests.runtimes.scenarios import (
     CRUN,
     RUNSC,
@@ -166,28 +165,6 @@ async def test_earlyooms_kill_is_no_oom_and_is_named(
         assert outcome.right, exit_
         assert outcome.row == "userspace_killer", (exit_, log.read_text())
         assert any(r.startswith("earlyoom killed here") for r in exit_.reasons), exit_
-
-
-@contextmanager
-def earlyoom(log: Path) -> Iterator[None]:
-    """Debian's earlyoom, which kills when 200 MiB more are in use than now, with its log in a file.
-
-    It asks who has the largest oom_score to end; a container's main process need not listen, and is
-    killed when 100 MiB more are gone. A sandbox's memory is free some time after its sentry: who
-    else would be killed until then is to be spared.
-    """
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    available = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
-    at = max(available - 200 * 1024, 200 * 1024)
-    command = ("earlyoom", "-r", "0", "-M", f"{at},{at - 100 * 1024}")
-    spared = ("--avoid", "^(python|docker|containerd|runsc)")
-    with log.open("ab") as output:
-        killer = subprocess.Popen((*command, *spared), stdout=output, stderr=output)
-    try:
-        yield
-    finally:
-        killer.kill()
-        killer.wait()
 
 
 @pytest.fixture
