@@ -12,6 +12,7 @@ import stat
 import subprocess
 import sys
 import sysconfig
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -139,11 +140,12 @@ async def status(installed: Installed) -> NodeStatus:
 
 async def kills(installed: Installed, unit: str, count: int) -> list[OomKill]:
     """Wait until so many kills in a unit were told and somebody was named; all told of it."""
-    found: list[OomKill] = []
-    async with asyncio.timeout(SECONDS), AsyncClient(installed.socket) as client:
+    end = time.monotonic() + SECONDS
+    async with AsyncClient(installed.socket) as client:
         while True:
             entries = [entry async for entry in client.list_events()]
             told = [entry.event for entry in entries if isinstance(entry.event, OomKill)]
+            assert time.monotonic() < end, (told, installed.log())
             found = [kill for kill in told if f"/{unit}.service" in (kill.victim_cgroup or "")]
             names = [victim for kill in found for victim in kill.victims]
             if sum(kill.kill_count or 0 for kill in found) >= count and len(names) >= count:
