@@ -280,9 +280,10 @@ class Exits:
         for event in outcome.events[first:]:
             if not isinstance(event, OomKill):
                 continue
-            self._kills.told(event)
+            before = self._kills.told(event)
             for _, exit_ in self._recent:
-                if concerns(exit_.place, event):
+                # Also where it may have been its own, and is known to be another's by now.
+                if any(concerns(exit_.place, kill) for kill in (event, before) if kill):
                     self._judge_again(exit_, event.detect_time, outcome)
 
     def recall(self, revision: int, event: Event) -> None:

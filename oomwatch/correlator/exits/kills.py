@@ -45,7 +45,8 @@ class KillsTold:
         self._by_cgroup: dict[Place, _InCgroup] = {}
         self._within: dict[str, dict[Place, None]] = {}
         self._by_pid: dict[int, list[_Told]] = {}
-        self._by_revision: dict[int, _Told] = {}
+        self._by_revision: dict[int, list[_Told]] = {}
+        """A sum of several kills is in parts, once one of them is named."""
         self.leapt = 0
         self.turned_back = 0
         """How far the wall clock has leapt since the start, and how far of that back; microseconds.
@@ -56,22 +57,66 @@ class KillsTold:
         self.leapt += microseconds
         self.turned_back -= min(0, microseconds)
 
-    def told(self, event: OomKill) -> None:
-        """Take in a kill as it is told, or what amends one."""
+    def told(self, event: OomKill) -> OomKill | None:
+        """Take in a kill as it is told, or what amends one; return that as it was before."""
         if event.amends is None:
             self._put(_Told(event, self.leapt))
-            return
-        told = self._by_revision.get(event.amends)
+            return None
+        parts = self._by_revision.get(event.amends, [])
+        told = _amended(parts, event)
         if told is None:
-            return
-        kills = self._by_cgroup.get(_key(told.event))
+            return None
+        before, named = told.event, len(event.victims)
+        left = (before.kill_count or 0) - named
+        if (
+            before.victim_cgroup is None
+            and event.victim_cgroup is not None
+            and named > 0
+            and left > 0
+        ):
+            # A sum of several kills: this is of those alone that are named.
+            told.event = replace(before, kill_count=left)
+            part = _merged(replace(before, kill_count=named), event)
+            parts.append(_Told(part, told.leapt, told.revision))
+            self._put(parts[-1])
+            return before
+        before = self._take_from_sum(parts, told, event) or before
+        self._change(told, _merged(told.event, event))
+        return before
+
+    def _take_from_sum(self, parts: list[_Told], told: _Told, event: OomKill) -> OomKill | None:
+        """Have one more name in a cgroup take its kill from what is left of the sum, and return
+        that as it was before.
+        """
+        rest = next((part for part in parts if part.event.victim_cgroup is None), None)
+        if rest is None or rest is told:
+            return None
+        before = rest.event
+        known = {victim.pid for victim in told.event.victims}
+        left = before.kill_count or 0
+        more = min(len({victim.pid for victim in event.victims} - known), left)
+        told.event = replace(told.event, kill_count=(told.event.kill_count or 0) + more)
+        rest.event = replace(before, kill_count=left - more)
+        if left == more:
+            self._take_out(rest)
+            self._forget(rest)
+        return before
+
+    def _change(self, told: _Told, event: OomKill) -> None:
+        former, place = _key(told.event), _key(event)
         self._unname(told)
-        told.event = _merged(told.event, event)
-        self._name(told)
-        if kills is not None and self._by_cgroup.get(_key(told.event)) is not kills:
-            if told in kills.recent:
-                kills.recent.remove(told)
-            self._put(told)
+        if former == place:
+            told.event = event
+            self._name(told)
+            return
+        self._take_out(told)
+        told.event = event
+        self._put(told)
+
+    def _take_out(self, told: _Told) -> None:
+        kills = self._by_cgroup.get(_key(told.event))
+        if kills is not None and told in kills.recent:
+            kills.recent.remove(told)
 
     def recorded(self, episode_id: str, victim_cgroup: str | None, revision: int) -> None:
         """Take in a kill's revision."""
@@ -80,7 +125,7 @@ class KillsTold:
             if (event.episode_id, event.victim_cgroup) == (episode_id, victim_cgroup):
                 if told.revision is None:
                     told.revision = revision
-                    self._by_revision[revision] = told
+                    self._by_revision[revision] = [told]
                 return
 
     def of(self, end: End) -> list[KillOfLife]:
@@ -142,7 +187,11 @@ class KillsTold:
                 del self._within[path]
 
     def _forget(self, told: _Told) -> None:
-        self._by_revision.pop(told.revision or 0, None)
+        parts = self._by_revision.get(told.revision or 0, [])
+        if told in parts:
+            parts.remove(told)
+        if not parts:
+            self._by_revision.pop(told.revision or 0, None)
         self._unname(told)
 
     def _name(self, told: _Told) -> None:
@@ -176,6 +225,15 @@ def _key(event: OomKill) -> Place:
     if event.victim_cgroup is None:
         return _NOWHERE
     return (event.victim_cgroup, event.victim_cgroup_id)
+
+
+def _amended(parts: list[_Told], event: OomKill) -> _Told | None:
+    """Which part of a kill an amendment is of: the one in its cgroup, else what is left."""
+    for where in (event.victim_cgroup, None):
+        for part in parts:
+            if part.event.victim_cgroup == where:
+                return part
+    return parts[0] if parts else None
 
 
 def _merged(kill: OomKill, amendment: OomKill) -> OomKill:

@@ -1,0 +1,108 @@
+"""Exits beside kills that only a sum showed: they may be one of several containers'."""
+
+from __future__ import annotations
+
+import pytest
+
+from oomwatch.events import Cgroup, OomKill, Victim
+from oomwatch.observations import CgroupRemoved, VictimNamed
+from tests.unit.test_exits import Host, ruled
+
+UNKNOWN, CLEARED, KILLED = (
+    ("unknown", "medium"),
+    ("not_oom", "confirmed"),
+    ("oom", "confirmed"),
+)
+
+
+class Pods(Host):
+    """A host whose containers are gone, with their counters, before anybody reads those."""
+
+    def container(self, name: str, pod: Cgroup, pid: int | None) -> Cgroup:
+        cgroup = self.make(name, pod)
+        self.seen(cgroup, name, source="docker", pid=pid)
+        return cgroup
+
+    def all_gone(self, *cgroups: Cgroup) -> None:
+        for cgroup in cgroups:
+            del self.kills[cgroup]
+        self.say(*(CgroupRemoved(cgroup, self.wall) for cgroup in cgroups))
+        for cgroup in cgroups:
+            self.ended(137, container_id=cgroup.name, cgroup_id=cgroup.id)
+
+    def named_late(self, cgroup: Cgroup, pid: int, time: int) -> None:
+        """The log names who was killed, and when: it is read long after."""
+        self.say(
+            VictimNamed(
+                source="kernel_log",
+                sequence=pid,
+                time=time,
+                seen_time=self.wall,
+                victim=Victim(pid=pid, comm="hog"),
+                detail="Killed process",
+                cgroup=cgroup.path,
+                printed=True,
+                limit_cgroup=cgroup.path,
+            )
+        )
+        self.pass_time(1)
+
+    def verdicts(self) -> dict[str, tuple[str, str]]:
+        """What was told last of each container."""
+        return {exit_.container.id: ruled(exit_) for exit_ in self.exits if exit_.container}
+
+    def kills_of(self, name: str) -> int | None:
+        last = [exit_ for exit_ in self.exits if exit_.container and exit_.container.id == name]
+        return last[-1].oom_kills
+
+
+@pytest.mark.parametrize("pids", [(501, 502), (None, None)])
+def test_each_name_in_a_sum_of_several_kills_is_one_containers(
+    pids: tuple[int | None, int | None],
+) -> None:
+    host = Pods()
+    pod = host.make("pod")
+    first, second = host.container("aa", pod, pids[0]), host.container("bb", pod, pids[1])
+    host.kill(first, told=False)
+    host.kill(second, told=False)
+    then = host.wall
+    host.all_gone(first, second)
+    host.pass_time(3)
+    (kill,) = (event for event in host.journal if isinstance(event, OomKill))
+    assert (kill.kill_count, kill.victim_cgroup) == (2, None)
+    assert host.verdicts() == {"aa": UNKNOWN, "bb": UNKNOWN}
+    told = KILLED if pids[0] else ("oom", "high")
+    host.named_late(first, 501, then)
+    assert host.verdicts() == {"aa": told, "bb": UNKNOWN}
+    host.named_late(second, 502, then)
+    assert host.verdicts() == {"aa": told, "bb": told}
+    assert (host.kills_of("aa"), host.kills_of("bb")) == (1, 1)
+
+
+def test_a_sum_whose_names_are_all_of_one_container_clears_the_other() -> None:
+    host = Pods()
+    pod = host.make("pod")
+    first, second = host.container("aa", pod, 501), host.container("bb", pod, 601)
+    host.kill(first, told=False)
+    host.kill(first, told=False)
+    then = host.wall
+    host.all_gone(first, second)
+    host.pass_time(3)
+    host.named_late(first, 501, then)
+    assert host.verdicts() == {"aa": KILLED, "bb": UNKNOWN}
+    host.named_late(first, 502, then)
+    assert host.verdicts() == {"aa": KILLED, "bb": CLEARED}
+    assert (host.kills_of("aa"), host.kills_of("bb")) == (2, 0)
+
+
+def test_a_kill_that_is_named_anothers_clears_who_else_it_may_have_been_of() -> None:
+    host = Pods()
+    pod = host.make("pod")
+    first, second = host.container("aa", pod, 501), host.container("bb", pod, 502)
+    host.kill(first, told=False)
+    then = host.wall
+    host.all_gone(first, second)
+    host.pass_time(3)
+    assert host.verdicts() == {"aa": UNKNOWN, "bb": UNKNOWN}
+    host.named_late(first, 501, then)
+    assert host.verdicts() == {"aa": KILLED, "bb": CLEARED}
