@@ -108,6 +108,13 @@ class Cgroup:
         return f"<Cgroup {self.id} {self.path}>"
 
 
+def upwards(path: str | None) -> Iterator[str]:
+    """A cgroup's path and those around it, up to the root's; nothing for none."""
+    while path:
+        yield path
+        path = path.rpartition("/")[0] or ("/" if path != "/" else None)
+
+
 def is_within(path: str, above: str) -> bool:
     """Is a cgroup's path another's, or below it? "/" is above every path."""
     return (path + "/").startswith(above.rstrip("/") + "/")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from oomwatch.events import Cgroup, is_within
+from oomwatch.events import Cgroup, upwards
 from oomwatch.observations import CgroupRemoved
 
 MAX_LOOKS = 20
@@ -91,6 +91,8 @@ class Residuals:
         self._doubts: dict[int, Doubt] = {}
         self._passed_up: dict[int, Cgroup] = {}
         """Those whose sum is to be read, since a doubt below went with the cgroup it was about."""
+        self._doubted: set[str] | None = None
+        """The paths of both, until one of them changes: it is asked far more often than that."""
         self._balanced: dict[int, int] = {}
         self._rose: dict[int, int] = {}
         self._unsure: set[int] = set()
@@ -111,7 +113,7 @@ class Residuals:
 
     def removed(self, removed: CgroupRemoved) -> None:
         """Suspect a removed cgroup, and whatever was suspected below it, at its parent."""
-        cgroup = removed.cgroup
+        cgroup, self._doubted = removed.cgroup, None
         below = self._suspects.pop(cgroup.id, None)
         doubts = (self._doubts.pop(cgroup.id, None), self._passed_up.pop(cgroup.id, None))
         self._balanced.pop(cgroup.id, None)
@@ -133,10 +135,12 @@ class Residuals:
 
     def gone(self, survivor: Cgroup) -> None:
         """Leave a residual to the sum above: its cgroup went between the look and the doubt."""
+        self._doubted = None
         self._doubts.pop(survivor.id, None)
 
     def summed(self, asked: Cgroup, read: Cgroup) -> None:
         """Take in that a cgroup's sum was read, or that of the nearest above it which has one."""
+        self._doubted = None
         for cgroup in asked.lineage():
             self._passed_up.pop(cgroup.id, None)
             if cgroup is read:
@@ -151,6 +155,7 @@ class Residuals:
         after the first look: its removal may just not have been told yet.
         """
         self._mind_the_clock(survivor, time)
+        self._doubted = None
         doubt = self._doubts.get(survivor.id)
         if residual <= 0:
             self._doubts.pop(survivor.id, None)
@@ -232,8 +237,10 @@ class Residuals:
 
     def in_doubt(self, path: str) -> bool:
         """Is there a residual that may be of this cgroup, and awaits a look?"""
-        doubted = (*(doubt.cgroup for doubt in self._doubts.values()), *self._passed_up.values())
-        return any(is_within(path, cgroup.path) for cgroup in doubted)
+        if self._doubted is None:
+            doubts = (doubt.cgroup for doubt in self._doubts.values())
+            self._doubted = {cgroup.path for cgroup in (*doubts, *self._passed_up.values())}
+        return bool(self._doubted) and any(above in self._doubted for above in upwards(path))
 
     @property
     def deadline(self) -> float | None:

@@ -1636,3 +1636,31 @@ def test_a_verdict_looks_at_its_own_kills_however_many_were_told(
     host.pass_time(RUNTIME_SECONDS)
     assert host.exit.verdict is Verdict.OOM
     assert set(looked_at) == {cgroup.path}
+
+
+def test_what_is_no_concern_of_an_exit_has_no_kills_of_it_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    host = Host()
+    others = [host.make(f"other-{number}") for number in range(20)]
+    for number in range(20):
+        cgroup = host.run(f"{number:064x}", pid=1000 + number)
+        host.kill(cgroup)
+        host.ended(137, container_id=f"{number:064x}", cgroup_id=cgroup.id)
+    host.pass_time(0.1)
+    assert not host.exits  # each awaits the name of who was killed
+    looks: list[OomKill] = []
+    kill = End.kill
+
+    def counting(end: End, event: OomKill, revision: int | None, leapt: int) -> Any:
+        looks.append(event)
+        return kill(end, event, revision, leapt)
+
+    monkeypatch.setattr(End, "kill", counting)
+    for other in others:
+        host.kill(other)
+        host.pass_time(0.01)
+    assert not looks
+    host.pass_time(RUNTIME_SECONDS)
+    assert len(host.exits) == 20
+    assert looks

@@ -106,3 +106,28 @@ def test_a_kill_that_is_named_anothers_clears_who_else_it_may_have_been_of() -> 
     assert host.verdicts() == {"aa": UNKNOWN, "bb": UNKNOWN}
     host.named_late(first, 501, then)
     assert host.verdicts() == {"aa": KILLED, "bb": CLEARED}
+
+
+def test_a_kill_may_be_of_any_of_several_however_many_such_kills_there_are() -> None:
+    host = Pods()
+    for number in range(40):
+        pod = host.make(f"pod{number}")
+        first = host.container(f"aa{number}", pod, 1000 + number)
+        second = host.container(f"bb{number}", pod, 2000 + number)
+        host.kill(first, told=False)
+        host.all_gone(first, second)
+    host.pass_time(3)
+    assert len(host.exits) == 80
+    assert set(host.verdicts().values()) == {UNKNOWN}
+
+
+def test_a_kill_may_be_of_a_container_that_was_one_too_many_to_be_named_a_candidate() -> None:
+    host = Pods()
+    pod = host.make("pod")
+    containers = [host.container(f"aa{number}", pod, 1000 + number) for number in range(70)]
+    host.kill(containers[0], told=False)
+    host.all_gone(*containers)
+    host.pass_time(3)
+    (kill,) = (event for event in host.journal if isinstance(event, OomKill))
+    assert kill.candidates_omitted == 6
+    assert set(host.verdicts().values()) == {UNKNOWN}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import assert_never
+from typing import NamedTuple, assert_never
 
 from oomwatch.containers.lives import Life
 from oomwatch.events import OomKill, Scope, is_within
@@ -21,8 +21,16 @@ NESTED_MICROSECONDS = 2_000_000
 
 _MAX_WORDS = 3
 
-Place = tuple[str | None, int | None]
-"""A cgroup's path and inode, as far as they are known."""
+
+class Place(NamedTuple):
+    """Where a kill was: a cgroup's path and inode, as far as they are known.
+
+    Of a kill in a cgroup that is not known, `survivor` is the one below which it was.
+    """
+
+    path: str | None
+    cgroup_id: int | None
+    survivor: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,14 +98,16 @@ class End:
 
     def older_kills(self, place: Place, count: int, time: int) -> KillOfLife | None:
         """Return the kills of a cgroup of which no more is kept than how many they were."""
-        if not is_own(self.life, *place) or not self._alive(place[0], time):
+        words, cgroup = "further kills of earlier", self.life.cgroup
+        if place.path is None:
+            above = place.survivor
+            if cgroup is None or above is None or not is_within(cgroup, above):
+                return None
+            return KillOfLife(time=time, kill_count=count, words=words, candidates=2)
+        own = is_own(self.life, place.path, place.cgroup_id)
+        if not own or not self._alive(place.path, time):
             return None
-        return KillOfLife(
-            time=time,
-            kill_count=count,
-            words="further kills of earlier",
-            candidates=self.sharing,
-        )
+        return KillOfLife(time=time, kill_count=count, words=words, candidates=self.sharing)
 
     def _alive(self, path: str | None, time: int) -> bool:
         """Did the life last at a time? Asked of a nested cgroup: a path alone fits several."""
@@ -117,10 +127,12 @@ class End:
             return False
         if any(is_within(path, cgroup) for path in event.candidates):
             return True
-        # What went while nobody watched is among no candidates: any gone by then may be it.
+        # What went while nobody watched is among no candidates, nor what was one too many: any
+        # gone by then may be it.
+        unnamed = event.recovered or bool(event.candidates_omitted)
         ended, above = self.life.ended_time, event.survivor_cgroup
         gone = ended is not None and ended <= event.detect_time
-        return event.recovered and gone and above is not None and is_within(cgroup, above)
+        return unnamed and gone and above is not None and is_within(cgroup, above)
 
     def _main_process(self, event: OomKill) -> bool | None:
         life, roles = self.life, self.roles
@@ -141,9 +153,12 @@ class End:
 
 def concerns(life: Life, event: OomKill) -> bool:
     """May a kill, or what amends one, change the verdict on this life's exit?"""
-    if event.victim_cgroup is None:
-        return True
     pids = {victim.pid for victim in event.victims}
+    if event.victim_cgroup is None:
+        cgroup, above = life.cgroup, event.survivor_cgroup
+        if cgroup is None or above is None or life.pid in pids:
+            return True
+        return is_within(cgroup, above) or is_within(above, cgroup)
     return is_own(life, event.victim_cgroup, event.victim_cgroup_id) or life.pid in pids
 
 

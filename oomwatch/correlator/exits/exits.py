@@ -106,6 +106,7 @@ class Exits:
             left = self._witnesses.event(exit_, ended.time)
             exit_.stands = exit_.told if gist(left) != gist(exit_.told) else None
         exit_.hear(ended, self._kills.leapt)
+        exit_.awaits = None
         if exit_.told is not None:
             self._judge_again(exit_, ended.time, outcome)
         elif ended.source != WORKER and life.registered and WORKER not in exit_.words:
@@ -119,6 +120,7 @@ class Exits:
 
     def placed(self, container_id: str, now: float, outcome: Outcome) -> None:
         """Take in what is known of a container's lives now: one may have been found its cgroup."""
+        self._look_at_kills_anew()
         found = self._book.found_its_place(container_id)
         if found is not None:
             self._place(*found, now, outcome)
@@ -160,6 +162,7 @@ class Exits:
         container before its sandbox.
         """
         outcome.questions += self._witnesses.found(seen)
+        self._look_at_kills_anew()
         if seen.sought:
             return
         life = self._book.life(seen.container_id, seen.cgroup_id)
@@ -185,6 +188,7 @@ class Exits:
     def sandbox_wrote(self, read: SandboxLogRead, outcome: Outcome) -> None:
         """Take in what a sandbox wrote of its end; its exit may be told already."""
         self._witnesses.sandbox_wrote(read)
+        self._look_at_kills_anew()
         life = self._book.life(read.container_id, read.cgroup_id)
         exit_ = None if life is None else self._book.of(life)
         if exit_ is not None:
@@ -193,6 +197,7 @@ class Exits:
     def clock_stepped(self, microseconds: int) -> None:
         """Take in that the wall clock leapt."""
         self._kills.clock_stepped(microseconds)
+        self._look_at_kills_anew()
         for exit_ in self._unjudged():
             exit_.gone_time += microseconds
 
@@ -204,10 +209,14 @@ class Exits:
             exit_.first_revision = exit_.first_revision or recorded.revision
             self._judge_again(exit_, exit_.seen_time, outcome)
             return
-        self._kills.recorded(recorded.episode_id, recorded.victim_cgroup, recorded.revision)
-        for exit_ in list(self._lacking):
+        kill = self._kills.recorded(recorded.episode_id, recorded.victim_cgroup, recorded.revision)
+        if kill is None:
+            return
+        self._look_at_kills_anew(kill)
+        for exit_ in [x for x in self._lacking if concerns(x.place, kill)]:
             self._judge_again(exit_, exit_.seen_time, outcome)
-        self._lacking = [x for x in self._lacking if self._witnesses.lacks_revisions(x)]
+            if not self._witnesses.lacks_revisions(exit_):
+                self._lacking.remove(exit_)
 
     def looked(self, reading: LastLookReading) -> None:
         """Take in the last look at a cgroup."""
@@ -216,6 +225,7 @@ class Exits:
             asked = (exit_.place.cgroup, exit_.place.cgroup_id)
             if asked == (reading.path, reading.cgroup_id) and exit_.last_read is None:
                 exit_.look(reading)
+                exit_.awaits = None
 
     def audited(self, reading: AuditReading) -> None:
         """Take in that the sums were read from the top: what is in doubt is known from now on."""
@@ -281,9 +291,11 @@ class Exits:
             if not isinstance(event, OomKill):
                 continue
             before = self._kills.told(event)
+            # Also where it may have been its own, and is known to be another's by now.
+            kills = [event] if before is None else [event, before]
+            self._look_at_kills_anew(*kills)
             for _, exit_ in self._recent:
-                # Also where it may have been its own, and is known to be another's by now.
-                if any(concerns(exit_.place, kill) for kill in (event, before) if kill):
+                if any(concerns(exit_.place, kill) for kill in kills):
                     self._judge_again(exit_, event.detect_time, outcome)
 
     def recall(self, revision: int, event: Event) -> None:
@@ -301,6 +313,7 @@ class Exits:
         exit_.due = now + min(waits, default=RUNTIME_SECONDS)
         exit_.life = self._containers.of_key(exit_.life.key) or exit_.life
         place = exit_.place = self._witnesses.place(exit_.life)
+        exit_.awaits = None
         self._ask_for_log(exit_, outcome)
         if self._counted and place.cgroup is not None:
             outcome.questions.append(LastLook(place.cgroup, place.cgroup_id))
@@ -311,7 +324,7 @@ class Exits:
 
     def _nothing_is_due(self, exit_: Exit) -> bool:
         place = exit_.place
-        if self._witnesses.seeks_sandbox(exit_.life):
+        if exit_.awaits or self._witnesses.seeks_sandbox(exit_.life):
             return False
         if exit_.log_asked and not self._witnesses.has_sandbox_log(exit_.life):
             return False
@@ -321,12 +334,28 @@ class Exits:
             return False
         if exit_.gone and self._in_doubt(exit_):
             return False
+        if exit_.awaits is None:
+            exit_.awaits = self._awaits(exit_)
+        return not exit_.awaits
+
+    def _look_at_kills_anew(self, *kills: OomKill) -> None:
+        """Have the open exits that these kills concern, or all, look again what they wait for.
+
+        It is asked with each observation, and a storm of kills brings thousands while a hundred
+        exits are open: nearly all of them change nothing.
+        """
+        for exit_ in self._open:
+            if not kills or any(concerns(exit_.place, kill) for kill in kills):
+                exit_.awaits = None
+
+    def _awaits(self, exit_: Exit) -> bool:
+        """Is more to come on the kills near it: they themselves, their revisions, or names?"""
         if self._witnesses.lacks_revisions(exit_):
-            return False
+            return True
         if not self._counted:
             # No counter says that there is a kill: its line may be read after the exit is told.
-            return bool(self._witnesses.evidence(exit_).near)
-        return not self._awaits_names(exit_)
+            return not self._witnesses.evidence(exit_).near
+        return self._awaits_names(exit_)
 
     def _awaits_names(self, exit_: Exit) -> bool:
         """Was somebody killed near the exit, here or perhaps here, and nobody has said who?"""

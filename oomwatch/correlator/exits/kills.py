@@ -7,15 +7,15 @@ from dataclasses import dataclass, field, replace
 
 from oomwatch.containers.lives import Life
 from oomwatch.correlator.exits.ends import End, Place, is_own, kill_time
-from oomwatch.events import OomKill, Scope
+from oomwatch.events import OomKill, Scope, upwards
 from oomwatch.verdict import KillOfLife
 
 MAX_CGROUPS = 4096
 RECENT = 32
 """Kills kept in full for one cgroup; of older ones it is enough to know how many there were."""
 
-
-_NOWHERE: Place = (None, None)
+UNPLACED = 256
+"""The same of those in no known cgroup, below one survivor: each has candidates of its own."""
 
 
 @dataclass(slots=True, eq=False)
@@ -35,7 +35,7 @@ class _InCgroup:
 
 
 class KillsTold:
-    """Kills by the cgroup they happened in; those of no known cgroup by their candidates.
+    """Kills by the cgroup they happened in; those of no known cgroup by what they were below.
 
     An exit asks for its own several times while its caller waits, and thousands may be kept: they
     are found by the cgroups around them and by their victims' pids, and never gone through.
@@ -118,15 +118,16 @@ class KillsTold:
         if kills is not None and told in kills.recent:
             kills.recent.remove(told)
 
-    def recorded(self, episode_id: str, victim_cgroup: str | None, revision: int) -> None:
-        """Take in a kill's revision."""
+    def recorded(self, episode_id: str, victim_cgroup: str | None, revision: int) -> OomKill | None:
+        """Take in a kill's revision, and return the kill; `None` where it is not known here."""
         for told in self._all():
             event = told.event
             if (event.episode_id, event.victim_cgroup) == (episode_id, victim_cgroup):
                 if told.revision is None:
                     told.revision = revision
                     self._by_revision[revision] = [told]
-                return
+                return event
+        return None
 
     def of(self, end: End) -> list[KillOfLife]:
         """Return a life's kills in the order of time, those that may be its own included."""
@@ -147,7 +148,7 @@ class KillsTold:
         times = [
             kill_time(told.event)
             for place in self._places(life, [])
-            if is_own(life, *place)
+            if is_own(life, place.path, place.cgroup_id)
             for told in self._by_cgroup[place].recent
             if told.event.recovered
         ]
@@ -157,19 +158,18 @@ class KillsTold:
         """Where a kill may be a life's: in its cgroup, in none that is known, by its pids."""
         places = dict(self._within.get(life.cgroup, {})) if life.cgroup is not None else {}
         places |= dict.fromkeys(_key(told.event) for told in named)
-        if _NOWHERE in self._by_cgroup:
-            places[_NOWHERE] = None
-        return places
+        above = (Place(None, None, path) for path in (*upwards(life.cgroup), None))
+        return places | dict.fromkeys(place for place in above if place in self._by_cgroup)
 
     def _put(self, told: _Told) -> None:
         place = _key(told.event)
         kills = self._by_cgroup.pop(place, None) or _InCgroup()
         self._by_cgroup[place] = kills
-        for path in _lineage(place[0]):
+        for path in upwards(place.path or place.survivor):
             self._within.setdefault(path, {})[place] = None
         kills.recent.append(told)
         self._name(told)
-        if len(kills.recent) > RECENT:
+        if len(kills.recent) > (UNPLACED if place.path is None else RECENT):
             oldest = kills.recent.pop(0)
             kills.older += oldest.event.kill_count or 0
             kills.older_time = kill_time(oldest.event)
@@ -180,7 +180,7 @@ class KillsTold:
     def _drop(self, place: Place) -> None:
         for told in self._by_cgroup.pop(place).recent:
             self._forget(told)
-        for path in _lineage(place[0]):
+        for path in upwards(place.path or place.survivor):
             places = self._within[path]
             del places[place]
             if not places:
@@ -214,17 +214,10 @@ class KillsTold:
             yield from reversed(kills.recent)
 
 
-def _lineage(path: str | None) -> Iterator[str]:
-    """A cgroup and those around it, up to the root; nothing for none."""
-    while path:
-        yield path
-        path = path.rpartition("/")[0] or ("/" if path != "/" else None)
-
-
 def _key(event: OomKill) -> Place:
     if event.victim_cgroup is None:
-        return _NOWHERE
-    return (event.victim_cgroup, event.victim_cgroup_id)
+        return Place(None, None, event.survivor_cgroup)
+    return Place(event.victim_cgroup, event.victim_cgroup_id)
 
 
 def _amended(parts: list[_Told], event: OomKill) -> _Told | None:

@@ -33,9 +33,10 @@ class Exit:
 
     `place` is the life as the host's kernel sees it: in its sandbox's cgroup, where it has one.
     `leapt` is how far the wall clock had leapt when it was first told of. `gone_time` is when its
-    cgroup was looked for and was `gone`. `names_due`: it had to be told before it was known who was
-    killed. One that is `recalled` was journaled before this process began; `stands` is what was
-    told of it then, where what is left of its evidence does not bear that out.
+    cgroup was looked for and was `gone`. `awaits`: more is to come on the kills near it (`None`:
+    that is to be looked at). `names_due`: it had to be told before it was known who was killed. One
+    that is `recalled` was journaled before this process began; `stands` is what was told of it
+    then, where what is left of its evidence does not bear that out.
     """
 
     life: Life
@@ -52,6 +53,7 @@ class Exit:
     summed: bool = False
     marks: tuple[KillerMark, ...] = ()
     log_asked: bool = False
+    awaits: bool | None = None
     names_due: bool = False
     recalled: bool = False
     stands: ContainerExit | None = None
