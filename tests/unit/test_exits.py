@@ -13,6 +13,7 @@ from oomwatch.correlator.exits import (
     PLACE_SECONDS,
     RUNTIME_SECONDS,
     WORKER_SECONDS,
+    kills,
 )
 from oomwatch.correlator.exits.ends import End
 from oomwatch.correlator.kills import SETTLE_SECONDS, Outcome
@@ -1664,3 +1665,40 @@ def test_what_is_no_concern_of_an_exit_has_no_kills_of_it_looked_at(
     host.pass_time(RUNTIME_SECONDS)
     assert len(host.exits) == 20
     assert looks
+
+
+def test_a_verdict_stands_when_the_kill_it_rests_on_is_not_kept_any_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(kills, "MAX_CGROUPS", 4)
+    host = Host()
+    cgroup = host.run(pid=395)
+    host.kill(cgroup, pid=395)
+    host.ended(137)
+    host.pass_time(AMEND_SECONDS)
+    assert ruled(host.exit) == ("oom", "confirmed")
+    for number in range(4):
+        host.kill(host.make(f"other-{number}"), pid=1000 + number)
+    host.pass_time(1)
+    host.ended(137, source="worker", stop_requested=True)
+    first, amended = host.exits
+    assert ruled(amended) == ruled(first)
+    assert (amended.kills, amended.oom_kills) == (first.kills, 1)
+    assert amended.stop_requested
+
+
+def test_a_clock_that_is_set_is_minded_once_of_an_end_that_is_looked_at_again() -> None:
+    host = Host()
+    elsewhere = host.make("pod")
+    cgroup = host.run(pid=4000, handler="runsc")
+    host.remove(elsewhere)
+    host.remove(cgroup)
+    host.lagging = Audit
+    host.ended(137, source="worker")
+    host.pass_time(WAIT_SECONDS)
+    assert ruled(host.exit) == ("unknown", "low")
+    found(host, elsewhere, cgroup_id=cgroup.id)
+    host.set_clock(3600)
+    host.answer_late()
+    host.pass_time(1)
+    assert ruled(host.exits[-1]) == ("not_oom", "confirmed")

@@ -146,6 +146,7 @@ class Exits:
     def _look_anew(self, exit_: Exit, now: float, outcome: Outcome) -> None:
         """Read its counters again, for it is known by now where they are."""
         self._open[exit_] = None
+        self._unread.pop(exit_, None)  # it is again, if this is not read in time
         exit_.last_read, exit_.gone, exit_.summed = None, False, False
         if exit_.due is None:
             return
@@ -408,6 +409,9 @@ class Exits:
         if told is None or revision is None or exit_ in self._open:
             return
         event = self._witnesses.event(exit_, time)
+        differs = (event.verdict, event.confidence) != (told.verdict, told.confidence)
+        if exit_.stands is None and differs and not self._kills.knows(told.kills):
+            exit_.stands = told
         if exit_.stands is not None:
             event = with_verdict_of(exit_.stands, event)
         if gist(event) == gist(told):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from oomwatch.containers.lives import Life
@@ -128,6 +128,10 @@ class KillsTold:
                     self._by_revision[revision] = [told]
                 return event
         return None
+
+    def knows(self, revisions: Iterable[int]) -> bool:
+        """Are these kills all kept in full? Of many that came since, the oldest are not."""
+        return all(revision in self._by_revision for revision in revisions)
 
     def of(self, end: End) -> list[KillOfLife]:
         """Return a life's kills in the order of time, those that may be its own included."""

@@ -35,8 +35,8 @@ class Exit:
     `leapt` is how far the wall clock had leapt when it was first told of. `gone_time` is when its
     cgroup was looked for and was `gone`. `awaits`: more is to come on the kills near it (`None`:
     that is to be looked at). `names_due`: it had to be told before it was known who was killed. One
-    that is `recalled` was journaled before this process began; `stands` is what was told of it
-    then, where what is left of its evidence does not bear that out.
+    that is `recalled` was journaled before this process began; `stands` is what was told of it,
+    where what is left of its evidence does not bear that out.
     """
 
     life: Life
