@@ -285,15 +285,10 @@ class Journal:
             raise JournalError(f"journal {self._store.name} is closed")
         loop = asyncio.get_running_loop()
         try:
-            answer = await loop.run_in_executor(self._readers, read, *arguments)
+            return await loop.run_in_executor(self._readers, read, *arguments)
         except JournalUnusable as error:
             self._cannot_read(str(error), partial(self._reading, read, *arguments))
             raise
-        except HistoryCompacted:
-            self._can_read()
-            raise
-        self._can_read()
-        return answer
 
     def _can_read(self) -> None:
         if self._unread:
@@ -302,7 +297,8 @@ class Journal:
             self._on_health(not self._trouble, self._trouble or again)
 
     def _cannot_read(self, sentence: str, again: Callable[[], Awaitable[object]]) -> None:
-        """Say so, once, and look there again soon: nobody else may ask for it.
+        """Say so, once, and look there again soon: nobody else may ask for it, and whoever reads
+        the rest of it says nothing of this.
 
         What is written goes by SQLite's cache, and may go well where the file is damaged.
         """
@@ -316,8 +312,10 @@ class Journal:
     def _look_again(self, again: Callable[[], Awaitable[object]]) -> None:
         async def look() -> None:
             # Not there any more is an answer too; where it fails as before, that was noted.
-            with contextlib.suppress(JournalError, HistoryCompacted):
-                await again()
+            with contextlib.suppress(JournalError):
+                with contextlib.suppress(HistoryCompacted):
+                    await again()
+                self._can_read()
 
         self._read_again = None
         self._reading_again = asyncio.get_running_loop().create_task(look())

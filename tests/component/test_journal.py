@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 import stat
 import subprocess
@@ -432,6 +433,28 @@ async def test_damage_found_while_reading_is_a_sentence(tmp_path: Path) -> None:
     journal = Journal.open(tmp_path)
     with pytest.raises(JournalUnusable, match=r"journal\.db"):
         await journal.read(0, 2000)
+    await journal.close()
+
+
+async def test_what_cannot_be_read_stays_told_though_the_rest_can(tmp_path: Path) -> None:
+    """Whoever asks for the rest says nothing of it; it is over when it can be read, or is gone."""
+    journal = Journal.open(tmp_path)
+    health: list[bool] = []
+    journal.start("boot", Taken(), lambda healthy, sentence: health.append(healthy))
+    await fill(journal, 3)
+    with contextlib.closing(sqlite3.connect(tmp_path / "journal.db")) as beside:
+        (text,) = beside.execute("SELECT event FROM events WHERE revision = 2").fetchone()
+        beside.execute("UPDATE events SET event = '{' WHERE revision = 2")
+        beside.commit()
+        with pytest.raises(JournalUnusable):
+            await journal.get(2)
+        assert await journal.get(3) is not None
+        assert not journal.status().healthy
+        assert health == [False]
+        beside.execute("UPDATE events SET event = ? WHERE revision = 2", (text,))
+        beside.commit()
+    await until(lambda: journal.status().healthy)
+    assert health == [False, True]
     await journal.close()
 
 
