@@ -22,7 +22,7 @@ from oomwatch.events import (
     MemoryUsage,
     OomKill,
     Scope,
-    is_within,
+    upwards,
 )
 from oomwatch.ledger import Ledger
 from oomwatch.observations import (
@@ -58,9 +58,10 @@ class Outcome:
 
 @dataclass(slots=True)
 class _Pending:
-    """A rise that was seen and is not told yet."""
+    """A rise that was seen and is not told yet; `within` are the paths of its cgroup and above."""
 
     cgroup: Cgroup
+    within: frozenset[str]
     counter_id: int
     count: int
     first: CounterReading
@@ -146,8 +147,7 @@ class OpenKills:
 
     def below(self, path: str) -> list[Cgroup]:
         """Return the cgroups at and below a path in which a kill is open."""
-        cgroups = [pending.cgroup for pending in self._pending.values()]
-        return [cgroup for cgroup in cgroups if is_within(cgroup.path, path)]
+        return [pending.cgroup for pending in self._pending.values() if path in pending.within]
 
     def awaits(self, name: Name) -> bool:
         """Is a kill in the cgroup of this name about to be told, which may be its own?"""
@@ -190,6 +190,7 @@ class OpenKills:
         elif rise > 0:
             self._pending[cgroup.id] = _Pending(
                 cgroup=cgroup,
+                within=frozenset(upwards(cgroup.path)),
                 counter_id=reading.counter_id,
                 count=rise,
                 first=reading,

@@ -1702,3 +1702,26 @@ def test_a_clock_that_is_set_is_minded_once_of_an_end_that_is_looked_at_again() 
     host.answer_late()
     host.pass_time(1)
     assert ruled(host.exits[-1]) == ("not_oom", "confirmed")
+
+
+def test_open_kills_are_found_by_their_paths_and_never_gone_through(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A node that runs out of memory has hundreds open beside as many exits."""
+    host = Host()
+    cgroups = [host.run(f"{number:064x}", pid=1000 + number) for number in range(30)]
+    for cgroup in cgroups:
+        host.kill(cgroup)
+    spelled: list[Cgroup] = []
+    path = vars(Cgroup)["path"].fget
+
+    def counting(cgroup: Cgroup) -> Any:
+        spelled.append(cgroup)
+        return path(cgroup)
+
+    monkeypatch.setattr(Cgroup, "path", property(counting))
+    for cgroup in cgroups:
+        host.ended(137, container_id=cgroup.name, cgroup_id=cgroup.id)
+    assert len(spelled) < 5_000
+    host.pass_time(1)
+    assert len(host.exits) == 30
