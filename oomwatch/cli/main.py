@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 
 import click
@@ -21,8 +22,28 @@ FAILED, NO_DAEMON, COMPACTED, INTERRUPTED, CLOSED_PIPE = 1, 3, 4, 130, 141
 _COMMANDS = ("serve", "tail", "list", "show", "verdict", "scan", "doctor", "selftest", "completion")
 
 
+@contextmanager
+def _exits_with_its_reader() -> Iterator[None]:
+    # click takes a closed pipe for a failure and ends the process with 1, before `run` hears of it.
+    try:
+        yield
+    except BrokenPipeError:
+        forget_stdout()
+        raise click.exceptions.Exit(CLOSED_PIPE) from None
+
+
 class LazyGroup(click.Group):
     """A group whose commands are modules of this package: `tail` is oomwatch.cli.tail:command."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the group's own options; --help and --version print here."""
+        with _exits_with_its_reader():
+            return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command, its --help included."""
+        with _exits_with_its_reader():
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The commands in the order of the manual."""

@@ -170,6 +170,24 @@ def test_every_expected_error_is_a_sentence_and_a_code(
     assert said.count("\n") == (1 if said else 0)
 
 
+@pytest.mark.parametrize(
+    "words", ["--help", "--version", "tail --help", "verdict --exit-code 1", "completion bash"]
+)
+def test_a_reader_that_left_is_told_by_the_exit_code_alone(words: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "oomwatch", *words.split()],
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
 def test_an_error_that_quotes_a_hostile_path_stays_on_its_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
