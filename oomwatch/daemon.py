@@ -215,7 +215,10 @@ class Watcher:
     def degraded(self) -> dict[str, bool]:
         """Whether each source is degraded, by name; the status says how."""
         states = map(self._with_faults, self.witnesses.states())
-        return {state.name: state.degraded for state in states}
+        degraded: dict[str, bool] = {}
+        for state in states:  # a runtime that is looked for at two sockets is here twice
+            degraded[state.name] = degraded.get(state.name, False) or state.degraded
+        return degraded
 
     def unreachable(self, address: str, sentence: str | None) -> None:
         """Note why nobody can connect at an address; `None` once they can again."""

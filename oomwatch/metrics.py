@@ -104,11 +104,20 @@ def _of_sources(status: NodeStatus) -> Iterator[Metric]:
         "What each source counts of itself, by the names that GetStatus has.",
         labels=["source", "figure"],
     )
+    # containerd is looked for at two sockets: two sources of one name, and a series is told once.
+    actives: Counter[str] = Counter()
+    degradeds: Counter[str] = Counter()
+    sums: Counter[tuple[str, str]] = Counter()
     for source in status.sources:
-        active.add_metric([source.name], source.active)
-        degraded.add_metric([source.name], source.degraded)
+        actives[source.name] |= source.active
+        degradeds[source.name] |= source.degraded
         for name, value in sorted((source.figures or {}).items()):
-            figures.add_metric([source.name, name], value)
+            sums[source.name, name] += value
+    for name in actives:
+        active.add_metric([name], actives[name])
+        degraded.add_metric([name], degradeds[name])
+    for labels, value in sums.items():
+        figures.add_metric(labels, value)
     yield from (active, degraded, figures)
 
 

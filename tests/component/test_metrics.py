@@ -27,6 +27,7 @@ from oomwatch.events import (
     EvidenceGap,
     OomKill,
     Scope,
+    SourceState,
     Verdict,
 )
 from oomwatch.metrics import Metrics
@@ -156,6 +157,36 @@ async def test_what_containers_choose_is_no_label(
         for number in range(1000)
     )
     assert metrics.render(status, "")[0].count(b"\n") == few
+
+
+async def test_two_sources_of_one_name_are_one_series(
+    scraped: tuple[MetricsServer, Watcher, FakeCgroupTree],
+) -> None:
+    """containerd's and k3s's containerd's sockets: a scraper refuses a series that comes twice."""
+    _, watcher, _ = scraped
+    ill = SourceState(name="containerd", active=True, degraded=True, figures={"seen": 3})
+    away = SourceState(name="containerd", active=False, figures={"seen": 1})
+    status = await watcher.status()
+    body = Metrics().render(replace(status, sources=(ill, away)), "")[0]
+    series = [line.rpartition(b" ")[0] for line in body.splitlines() if line[:1] != b"#"]
+    assert len(set(series)) == len(series)
+    found = samples(body)
+    containerd = ("source", "containerd")
+    assert found["oomwatch_source_active", (containerd,)] == 1
+    assert found["oomwatch_source_degraded", (containerd,)] == 1
+    assert found["oomwatch_source_figure", (("figure", "seen"), containerd)] == 4
+
+
+async def test_what_is_well_hides_nothing_that_is_ill_of_the_same_name(
+    scraped: tuple[MetricsServer, Watcher, FakeCgroupTree], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The health that is asked for by a source's name is of every source of that name."""
+    _, watcher, _ = scraped
+    ill = SourceState(name="containerd", active=True, degraded=True)
+    away = SourceState(name="containerd", active=False)
+    for states in ([ill, away], [away, ill]):
+        monkeypatch.setattr(watcher.witnesses, "states", lambda states=states: states)
+        assert watcher.degraded() == {"containerd": True}
 
 
 async def test_a_scraper_of_openmetrics_gets_it(
