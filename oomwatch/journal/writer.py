@@ -127,6 +127,7 @@ class Writer:
         self._pause = _FIRST_PAUSE_SECONDS
         self._batch_events = _BATCH_EVENTS
         self._said_full = False
+        self._deleted_for_room = 0
         self._since_retention = 0
         self._next_age_check = time.monotonic() + _AGE_CHECK_SECONDS
         self._thread = threading.Thread(
@@ -254,7 +255,12 @@ class Writer:
         """Try again with the reserve spent and, if need be, the oldest of history gone."""
         if not self._said_full:
             self._said_full = True
-            _LOG.warning("journal %s: the disk is full (%s): making room", self._store.name, error)
+            _LOG.warning(
+                "journal %s: the disk is full (%s): the oldest events are deleted for the newest "
+                "until space is freed on its filesystem",
+                self._store.name,
+                error,
+            )
         self._batch_events = _CAUTIOUS_BATCH_EVENTS
         for _ in range(3):
             try:
@@ -291,7 +297,10 @@ class Writer:
         kept = self._store.newest - self._store.compacted_through
         if kept and self._store.free_bytes() < _ROOM_BYTES:
             deleted = min(max(1, kept // 4), _DELETE_AT_ONCE)
-            self._report_compacted(self._store.compact(kept - deleted, 0))
+            # Said as a sum once there is room: on a full disk every commit deletes some.
+            gone = self._store.compact(kept - deleted, 0)
+            self._deleted_for_room += gone
+            self._post_compacted(gone)
             self._reuse_log()
 
     def _tidy(self, events: int) -> None:
@@ -304,18 +313,38 @@ class Writer:
                 self._next_age_check = now + _AGE_CHECK_SECONDS
                 self._report_compacted(self._retention.compact(self._store))
                 if self._directory is not None and self._directory.hold_reserve():
-                    self._said_full = False
+                    self._say_room()
                     self._store.allow_growth(True)
             self._store.checkpoint_if_due()
         except (sqlite3.Error, OSError) as error:
             # Nothing is lost: a later commit tries again, and says so if the disk is ill.
             _LOG.warning("%s", unusable(self._store.name, error))
 
+    def _say_room(self) -> None:
+        if self._said_full:
+            through, deleted = self._store.compacted_through, self._deleted_for_room
+            _LOG.warning(
+                "journal %s: there is room again; events deleted meanwhile: %d, up to revision %d",
+                self._store.name,
+                deleted,
+                through,
+            )
+        self._said_full, self._deleted_for_room = False, 0
+
     def _report_compacted(self, deleted: int) -> None:
         if deleted:
             through = self._store.compacted_through
-            _LOG.info("journal %s: deleted %d events, up to %d", self._store.name, deleted, through)
-            self._post(self._reports.compacted, through, deleted)
+            _LOG.info(
+                "journal %s: events deleted, as they are old or too many: %d, up to revision %d",
+                self._store.name,
+                deleted,
+                through,
+            )
+            self._post_compacted(deleted)
+
+    def _post_compacted(self, deleted: int) -> None:
+        if deleted:
+            self._post(self._reports.compacted, self._store.compacted_through, deleted)
 
     def _say_unhealthy(self, sentence: str) -> None:
         if self._healthy:

@@ -15,7 +15,7 @@ import pytest
 
 from oomwatch.errors import JournalUnusable
 from oomwatch.events import Entry, EvidenceGap
-from oomwatch.journal import Journal, Retention
+from oomwatch.journal import Journal, Retention, writer
 from oomwatch.journal.files import RESERVE_BYTES
 from oomwatch.ledger import LedgerChange, LedgerRow
 
@@ -154,6 +154,32 @@ async def test_a_full_disk_costs_old_history_and_no_new_event(tiny: Path) -> Non
     again = Journal.open(tiny / "state", retention=Retention(max_age_seconds=1e10))
     assert again.newest_revision == 40_000
     await again.close()
+
+
+async def test_a_full_disk_is_said_once_and_so_is_that_there_is_room(
+    tiny: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not a line a commit: the log may lie on the same disk."""
+    caplog.set_level("INFO", "oomwatch.journal")
+    monkeypatch.setattr(writer, "_AGE_CHECK_SECONDS", 0.0)
+    journal, _ = await begun(tiny)
+    ballast = fill(tiny)
+    for number in range(2, 200):
+        journal.append([gap(number)], LedgerChange())
+        assert await asyncio.wait_for(journal.flush(), BOUND)
+    (said,) = caplog.messages
+    assert "the disk is full" in said
+    assert "until space is freed" in said
+    ballast.unlink()
+    journal.append([gap(200)], LedgerChange())
+    assert await asyncio.wait_for(journal.flush(), BOUND)
+    await journal.close()
+    gone = journal.compacted_events
+    assert gone > 0
+    (_, again) = caplog.messages
+    assert again.endswith(
+        f"there is room again; events deleted meanwhile: {gone}, up to revision {gone}"
+    )
 
 
 async def begun(disk: Path) -> tuple[Journal, Recorder]:
