@@ -55,11 +55,13 @@ def command(
 async def _list(
     asked: Daemon | None, cgroup_root: Path | None, prefix: str, killed: bool, output: str
 ) -> None:
-    from oomwatch.cli.output import put, stdout_paint
+    from oomwatch.cli.output import put, say, stdout_paint
     from oomwatch.cli.table import cgroup_table
 
     reports: list[CgroupReport] = []
+    watched = False
     async for report in _reports(asked, cgroup_root, prefix):
+        watched = True
         if killed and not report.kills and not report.kills_below:
             continue
         if output == "json":
@@ -69,6 +71,8 @@ async def _list(
     if output == "table":
         for line in cgroup_table(reports, stdout_paint()):
             put(line)
+    if not watched:
+        say(f"no cgroup is watched at or below {prefix}")
 
 
 async def _reports(

@@ -97,6 +97,10 @@ class StateDirectory:
         try:
             _make_directory(path)
             self._lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        except FileNotFoundError as error:  # /proc and /sys refuse new names so
+            raise JournalUnusable(
+                f"journal {path}: no directory can be made there; choose another --state-dir"
+            ) from error
         except OSError as error:
             raise unusable(str(path), error) from error
         try:

@@ -174,7 +174,11 @@ class UnixListener:
     def _make_parent(self) -> None:
         parent = self.path.parent
         if not parent.is_dir():
-            parent.mkdir(parents=True, exist_ok=True)
+            try:
+                parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                why = f"its directory cannot be made ({error.strerror}); choose another path"
+                raise self._unusable(why) from error
             parent.chmod(0o755)
 
     def _refuse_if_taken(self) -> None:

@@ -114,6 +114,10 @@ def test_tail_list_and_show_ask_the_daemon(served: Served) -> None:
     listed = served.run("list", "/a", "-o", "json")
     assert json.loads(listed.stdout)["kills"] == 2
 
+    nowhere = served.run("list", "/nope")
+    assert nowhere.returncode == 0
+    assert nowhere.stderr == "oomwatch: no cgroup is watched at or below /nope\n"
+
     none = served.run("show", "99")
     assert none.returncode == 1
     assert "has no revision 99" in none.stderr
@@ -212,6 +216,8 @@ def test_figures_are_served_where_asked_for(served: Served) -> None:
         (("--insecure",), "about --listen and --metrics"),
         (("--socket-mode", "0o888"), "is no mode"),
         (("--read-only-socket-group", "users"), "needs --read-only-socket"),
+        (("--read-only-socket", "/proc/none/s"), "directory cannot be made"),
+        (("--state-dir", "/proc/none"), "choose another --state-dir"),
     ],
 )
 def test_what_would_let_others_in_is_refused_in_words(
