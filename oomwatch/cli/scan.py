@@ -85,6 +85,8 @@ def command(
             for text in counts.lines(stdout_paint()):
                 put(text)
     _say_what_was_assumed(stamps, timezone, printer.told)
+    if not (printer.told or failed or summary):
+        say("no kill of the kernel's OOM killer is in what was read")
     return 1 if failed else 0
 
 

@@ -103,7 +103,7 @@ def command(
         past = (
             "; what happened before is not known" if since is not None or lines or earliest else ""
         )
-        watched = cgroup_root or options.CGROUP_ROOT
+        watched = cgroup_root or "this host"
         notice = f"{nobody}: watching {watched} itself, from now on{past}"
     if asked is not None and no_follow:
         return run_until_signal(print_history(asked, start, event_filter, output=output))

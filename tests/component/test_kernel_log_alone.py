@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -99,6 +102,20 @@ async def test_a_real_kill_is_told_from_the_log_alone(v1_cgroup: Path) -> None:
     assert kill.victim_cgroup == kill.limit_cgroup == f"/{v1_cgroup.name}"
     assert (kill.scope, kill.confidence) == (Scope.CONTAINER_LIMIT, Confidence.CONFIRMED)
     assert kill.kill_count == 1
+
+
+def test_tail_does_not_say_that_it_watches_cgroups_where_it_cannot() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "oomwatch", "tail"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as tail:
+        assert tail.stdout is not None
+        assert tail.stderr is not None
+        assert tail.stdout.readline().startswith(b"TIME ")
+        tail.send_signal(signal.SIGINT)
+        first, second = tail.stderr.read().decode().splitlines()
+        assert tail.wait() == 130
+    assert first.endswith("Watching by kernel_log alone")
+    assert second.endswith(": watching this host itself, from now on")
 
 
 async def test_what_was_killed_while_nobody_watched_is_told_once(
