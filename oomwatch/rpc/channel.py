@@ -131,12 +131,21 @@ class Connection:
         if code is grpc.StatusCode.INVALID_ARGUMENT:
             return ValueError(words)
         if code is grpc.StatusCode.UNAVAILABLE:
-            return DaemonUnavailable(f"no daemon answers at {self.address}: {words}")
+            return DaemonUnavailable(
+                f"no daemon answers at {self.address}: {words}{self._tls(words)}"
+            )
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             return DaemonUnavailable(
                 f"the daemon at {self.address} did not answer within {self._timeout:g} s"
             )
         return RequestRefused(code.name, f"the daemon at {self.address} refuses: {words}")
+
+    def _tls(self, words: str) -> str:
+        # All that a server says to one who should have come with TLS, or with a certificate.
+        if "failed to connect" not in words or "Socket closed" not in words:
+            return ""
+        lacking = "TLS (the CA's file)" if self._credentials is None else "a client's certificate"
+        return f"; it hangs up on who comes without {lacking}, if that is what it wants"
 
     def _opened(self) -> grpc.aio.Channel:
         if self._channel is None:
