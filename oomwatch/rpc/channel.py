@@ -144,8 +144,9 @@ class Connection:
         # All that a server says to one who should have come with TLS, or with a certificate.
         if "failed to connect" not in words or "Socket closed" not in words:
             return ""
-        lacking = "TLS (the CA's file)" if self._credentials is None else "a client's certificate"
-        return f"; it hangs up on who comes without {lacking}, if that is what it wants"
+        if self._credentials is None:
+            return "; does it want TLS? Give the file of its CA"
+        return "; does it want a client's certificate, or one of another CA?"
 
     def _opened(self) -> grpc.aio.Channel:
         if self._channel is None:

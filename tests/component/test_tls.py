@@ -358,10 +358,10 @@ async def test_commands_reach_a_daemon_over_mutual_tls(
         code, _, errors = await oomwatch("list", *where)
         assert code == 3
         assert "no daemon answers" in errors
-        assert "a client's certificate" in errors
+        assert "does it want a client's certificate" in errors
         code, _, errors = await oomwatch("list", *where[:2], "--insecure")
         assert code == 3
-        assert "without TLS" in errors
+        assert "does it want TLS" in errors
 
 
 @pytest.mark.parametrize(
