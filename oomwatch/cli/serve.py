@@ -199,6 +199,8 @@ def command(
     one ends it at once. SIGHUP reads the TLS files again, which is also done whenever they change;
     open streams go on. Under systemd, Type=notify is served.
     """
+    for option, text in (("--listen", listen), ("--metrics", metrics)):
+        _need_host_and_port(option, text)
     if (tls_cert is None) != (tls_key is None):
         raise click.UsageError("--tls-cert and --tls-key need each other")
     if tls_client_ca is not None and tls_cert is None:
@@ -267,6 +269,20 @@ def command(
     code = run_until_signal(_serve(config, make_server, make_metrics if metrics else None))
     # Told to end and ended in good order: what systemd and Kubernetes count as success.
     return 0 if code == 143 else code
+
+
+def _need_host_and_port(option: str, text: str | None) -> None:
+    from oomwatch.address import TcpAddress, parse_address
+    from oomwatch.errors import AddressError
+
+    if text is None:
+        return
+    try:
+        fits = isinstance(parse_address(text), TcpAddress)
+    except AddressError:
+        fits = False
+    if not fits:
+        raise click.BadParameter(f"{text!r} is not HOST:PORT", param_hint=option)
 
 
 async def _serve(

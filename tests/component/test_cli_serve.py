@@ -216,6 +216,8 @@ def test_figures_are_served_where_asked_for(served: Served) -> None:
         (("--insecure",), "about --listen and --metrics"),
         (("--socket-mode", "0o888"), "is no mode"),
         (("--read-only-socket-group", "users"), "needs --read-only-socket"),
+        (("--listen", "7433"), "--listen: '7433' is not HOST:PORT"),
+        (("--metrics", "/metrics"), "--metrics: '/metrics' is not HOST:PORT"),
         (("--read-only-socket", "/proc/none/s"), "directory cannot be made"),
         (("--state-dir", "/proc/none"), "choose another --state-dir"),
     ],
