@@ -3,6 +3,8 @@
     python examples/worker.py docker IMAGE COMMAND...     with the Docker SDK
     python examples/worker.py runc BUNDLE                 with runc by hand
 
+The python is one that oomwatch is installed for: `.venv/bin/python` of a clone, say.
+
 The order that loses nothing:
 
     1. start the container, and register it at once: WatchContainer
