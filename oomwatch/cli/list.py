@@ -104,4 +104,6 @@ def as_json(report: CgroupReport) -> str:
 def _known(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _known(each) for key, each in value.items() if each is not None}
+    if isinstance(value, list | tuple):
+        return [_known(each) for each in value]
     return value

@@ -113,6 +113,7 @@ def test_tail_list_and_show_ask_the_daemon(served: Served) -> None:
 
     listed = served.run("list", "/a", "-o", "json")
     assert json.loads(listed.stdout)["kills"] == 2
+    assert "null" not in listed.stdout, "what is not known is absent"
 
     nowhere = served.run("list", "/nope")
     assert nowhere.returncode == 0
