@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
@@ -44,6 +45,21 @@ class Duration(_Seconds):
             return parse_duration(str(value))
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+class Named(click.Path):
+    """A path that may not be empty: else an empty variable would mean the working directory."""
+
+    def convert(
+        self,
+        value: str | os.PathLike[str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:
+        """Return the path; none is a usage error."""
+        if not os.fspath(value):
+            self.fail("it is empty: give a path, or leave the option out", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 class Permissions(_Mode):
@@ -118,7 +134,7 @@ def cgroup_root(command: Decorated) -> Decorated:
     """--cgroup-root D."""
     return click.option(
         "--cgroup-root",
-        type=click.Path(path_type=Path),
+        type=Named(path_type=Path),
         metavar="DIR",
         help="Watch this cgroup tree in this process, without asking a daemon.",
     )(command)
@@ -139,7 +155,7 @@ class Connection:
 _SOCKET = click.option(
     "--socket",
     # Who may not connect is told so when it is tried: in a sentence, not as a wrong option.
-    type=click.Path(path_type=Path, readable=False),
+    type=Named(path_type=Path, readable=False),
     metavar="PATH",
     envvar="OOMWATCH_SOCKET",
     show_envvar=True,
@@ -165,19 +181,19 @@ def connection(command: Callable[..., int]) -> Callable[..., int]:
     )
     @click.option(
         "--tls-ca",
-        type=click.Path(path_type=Path),
+        type=Named(path_type=Path),
         metavar="FILE",
         help="With --address: the CA that signed the daemon's certificate, PEM.",
     )
     @click.option(
         "--tls-cert",
-        type=click.Path(path_type=Path),
+        type=Named(path_type=Path),
         metavar="FILE",
         help="With --address: this client's certificate, PEM.",
     )
     @click.option(
         "--tls-key",
-        type=click.Path(path_type=Path),
+        type=Named(path_type=Path),
         metavar="FILE",
         help="With --address: the certificate's key, PEM.",
     )

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 import click
 
 from oomwatch.address import DEFAULT_SOCKET
-from oomwatch.cli.options import CGROUP_ROOT, ContainerPattern, Duration, Permissions, Runtime
+from oomwatch.cli.options import (
+    CGROUP_ROOT,
+    ContainerPattern,
+    Duration,
+    Named,
+    Permissions,
+    Runtime,
+)
 
 if TYPE_CHECKING:
     from oomwatch.config import Config
@@ -20,7 +27,7 @@ if TYPE_CHECKING:
     from oomwatch.rpc.server import RpcServer
     from oomwatch.sources.runtimes import RuntimeSocket
 
-_FILE = click.Path(path_type=Path)
+_FILE = Named(path_type=Path)
 
 
 @click.command(

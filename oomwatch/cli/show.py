@@ -26,7 +26,7 @@ Examples:
 @options.output
 @click.option(
     "--state-dir",
-    type=click.Path(path_type=Path),
+    type=options.Named(path_type=Path),
     metavar="DIR",
     help="Read this journal, which no daemon holds, instead of asking one.",
 )

@@ -188,6 +188,19 @@ def test_a_reader_that_left_is_told_by_the_exit_code_alone(words: str) -> None:
     assert (done.returncode, done.stderr) == (141, b"")
 
 
+@pytest.mark.parametrize(
+    "words", ["serve --state-dir", "serve --socket", "tail --socket", "list --cgroup-root"]
+)
+def test_an_empty_path_is_not_the_working_directory(
+    words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command, option = words.split()
+    assert run([command, option, ""]) == 2
+    said = capsys.readouterr().err
+    assert f"'{option}'" in said
+    assert "it is empty" in said
+
+
 def test_an_error_that_quotes_a_hostile_path_stays_on_its_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
