@@ -143,8 +143,8 @@ async def status(installed: Installed) -> NodeStatus:
         return await client.get_status()
 
 
-async def kills(installed: Installed, unit: str, count: int) -> list[OomKill]:
-    """Wait until so many kills in a unit were told and somebody was named; all told of it."""
+async def kills(installed: Installed, unit: str, *, named: bool) -> list[OomKill]:
+    """Wait until a kill in a unit was told, and who it was if that can be had; all told of it."""
     end = time.monotonic() + SECONDS
     async with AsyncClient(installed.socket) as client:
         while True:
@@ -153,7 +153,7 @@ async def kills(installed: Installed, unit: str, count: int) -> list[OomKill]:
             assert time.monotonic() < end, (told, installed.log())
             found = [kill for kill in told if f"/{unit}.service" in (kill.victim_cgroup or "")]
             names = [victim for kill in found for victim in kill.victims]
-            if sum(kill.kill_count or 0 for kill in found) >= count and len(names) >= count:
+            if found and (names or not named):
                 return found
             await asyncio.sleep(0.5)
 
@@ -183,7 +183,7 @@ async def test_the_unit_as_it_is_tells_kills_to_its_group_and_ends_in_good_order
         assert not sources[name].degraded, sources[name]
 
     await asyncio.to_thread(systemd.service, "unit-hog", *CHILD_KILLED, properties=LIVES_ON)
-    told = await kills(installed, "unit-hog", 1)
+    told = await kills(installed, "unit-hog", named=True)
     assert sum(kill.kill_count or 0 for kill in told) == 1
     assert {victim.comm for kill in told for victim in kill.victims} == {"dd"}
 
@@ -211,8 +211,10 @@ async def test_the_unit_as_it_is_tells_kills_to_its_group_and_ends_in_good_order
     killed = workload.ROOT / cgroup[1:]
     await asyncio.to_thread(wait_for, lambda: kills_below(killed) == 1, "nothing is killed")
     await asyncio.to_thread(installed.systemctl, "start", "oomwatch")
-    (late, *_) = await kills(installed, "unit-late", 1)
+    # Whose it was tells a path alone that is watched as its line is read: not so of a downtime's.
+    late, *_ = await kills(installed, "unit-late", named=False)
     assert late.recovered
+    assert late.kill_count == 1
     for name in ("unit-hog", "unit-late"):
         await asyncio.to_thread(systemd.stop, name)
 
