@@ -34,6 +34,9 @@ ENDED_SECONDS = 86_400
 LATE_MICROSECONDS = 60_000_000
 """How long after a life's end was told the removal of its cgroup may still say where it was."""
 
+RESTART_MICROSECONDS = 100_000
+"""No runtime starts a container so soon after its last start: Docker waits at least as long."""
+
 
 @dataclass(frozen=True, slots=True)
 class Owner:
@@ -325,13 +328,13 @@ class Containers:
     def _without_cgroup(self, seen: ContainerSeen) -> Life | None:
         """A life of the same id that was told without its cgroup, or is told so now.
 
-        Of one that has ended, a source that said nothing of it yet speaks late; and the path of a
-        cgroup is told as that is removed. Any other word is of a life that began since.
+        Of one that has ended, a source that said nothing of it yet speaks late, and so does one
+        that tells the same beginning again; and the path of a cgroup is told as that is removed.
+        Any other word is of a life that began since.
         """
         newest = self.newest(seen.container.id)
         if seen.cgroup_id is None:
-            late = newest is not None and seen.source not in newest.said
-            return newest if newest is None or newest.ended_time is None or late else None
+            return newest if newest is None or _speaks_of(seen, newest) else None
         lives = [life for life in self.in_order(seen.container.id) if life.cgroup_id is None]
         for life in lives if seen.source == PATH else ():
             # Cgroups are removed in the order of the lives in them.
@@ -407,6 +410,21 @@ class Containers:
     def _forget_pid(self, life: Life) -> None:
         if life.pid is not None and self._by_pid.get(life.pid) == life.key:
             del self._by_pid[life.pid]
+
+
+def _speaks_of(seen: ContainerSeen, newest: Life) -> bool:
+    """Is a word that names no cgroup of the newest life, and of none that began since?"""
+    if newest.ended_time is None:
+        return True
+    if seen.start_time is not None and seen.start_time >= newest.ended_time:
+        return False
+    if seen.source not in newest.said:
+        return True
+    if seen.start_time is None:
+        return False
+    # Asked again after it was slow to answer, Docker shows what has ended, once or twice more.
+    since = seen.start_time - (newest.start_time or seen.start_time)
+    return since < RESTART_MICROSECONDS
 
 
 def _hash(path: str) -> int:

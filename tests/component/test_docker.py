@@ -142,6 +142,17 @@ async def test_a_start_an_oom_and_an_end_are_told(socket: Path) -> None:
     assert ended.signal is None
 
 
+async def test_what_has_ended_when_it_is_looked_at_began_when_docker_says(socket: Path) -> None:
+    docker = FakeDocker()
+    async with following(docker, socket) as watch:
+        began = {"StartedAt": "2026-11-26T19:10:47.983989Z"}
+        docker.containers[WEB] = container(WEB, "web", Running=False, **began)
+        await watch.event("start", WEB)
+        await watch.until(lambda: bool(watch.all(ContainerSeen)))
+    (seen,) = watch.all(ContainerSeen)
+    assert seen.start_time == 1_795_720_247_983_989
+
+
 async def test_a_container_that_is_removed_at_once_ends_without_a_flag(socket: Path) -> None:
     async with following(FakeDocker(), socket) as watch:
         await watch.event("die", WEB, exitCode="137")
@@ -167,6 +178,8 @@ async def test_a_container_that_is_gone_when_its_start_is_read_has_its_name(
         id=WEB, name="web", runtime=runtime, image="shop:1", labels={"app": "web"}
     )
     assert (seen.pid, seen.cgroup) == (None, None)
+    # By which it is told from a life of the same container that began later.
+    assert seen.start_time is not None
 
 
 @pytest.mark.parametrize(

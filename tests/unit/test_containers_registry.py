@@ -286,6 +286,37 @@ def test_a_runtime_that_speaks_late_speaks_of_the_life_that_ended() -> None:
     assert newest.ended_time is None
 
 
+@pytest.mark.parametrize("told_before", [True, False])
+def test_what_has_ended_and_is_asked_for_again_is_no_life_that_began_since(
+    told_before: bool,
+) -> None:
+    """Docker answered late, and was asked anew: its list, its start event and a look."""
+    containers = Containers()
+    place = seen(Container(id=ID), PATH, 7, source=PATH_ALONE)
+    containers.seen(replace(place, start_time=SECOND if told_before else None))
+    containers.removed(7, 10 * SECOND)
+    for start in (None, SECOND, SECOND + 3000):
+        late = seen(WEB, None, None, time=11 * SECOND)
+        containers.seen(replace(late, start_time=start))
+    assert len(containers.take_changes().kept) == 1
+    for number, start in enumerate((10 * SECOND, 11 * SECOND), 1):
+        began = seen(WEB, None, None, time=12 * SECOND + number)
+        containers.seen(replace(began, start_time=start))
+        end_newest(containers, ID, start + SECOND // 2)
+        assert len(containers.in_order(ID)) == 1 + number
+
+
+def test_lives_that_end_before_they_are_placed_are_told_apart_by_when_they_began() -> None:
+    containers = Containers()
+    for number in range(3):
+        start = SECOND + number * registry.RESTART_MICROSECONDS
+        word = seen(WEB, None, None, time=20 * SECOND + number)
+        containers.seen(replace(word, start_time=start))
+        # That they ended is heard after all of them began.
+        end_newest(containers, ID, 30 * SECOND + number)
+    assert len(containers.in_order(ID)) == 3
+
+
 def test_what_lives_on_is_bounded_too() -> None:
     containers = Containers()
     for number in range(registry.MAX_LIVES + 5):

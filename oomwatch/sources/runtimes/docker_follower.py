@@ -140,7 +140,15 @@ class DockerFollower:
                 self._found_ended.discard(event.container_id)
                 if not self._inspect(event.container_id, api):
                     who = read_started(event, self._runtime)
-                    self._tell([ContainerSeen(source=self._name, time=_now(), container=who)])
+                    # It is gone already; when it began says which of its lives this was.
+                    started = event.time
+                    self._tell(
+                        [
+                            ContainerSeen(
+                                source=self._name, time=_now(), container=who, start_time=started
+                            )
+                        ]
+                    )
             case "rename":
                 self._inspect(event.container_id, api)
             case "oom":
@@ -197,7 +205,7 @@ class DockerFollower:
                     cgroup_id=place.cgroup_id,
                     pid=place.pid,
                     memory_limit_bytes=found.memory_limit_bytes,
-                    start_time=found.start_time if found.running else None,
+                    start_time=found.start_time,
                 )
             ]
         )
