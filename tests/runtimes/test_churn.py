@@ -54,7 +54,7 @@ def ledger(state: Path) -> set[int]:
         return {row for (row,) in journal.execute("SELECT cgroup_id FROM ledger")}
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(600 + 20 * CYCLES)
 async def test_containers_come_and_go_and_leave_nothing_behind(
     docker_host: DockerHost, tmp_path: Path
 ) -> None:
