@@ -13,13 +13,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from operator import itemgetter
 
 from oomwatch.containers.key_index import KeyIndex
 from oomwatch.containers.lives import PATH, WORKER, Life, LifeKey, LivesChange, merged
 from oomwatch.containers.packing import PackedLives
 from oomwatch.containers.paths import Identity, identify
-from oomwatch.events import Cgroup, Container
+from oomwatch.events import Cgroup, Container, upwards
 from oomwatch.observations import ContainerSeen
 
 MAX_REGISTERED = 10_000
@@ -229,7 +230,8 @@ class Containers:
         identity = self._identify(cgroup)
         shown = {one.cgroup: one.container for one in identity.nested()} if identity else {}
         outermost = next(reversed(shown), None)
-        for path in _upwards(cgroup):
+        # What is at the root is whatever else lives on the host.
+        for path in takewhile("/".__ne__, upwards(cgroup)):
             lives = [life for life in self._at(path) if not life.moved]
             if path == outermost:
                 # A runtime names its cgroups after its ids: found also where it told no path.
@@ -433,9 +435,3 @@ def _hash(path: str) -> int:
     Other paths may share it. Of 60 bits, since an int of more is half as large again.
     """
     return hash(path) & (1 << 60) - 1
-
-
-def _upwards(path: str) -> Iterator[str]:
-    while path and path != "/":
-        yield path
-        path = path.rpartition("/")[0]

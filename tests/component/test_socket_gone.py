@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import grpc.aio
@@ -37,6 +38,17 @@ async def until(true: Callable[[], bool]) -> None:
     async with asyncio.timeout(BOUND):
         while not true():
             await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def served(directory: Path, socket: Path) -> AsyncIterator[Watcher]:
+    """A daemon at a socket, which notes where nobody can connect."""
+    tree = FakeCgroupTree(directory / "cgroup")
+    async with Watcher(Config(cgroup_root=tree.root, kernel_log=None)) as watcher:
+        server = RpcServer(watcher, socket=socket)
+        server.unreachable = watcher.unreachable
+        async with server:
+            yield watcher
 
 
 def revisions(answer: pb.SubscribeResponse) -> list[int]:
@@ -95,19 +107,15 @@ async def test_streams_go_on_and_new_clients_find_it_again(
 
 async def test_who_removes_the_directory_is_not_hindered(tmp_path: Path) -> None:
     """As `rm -r` does: first what is in it, then itself. In between nothing new is put there."""
-    tree = FakeCgroupTree(tmp_path / "cgroup")
     run = tmp_path / "run"
-    async with Watcher(Config(cgroup_root=tree.root, kernel_log=None)) as watcher:
-        server = RpcServer(watcher, socket=run / "o.sock")
-        server.unreachable = watcher.unreachable
-        async with server:
-            (run / "o.sock").unlink()
-            await until(lambda: bool(watcher.problems()))
-            await asyncio.sleep(restoring.SETTLE_SECONDS / 2)
-            run.rmdir()
-            await until(lambda: not watcher.problems())
-            async with AsyncClient(run / "o.sock") as client:
-                assert (await client.get_status()).healthy
+    async with served(tmp_path, run / "o.sock") as watcher:
+        (run / "o.sock").unlink()
+        await until(lambda: bool(watcher.problems()))
+        await asyncio.sleep(restoring.SETTLE_SECONDS / 2)
+        run.rmdir()
+        await until(lambda: not watcher.problems())
+        async with AsyncClient(run / "o.sock") as client:
+            assert (await client.get_status()).healthy
 
 
 async def test_where_it_cannot_be_had_that_is_said_until_it_can(tmp_path: Path) -> None:
@@ -137,22 +145,18 @@ async def test_where_it_cannot_be_had_that_is_said_until_it_can(tmp_path: Path) 
 
 
 async def test_a_directory_that_is_put_back_is_as_before(tmp_path: Path) -> None:
-    tree = FakeCgroupTree(tmp_path / "cgroup")
     run = tmp_path / "run"
-    async with Watcher(Config(cgroup_root=tree.root, kernel_log=None)) as watcher:
-        server = RpcServer(watcher, socket=run / "o.sock")
-        server.unreachable = watcher.unreachable
-        async with server:
-            run.rename(tmp_path / "away")
-            run.write_text("")  # so that it cannot be made anew
-            await until(lambda: any("cannot be listened on" in one for one in watcher.problems()))
-            inode = (tmp_path / "away" / "o.sock").stat().st_ino
-            run.unlink()
-            (tmp_path / "away").rename(run)
-            await until(lambda: not watcher.problems())
-            async with AsyncClient(run / "o.sock") as client:
-                assert (await client.get_status()).healthy
-            assert (run / "o.sock").stat().st_ino == inode
+    async with served(tmp_path, run / "o.sock") as watcher:
+        run.rename(tmp_path / "away")
+        run.write_text("")  # so that it cannot be made anew
+        await until(lambda: any("cannot be listened on" in one for one in watcher.problems()))
+        inode = (tmp_path / "away" / "o.sock").stat().st_ino
+        run.unlink()
+        (tmp_path / "away").rename(run)
+        await until(lambda: not watcher.problems())
+        async with AsyncClient(run / "o.sock") as client:
+            assert (await client.get_status()).healthy
+        assert (run / "o.sock").stat().st_ino == inode
 
 
 async def test_whoever_asks_how_it_is_sees_what_no_notification_told(

@@ -6,7 +6,7 @@ import asyncio
 import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,6 +90,18 @@ def flood(lines: int = 6000) -> None:
             kmsg.write(f"<15>flood {number} ".encode() + b"x" * 800)
 
 
+def killed(scratch: Scratch, cgroups: Sequence[Path]) -> dict[int, str]:
+    """Kill once in each of some cgroups, and in one that comes and goes: where each pid was."""
+    where = {}
+    gone = scratch.make("gone", limit=LIMIT)
+    for cgroup in (*cgroups, gone):
+        hog = scratch.hog(cgroup)
+        hog.wait()
+        where[hog.pid] = f"{scratch.cgroup}/{cgroup.name}"
+    workload.remove(gone)
+    return where
+
+
 @pytest.mark.timeout(300)
 async def test_the_kills_of_a_downtime_have_their_names(tmp_path: Path) -> None:
     with Scratch("down") as scratch:
@@ -103,15 +115,7 @@ async def test_the_kills_of_a_downtime_have_their_names(tmp_path: Path) -> None:
             where[hog.pid] = f"{scratch.cgroup}/c0"
             await until(told.watcher, scratch.cgroup, set(where))
         await asyncio.sleep(REPORTS_EVERY_SECONDS)
-        for cgroup in cgroups:
-            hog = scratch.hog(cgroup)
-            hog.wait()
-            where[hog.pid] = f"{scratch.cgroup}/{cgroup.name}"
-        gone = scratch.make("gone", limit=LIMIT)
-        hog = scratch.hog(gone)
-        hog.wait()
-        where[hog.pid] = f"{scratch.cgroup}/gone"
-        workload.remove(gone)
+        where |= killed(scratch, cgroups)
         for _ in range(2):
             async with watching(tmp_path) as told:
                 kills = await until(told.watcher, scratch.cgroup, set(where))

@@ -11,11 +11,11 @@ import pytest
 
 from oomwatch.events import Entry, EvidenceGap, OomKill
 from oomwatch.sources.kernel_log.source import DEFAULT_KERNEL_LOG, SYSTEMD_JOURNAL
-from tests.kernel import workload
 from tests.kernel.test_log_place import (
     REPORTS_EVERY_SECONDS,
     counted,
     flood,
+    killed,
     named,
     until,
 )
@@ -74,15 +74,7 @@ async def test_the_journal_names_the_kills_of_a_downtime_that_the_ring_has_lost(
             newest = told.watcher.journal.newest_revision
         before = set(where)
         await asyncio.sleep(REPORTS_EVERY_SECONDS)
-        for cgroup in kept:
-            hog = scratch.hog(cgroup)
-            hog.wait()
-            where[hog.pid] = f"{scratch.cgroup}/{cgroup.name}"
-        gone = scratch.make("gone", limit=LIMIT)
-        hog = scratch.hog(gone)
-        hog.wait()
-        where[hog.pid] = f"{scratch.cgroup}/gone"
-        workload.remove(gone)
+        where |= killed(scratch, kept)
         await in_the_journal(set(where))
         flood()
         assert not any(map(in_the_ring, where))

@@ -141,12 +141,13 @@ class Host:
         if pid is not None:
             self.name(cgroup, pid)
 
-    def name(self, cgroup: Cgroup, pid: int) -> None:
+    def name(self, cgroup: Cgroup, pid: int, time: int | None = None) -> None:
+        """The log names who was killed, now unless it was earlier: it may be read long after."""
         self.say(
             VictimNamed(
                 source="kernel_log",
                 sequence=pid,
-                time=self.wall,
+                time=self.wall if time is None else time,
                 seen_time=self.wall,
                 victim=Victim(pid=pid, comm="hog"),
                 detail="Killed process",

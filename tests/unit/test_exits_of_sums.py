@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from oomwatch.events import Cgroup, OomKill, Victim
-from oomwatch.observations import CgroupRemoved, VictimNamed
+from oomwatch.events import Cgroup, OomKill
+from oomwatch.observations import CgroupRemoved
 from tests.unit.test_exits import Host, ruled
 
 UNKNOWN, CLEARED, KILLED = (
@@ -31,20 +31,7 @@ class Pods(Host):
             self.ended(137, container_id=cgroup.name, cgroup_id=cgroup.id)
 
     def named_late(self, cgroup: Cgroup, pid: int, time: int) -> None:
-        """The log names who was killed, and when: it is read long after."""
-        self.say(
-            VictimNamed(
-                source="kernel_log",
-                sequence=pid,
-                time=time,
-                seen_time=self.wall,
-                victim=Victim(pid=pid, comm="hog"),
-                detail="Killed process",
-                cgroup=cgroup.path,
-                printed=True,
-                limit_cgroup=cgroup.path,
-            )
-        )
+        self.name(cgroup, pid, time)
         self.pass_time(1)
 
     def verdicts(self) -> dict[str, tuple[str, str]]:

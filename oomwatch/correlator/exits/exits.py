@@ -166,8 +166,7 @@ class Exits:
         self._look_at_kills_anew()
         if seen.sought:
             return
-        life = self._book.life(seen.container_id, seen.cgroup_id)
-        exit_ = None if life is None else self._book.of(life)
+        exit_ = self._exit_of(seen)
         if exit_ is None or exit_.due is None or exit_.recalled:
             return
         place = self._witnesses.place(exit_.life)
@@ -190,10 +189,14 @@ class Exits:
         """Take in what a sandbox wrote of its end; its exit may be told already."""
         self._witnesses.sandbox_wrote(read)
         self._look_at_kills_anew()
-        life = self._book.life(read.container_id, read.cgroup_id)
-        exit_ = None if life is None else self._book.of(life)
+        exit_ = self._exit_of(read)
         if exit_ is not None:
             self._judge_again(exit_, exit_.seen_time, outcome)
+
+    def _exit_of(self, sandbox: SandboxSeen | SandboxLogRead) -> Exit | None:
+        """The exit of the life that a sandbox is; `None` while nobody told of its end."""
+        life = self._book.life(sandbox.container_id, sandbox.cgroup_id)
+        return None if life is None else self._book.of(life)
 
     def clock_stepped(self, microseconds: int) -> None:
         """Take in that the wall clock leapt."""
@@ -263,7 +266,7 @@ class Exits:
         return min((time for time in due if time is not None), default=None)
 
     def expire(self, now: float, outcome: Outcome) -> None:
-        """Do the same at `deadline`, and judge the exits that must be judged by now.
+        """Do what `advance` does, at `deadline`, and judge the exits that must be judged by now.
 
         What is asked now is answered first: a busy host makes a second look and its exit due in one
         moment.
