@@ -292,7 +292,8 @@ class ContainerSeen:
     that the kernel's log speaks of. `memory_limit_bytes` is the limit that it was given, `None`
     where it has none or nobody said. `start_time` is when its runtime says that this life began.
     `counted_above` says that its own cgroup counts no kills, and that `cgroup` is the nearest above
-    that which does, with whatever else lives there.
+    that which does, with whatever else lives there. `listed` is one that was found in a list, and
+    not heard of as it began: a list may still show what has ended.
     """
 
     source: str
@@ -304,6 +305,7 @@ class ContainerSeen:
     memory_limit_bytes: int | None = None
     start_time: int | None = None
     counted_above: bool = False
+    listed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

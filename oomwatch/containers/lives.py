@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache
 from typing import TypeVar
 
 from oomwatch.events import Container, Pod
@@ -40,6 +41,8 @@ class Life:
     `moved` marks one that its worker said later to run elsewhere: the cgroup is no longer its own.
     `end_told` says that its exit was told: it is committed with that event.
     `counted_above` marks one whose own cgroup counts no kills: `cgroup` is the nearest above that.
+    `begun_by` are the sources that told of it as it began, and not in a list alone: what they tell
+    of once more, and after its end, is another.
     """
 
     container_id: str
@@ -53,6 +56,7 @@ class Life:
     moved: bool = False
     end_told: bool = False
     counted_above: bool = False
+    begun_by: tuple[str, ...] = ()
     said: Mapping[str, Container] = field(default_factory=dict)
 
     @property
@@ -99,6 +103,9 @@ class Life:
         """
         limit = seen.memory_limit_bytes
         here = seen.source == WORKER
+        begun_by = self.begun_by
+        if not seen.listed and seen.source not in begun_by:
+            begun_by = _begun_by(*begun_by, seen.source)
         return replace(
             self,
             cgroup=seen.cgroup or self.cgroup,
@@ -108,8 +115,15 @@ class Life:
             ended_time=None if here else self.ended_time,
             moved=self.moved and not here,
             counted_above=seen.counted_above if here else self.counted_above,
+            begun_by=begun_by,
             said={**self.said, sys.intern(seen.source): _shared(seen.container)},
         )
+
+
+@lru_cache(64)
+def _begun_by(*sources: str) -> tuple[str, ...]:
+    """One tuple for all lives that the same sources told of in the same order."""
+    return tuple(sys.intern(source) for source in sources)
 
 
 def _shared(container: Container) -> Container:

@@ -330,9 +330,9 @@ class Containers:
     def _without_cgroup(self, seen: ContainerSeen) -> Life | None:
         """A life of the same id that was told without its cgroup, or is told so now.
 
-        Of one that has ended, a source that said nothing of it yet speaks late, and so does one
-        that tells the same beginning again; and the path of a cgroup is told as that is removed.
-        Any other word is of a life that began since.
+        Of one that has ended, a source that did not tell of its beginning yet speaks late, and so
+        does one that tells the same beginning again, or a list, which tells of none; and the path
+        of a cgroup is told as that is removed. Any other word is of a life that began since.
         """
         newest = self.newest(seen.container.id)
         if seen.cgroup_id is None:
@@ -416,11 +416,11 @@ class Containers:
 
 def _speaks_of(seen: ContainerSeen, newest: Life) -> bool:
     """Is a word that names no cgroup of the newest life, and of none that began since?"""
-    if newest.ended_time is None:
+    if newest.ended_time is None or seen.listed:
         return True
     if seen.start_time is not None and seen.start_time >= newest.ended_time:
         return False
-    if seen.source not in newest.said:
+    if seen.source not in newest.begun_by:
         return True
     if seen.start_time is None:
         return False

@@ -153,6 +153,22 @@ async def test_what_has_ended_when_it_is_looked_at_began_when_docker_says(socket
     assert seen.start_time == 1_795_720_247_983_989
 
 
+async def test_a_start_that_is_read_after_all_is_that_of_the_life_that_was_listed(
+    socket: Path,
+) -> None:
+    """Docker says "start" a moment after it began, and on a busy host that is a long one."""
+    docker = FakeDocker()
+    docker.containers[WEB] = container(WEB, "web", StartedAt="2026-11-26T19:10:47.983989Z")
+    async with following(docker, socket) as watch:
+        await watch.named(1)
+        del docker.containers[WEB]
+        await watch.event("start", WEB, name="web", image="shop:1")
+        await watch.until(lambda: len(watch.all(ContainerSeen)) == 3)
+    listed, shown, gone = watch.all(ContainerSeen)
+    assert [one.listed for one in (listed, shown, gone)] == [True, False, False]
+    assert gone.start_time == shown.start_time == 1_795_720_247_983_989
+
+
 async def test_a_container_that_is_removed_at_once_ends_without_a_flag(socket: Path) -> None:
     async with following(FakeDocker(), socket) as watch:
         await watch.event("die", WEB, exitCode="137")

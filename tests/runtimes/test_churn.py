@@ -94,9 +94,19 @@ async def settled(pid: int, state: Path, ids: list[str]) -> Holdings:
     def over() -> list[str]:
         return sorted(str(life["container_id"]) for life in kept if life.get("ended_time"))
 
+    def wrong() -> list[dict[str, object]]:
+        """The lives of the containers that have not just one that ended."""
+        ended = over()
+        lived = [life["container_id"] for life in kept]
+        return [
+            life
+            for life in kept
+            if not ended.count(str(life["container_id"])) == lived.count(life["container_id"]) == 1
+        ]
+
     end = time.monotonic() + SECONDS
     while over() != sorted(ids) or len(kept) != len(ids):
-        assert time.monotonic() < end, f"{len(kept)} lives of {len(ids)} containers: {kept}"
+        assert time.monotonic() < end, f"{len(kept)} lives of {len(ids)} containers: {wrong()}"
         await asyncio.sleep(0.5)
         kept = [life for life in lives(state) if life["container_id"] in ids]
     # What the daemon still did for the last of them: a look at Docker, a commit.

@@ -286,6 +286,31 @@ def test_a_runtime_that_speaks_late_speaks_of_the_life_that_ended() -> None:
     assert newest.ended_time is None
 
 
+def test_a_list_that_still_shows_what_has_ended_tells_of_no_new_life() -> None:
+    containers = Containers()
+    for container in (WEB, replace(WEB, id="new")):
+        for _ in range(2):
+            containers.seen(replace(seen(container, None, None), listed=True))
+            end_newest(containers, container.id, 2 * SECOND)
+        assert len(containers.in_order(container.id)) == 1
+    # Listed with its cgroup: it was made since.
+    containers.seen(replace(seen(WEB, PATH, 7, time=3 * SECOND), listed=True))
+    assert len(containers.in_order(ID)) == 2
+
+
+def test_what_was_created_and_is_heard_of_late_began_only_once() -> None:
+    """containerd says that it was created, and then that it was started; it is gone by then."""
+    containers = Containers()
+    for number in range(2):
+        cgroup = seen(Container(id=ID), PATH, 7 + number, source=PATH_ALONE)
+        containers.seen(replace(cgroup, time=number * SECOND))
+        containers.removed(7 + number, number * SECOND + 1)
+        late = seen(WEB, None, None, source="containerd", time=number * SECOND + 2)
+        containers.seen(replace(late, listed=True))
+        containers.seen(late)
+    assert [life.cgroup_id for life in containers.in_order(ID)] == [7, 8]
+
+
 @pytest.mark.parametrize("told_before", [True, False])
 def test_what_has_ended_and_is_asked_for_again_is_no_life_that_began_since(
     told_before: bool,

@@ -109,7 +109,8 @@ class ContainerdFollower:
                 _CONTAINERS, pb.ListContainersRequest(), pb.ListContainerMessage, namespace
             )
             async for message in listed:
-                self._describe(namespace, message.container, pids.get(message.container.id, 0))
+                pid = pids.get(message.container.id, 0)
+                self._describe(namespace, message.container, pid, listed=True)
 
     async def _take(self, api: GrpcApi, envelope: pb.Envelope) -> None:
         namespace = claims.plausible_id(envelope.namespace)
@@ -119,6 +120,7 @@ class ContainerdFollower:
             case "/containers/create":
                 created = _read(envelope.event, pb.ContainerCreate)
                 if created is not None:
+                    # It has not begun: that is told by its task.
                     await self._look_up(api, (namespace, created.id, 0))
             case "/tasks/start":
                 started = _read(envelope.event, pb.TaskStart)
@@ -156,8 +158,10 @@ class ContainerdFollower:
         if answer is not None and answer.container.id == container_id:
             self._describe(namespace, answer.container, pid)
 
-    def _describe(self, namespace: str, told: pb.Container, pid: int) -> None:
-        """Tell who a container is; where it is, if it runs."""
+    def _describe(
+        self, namespace: str, told: pb.Container, pid: int, *, listed: bool = False
+    ) -> None:
+        """Tell who a container is; where it is, if it runs. It began with its task, not before."""
         container_id = claims.plausible_id(told.id)
         if container_id is None:
             return
@@ -193,6 +197,7 @@ class ContainerdFollower:
                     memory_limit_bytes=claims.count(
                         at(spec, "linux", "resources", "memory", "limit")
                     ),
+                    listed=listed or not pid,
                 )
             ]
         )

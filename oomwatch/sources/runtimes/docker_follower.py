@@ -117,7 +117,12 @@ class DockerFollower:
                 running.append(container)
         now = _now()
         self._found_ended.clear()
-        self._tell([ContainerSeen(source=self._name, time=now, container=c) for c in running])
+        self._tell(
+            [
+                ContainerSeen(source=self._name, time=now, container=one, listed=True)
+                for one in running
+            ]
+        )
         for missing in self._lives.containers - {container.id for container in running}:
             self._take_missing(missing, api)
         for container in running:
@@ -136,16 +141,16 @@ class DockerFollower:
     def _take(self, event: DockerEvent, api: DockerApi) -> None:
         match event.action:
             case "start":
-                self._lives.started(event.container_id, event.time, self._connection)
+                life = self._lives.started(event.container_id, event.time, self._connection)
                 self._found_ended.discard(event.container_id)
                 if not self._inspect(event.container_id, api):
                     who = read_started(event, self._runtime)
                     # It is gone already; when it began says which of its lives this was.
-                    started = event.time
+                    began = life.start_time
                     self._tell(
                         [
                             ContainerSeen(
-                                source=self._name, time=_now(), container=who, start_time=started
+                                source=self._name, time=_now(), container=who, start_time=began
                             )
                         ]
                     )

@@ -51,12 +51,13 @@ class DockerLives:
         """The containers that have a life which has not ended."""
         return self._lives.keys()
 
-    def started(self, container_id: str, time: int, connection: int) -> None:
+    def started(self, container_id: str, time: int, connection: int) -> DockerLife:
         """A start is told: of a life that an inspection showed before, or of one that is new."""
         life = self.at(container_id, time)
         if life is None or life.start_time is None or life.connection is not None:
             life = self._add(container_id, DockerLife(time))
         life.connection = connection
+        return life
 
     def shown(self, container_id: str, start_time: int | None, cgroup_id: int | None) -> DockerLife:
         """An inspection shows the newest life, which runs."""
