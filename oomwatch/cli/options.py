@@ -12,22 +12,26 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from oomwatch.cli.times import parse_duration
+from oomwatch.escaping import quoted
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
+
+_LAST_REVISION = 2**63 - 1
+_REVISION_DIGITS = len(str(_LAST_REVISION))
 
 if TYPE_CHECKING:
     from oomwatch.containers.layouts import Layout
     from oomwatch.sources.runtimes import RuntimeSocket
 
     _Seconds = click.ParamType[float]
-    _Mode = click.ParamType[int]
+    _Number = click.ParamType[int]
     _Runtime = click.ParamType[RuntimeSocket | None]
     _Layout = click.ParamType[Layout]
 else:
     # Before click 8.2 it took no parameter.
-    _Seconds = _Mode = _Runtime = _Layout = click.ParamType
+    _Seconds = _Number = _Runtime = _Layout = click.ParamType
 
 
 class Duration(_Seconds):
@@ -47,6 +51,37 @@ class Duration(_Seconds):
             self.fail(str(error), param, ctx)
 
 
+class Revision(_Number):
+    """The revision of one event: what its place in the journal is called."""
+
+    name = "revision"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        """Return the number; anything else is a usage error that says where revisions are found."""
+        number = revision_number(str(value))
+        if not number:
+            self.fail(
+                f"{quoted(str(value))} is no revision: an event is called by its number in the "
+                "journal, such as 17; 'oomwatch tail --no-follow' shows those that are kept, in "
+                "its column REVISION",
+                param,
+                ctx,
+            )
+        return number
+
+
+def revision_number(text: str) -> int | None:
+    """Read a revision, or 0 for the one before them all; `None` where it is no such number."""
+    digits = text.lstrip("0") or text[-1:]
+    # int refuses what is longer than some thousand digits, in words of its own.
+    if not (digits.isascii() and digits.isdecimal()) or len(digits) > _REVISION_DIGITS:
+        return None
+    number = int(digits)
+    return number if number <= _LAST_REVISION else None
+
+
 class Named(click.Path):
     """A path that may not be empty: else an empty variable would mean the working directory."""
 
@@ -62,7 +97,7 @@ class Named(click.Path):
         return super().convert(value, param, ctx)
 
 
-class Permissions(_Mode):
+class Permissions(_Number):
     """Permissions in octal, as chmod takes them."""
 
     name = "mode"

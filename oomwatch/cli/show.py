@@ -22,7 +22,7 @@ Examples:
   oomwatch show 17 -o json
   oomwatch show 17 --state-dir /var/lib/oomwatch    where no daemon runs any more"""
 )
-@click.argument("revision", type=click.IntRange(min=1, max=2**63 - 1), metavar="REVISION")
+@click.argument("revision", type=options.Revision(), metavar="REVISION")
 @options.output
 @click.option(
     "--state-dir",
@@ -34,7 +34,10 @@ Examples:
 def command(
     revision: int, output: str, state_dir: Path | None, connection: options.Connection
 ) -> int:
-    """Explain one event in sentences, with the evidence that it rests on."""
+    """Explain one event in sentences, with the evidence that it rests on.
+
+    REVISION is its number in the journal: tail shows it, and -o json tells it as `revision`.
+    """
     from oomwatch.address import DEFAULT_SOCKET
     from oomwatch.cli.reach import find_daemon
     from oomwatch.errors import DaemonUnavailable, OomwatchError

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from oomwatch.cli import options
+from oomwatch.escaping import quoted
 
 if TYPE_CHECKING:
     from oomwatch.subscriptions import EventFilter, Start
@@ -131,11 +132,14 @@ def _start(lines: int | None, since: str | None, after: str | None, earliest: bo
             raise click.BadParameter(str(error), param_hint="--since") from None
     if after is not None:
         journal, _, revision = after.rpartition(":")
-        if not (revision.isascii() and revision.isdecimal()) or int(revision) > 2**63 - 1:
+        number = options.revision_number(revision)
+        if number is None:
             raise click.BadParameter(
-                f"{after!r} holds no revision: 17, or JOURNAL:17", param_hint="--after"
+                f"{quoted(after)} holds no revision: write 17, as in the column REVISION, "
+                "or JOURNAL:17",
+                param_hint="--after",
             )
-        return AfterRevision(int(revision), journal or None)
+        return AfterRevision(number, journal or None)
     count = DEFAULT_LINES if lines is None else lines
     return LastN(count) if count else Latest()
 

@@ -201,6 +201,22 @@ def test_an_empty_path_is_not_the_working_directory(
     assert "it is empty" in said
 
 
+@pytest.mark.parametrize("word", ["abc", "0", "17a", "1.5", "٣", "9" * 19, "9" * 5000, "j:17", ""])
+def test_what_is_no_revision_is_told_where_revisions_are_found(
+    word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["show", word]) == 2
+    said = capsys.readouterr().err
+    assert "is no revision" in said
+    assert "'oomwatch tail --no-follow'" in said
+    assert len(said) < 500
+
+
+def test_a_cursor_of_any_length_is_refused_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["tail", "--after", "9" * 5000]) == 2
+    assert "holds no revision" in capsys.readouterr().err
+
+
 def test_an_error_that_quotes_a_hostile_path_stays_on_its_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
