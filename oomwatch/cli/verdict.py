@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import signal as signals
 import time
+from collections.abc import Awaitable, Iterable
 from typing import TYPE_CHECKING
 
 import click
 
 from oomwatch.cli import options
 from oomwatch.cli.times import parse_duration, parse_since
+from oomwatch.escaping import quoted
 
 if TYPE_CHECKING:
     from oomwatch.cli.reach import Daemon
+    from oomwatch.client import AsyncClient
     from oomwatch.events import Entry
+
+LONGEST_ID = 256
+"""Characters of the longest container's id that a daemon takes."""
+
+_NAMED = 5
 
 
 def _signal(_: click.Context, __: click.Parameter, text: str | None) -> int | None:
@@ -38,6 +46,15 @@ def _time(_: click.Context, __: click.Parameter, text: str | None) -> int | None
         raise click.BadParameter(str(error)) from None
 
 
+def _beginning(_: click.Context, __: click.Parameter, text: str | None) -> str | None:
+    """Read a container's id, or a beginning of one."""
+    if text is not None and not 0 < len(text) <= LONGEST_ID:
+        raise click.BadParameter(
+            f"{quoted(text)} is no container's id: give 1 to {LONGEST_ID} characters of one"
+        )
+    return text
+
+
 @click.command(
     epilog="""\b
 Examples:
@@ -51,7 +68,10 @@ status the daemon is told that the container ended, as by FinalizeContainer: do 
 cgroup is removed, and only once it has ended."""
 )
 @click.option(
-    "--container", metavar="ID", help="The container; a beginning of its id, while it is here."
+    "--container",
+    callback=_beginning,
+    metavar="ID",
+    help="The container: its id, or a beginning of it that fits no other.",
 )
 @click.option(
     "--cgroup-id",
@@ -102,7 +122,7 @@ def command(
     """Say whether a container's end was out of memory, how sure that is, and why."""
     from oomwatch.cli.output import put
     from oomwatch.cli.reach import find_daemon
-    from oomwatch.errors import DaemonUnavailable
+    from oomwatch.errors import DaemonUnavailable, RequestRefused
 
     facts = (exit_code, signal, exit_time, stopped, stop_signal, oom_flag)
     told = any(fact is not None for fact in facts)
@@ -130,43 +150,91 @@ def command(
 
     async def finalized() -> Entry:
         async with asked.client() as client:
-            report = await client.get_container(container_id=container)
-            known = report.container if report is not None else None
-            return await client.finalize(
-                known.id if known is not None else container,
-                cgroup_id=cgroup_id,
-                exit_code=exit_code,
-                signal=signal,
-                exit_time=exit_time,
-                stop_requested=stopped,
-                stop_signal=stop_signal,
-                runtime_oom_killed=oom_flag,
-                maximum_wait=wait,
-            )
+            try:
+                return await finalize(client, container)
+            except RequestRefused as refused:
+                if refused.status != "NOT_FOUND":
+                    raise
+                whole = await _whole_id(client, asked, container)
+                if whole == container:
+                    raise
+                return await finalize(client, whole)
+
+    def finalize(client: AsyncClient, container_id: str) -> Awaitable[Entry]:
+        return client.finalize(
+            container_id,
+            cgroup_id=cgroup_id,
+            exit_code=exit_code,
+            signal=signal,
+            exit_time=exit_time,
+            stop_requested=stopped,
+            stop_signal=stop_signal,
+            runtime_oom_killed=oom_flag,
+            maximum_wait=wait,
+        )
 
     return show(finalized() if told else _told_exit(asked, container, cgroup_id), output)
 
 
-async def _told_exit(asked: Daemon, container: str, cgroup_id: int | None) -> Entry:
+async def _whole_id(client: AsyncClient, asked: Daemon, beginning: str) -> str:
+    """Find the container whose id begins so: among those that are here, else those remembered."""
+    from oomwatch.errors import OomwatchError
+
+    here = {
+        report.container.id
+        async for report in client.list_containers()
+        if report.container is not None and report.container.id.startswith(beginning)
+    }
+    if here:
+        return _only(here, beginning)
+    # Where several begin so the daemon says that itself.
+    report = await client.get_container(container_id=beginning)
+    if report is None or report.container is None:
+        raise OomwatchError(
+            f"the daemon at {asked.address} knows no container whose id begins with "
+            f"{beginning!r}: 'oomwatch list -o json' tells those that are here, as .container.id"
+        )
+    return report.container.id
+
+
+def _only(ids: Iterable[str], beginning: str) -> str:
+    """Return the id that is meant. Raises OomwatchError, naming them, where several can be."""
+    from oomwatch.errors import OomwatchError
+
+    found = sorted(ids)
+    if beginning in found:
+        return beginning
+    if len(found) > 1:
+        named = ", ".join(found[:_NAMED])
+        more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+        raise OomwatchError(
+            f"{beginning!r} is the beginning of several containers' ids: {named}{more}; "
+            "give more of the one that is meant"
+        )
+    return found[0]
+
+
+async def _told_exit(asked: Daemon, beginning: str, cgroup_id: int | None) -> Entry:
     """Find the newest exit of a container, or of one life of it, in the daemon's journal."""
     from oomwatch.errors import OomwatchError
     from oomwatch.events import ContainerExit, Kind
     from oomwatch.subscriptions import Earliest, EventFilter
 
-    wanted = EventFilter(container_ids=(container,), kinds=(Kind.CONTAINER_EXIT,))
-    newest: Entry | None = None
+    wanted = EventFilter(container_ids=(beginning,), kinds=(Kind.CONTAINER_EXIT,))
+    newest: dict[str, Entry] = {}
     async with asked.client() as client:
         async for entry in client.list_events(Earliest(), wanted):
-            assert isinstance(entry.event, ContainerExit)
-            if cgroup_id in (None, entry.event.cgroup_id):
-                newest = entry
-    if newest is None:
+            event = entry.event
+            assert isinstance(event, ContainerExit)
+            if event.container is not None and cgroup_id in (None, event.cgroup_id):
+                newest[event.container.id] = entry
+    if not newest:
         which = "" if cgroup_id is None else f" in a cgroup of inode {cgroup_id}"
         raise OomwatchError(
-            f"the daemon at {asked.address} was told of no end of container {container!r}{which}: "
+            f"the daemon at {asked.address} was told of no end of container {beginning!r}{which}: "
             "tell it with --exit-code or --signal, before the container's cgroup is removed"
         )
-    return newest
+    return newest[_only(newest, beginning)]
 
 
 def _status_alone(

@@ -70,6 +70,8 @@ def test_a_status_alone_is_judged_without_a_daemon(
         (["--exit-code", "1", "--exit-time", "1s"], "say more of a --container"),
         (["--container", "a", "--exit-time", "soon"], "is not a time"),
         (["--container", "a", "--cgroup-id", "0"], "0"),
+        (["--container", ""], "is no container's id"),
+        (["--container", "a" * 257], "is no container's id"),
     ],
 )
 def test_what_cannot_be_meant_is_wrong_usage(
@@ -108,4 +110,42 @@ async def test_an_end_is_told_to_the_daemon_and_its_verdict_shown_again(tmp_path
             "verdict", "--container", "none", "--exit-code", "1", "--socket", str(socket)
         )
         assert code == 1
-        assert "no container 'none' is known" in err
+        assert "no container whose id begins with 'none'" in err
+
+
+async def test_a_beginning_of_an_id_is_enough_where_it_fits_one_container(tmp_path: Path) -> None:
+    """Of containers that nobody spoke of too: what `list` and `tail` show is cut to 12 digits."""
+    tree = FakeCgroupTree(tmp_path / "cgroup")
+    socket = tmp_path / "o.sock"
+    alike, other = "a" * 12 + "1" * 52, "a" * 12 + "2" * 52
+    tree.make("/docker")
+    for container_id in (alike, other, "c" * 64):
+        tree.make(f"/docker/{container_id}")
+    async with (
+        Watcher(Config(cgroup_root=tree.root)) as watcher,
+        RpcServer(watcher, socket=socket),
+        AsyncClient(socket) as client,
+    ):
+        for name in ("job", "job-2", "job-3"):
+            tree.make(f"/{name}")
+            await client.watch_container(Container(id=name), cgroup=f"/{name}")
+
+        async def verdict(container: str, *ended: str) -> tuple[int, str, str]:
+            asking = ("verdict", "--container", container, "--socket", str(socket), "-o", "json")
+            code, out, err = await oomwatch(*asking, *ended)
+            return code, json.loads(out)["container"]["id"] if out else "", err
+
+        assert await verdict("cccc", "--exit-code", "0") == (0, "c" * 64, "")
+        code, _, err = await verdict("a" * 12, "--exit-code", "0")
+        assert code == 1
+        assert f"several containers' ids: {alike}, {other}; give more" in err
+        assert await verdict("a" * 12 + "2", "--exit-code", "0") == (0, other, "")
+        assert await verdict("job", "--exit-code", "0") == (0, "job", ""), "a whole id is that one"
+        assert await verdict("job-2", "--exit-code", "0") == (0, "job-2", "")
+        assert await verdict("job-3", "--exit-code", "1") == (0, "job-3", "")
+        # What was told is found by a beginning too, and is never another container's.
+        assert await verdict("ccc") == (0, "c" * 64, "")
+        assert await verdict("job") == (0, "job", "")
+        code, _, err = await verdict("job-")
+        assert code == 1
+        assert "several containers' ids: job-2, job-3; give more" in err
