@@ -51,9 +51,10 @@ class AsyncClient:
     """Asks the daemon at an address: a socket's path, unix:PATH, or HOST:PORT.
 
     HOST:PORT needs `tls`, or `insecure=True`; anything else raises AddressError. `timeout` bounds
-    each call but `subscribe`, in seconds. The first connection fails at once with
-    `DaemonUnavailable`; one that is lost later is tried again for `reconnect_seconds`, `None` for
-    ever. It may be made anywhere, and is used on one loop, the one of its first call.
+    each call but `subscribe`, in seconds, and for `finalize` besides what that is told to wait. The
+    first connection fails at once with `DaemonUnavailable`; one that is lost later is tried again
+    for `reconnect_seconds`, `None` for ever. It may be made anywhere, and is used on one loop, the
+    one of its first call.
 
     Calls raise `DaemonUnavailable` (nobody answers, or not in time), `ValueError` (the daemon finds
     the request malformed) and `RequestRefused` (it refuses for another reason, and says why).
@@ -218,7 +219,10 @@ class AsyncClient:
         if maximum_wait is not None:
             request.maximum_wait.FromNanoseconds(round(maximum_wait * 1e9))
         answer = await self._connection.call(
-            "FinalizeContainer", request, pb.FinalizeContainerResponse
+            "FinalizeContainer",
+            request,
+            pb.FinalizeContainerResponse,
+            patience=max(0.0, maximum_wait or 0.0),
         )
         return entry_from_message(answer.event)
 

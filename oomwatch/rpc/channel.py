@@ -111,18 +111,31 @@ class Connection:
         return self._opened().unary_stream(method, _bytes, parse)(request)
 
     async def call(
-        self, name: str, request: Message, answer: type[Answer], service: str = SERVICE
+        self,
+        name: str,
+        request: Message,
+        answer: type[Answer],
+        service: str = SERVICE,
+        *,
+        patience: float = 0.0,
     ) -> Answer:
-        """Make one call. Raises what `error` gives."""
+        """Make one call; its answer may take `patience` seconds longer than any other's.
+
+        Raises what `error` gives.
+        """
         call = self._opened().unary_unary(f"/{service}/{name}", _bytes, answer.FromString)
+        seconds = self._timeout + patience
         try:
-            result: Answer = await call(request, timeout=self._timeout)
+            result: Answer = await call(request, timeout=seconds)
         except grpc.aio.AioRpcError as failure:
-            raise self.error(failure) from failure
+            raise self.error(failure, seconds) from failure
         return result
 
-    def error(self, failure: grpc.aio.AioRpcError) -> Exception:
-        """What a call's status means, as one of ours (or ValueError, for a malformed request)."""
+    def error(self, failure: grpc.aio.AioRpcError, seconds: float | None = None) -> Exception:
+        """What a call's status means, as one of ours (or ValueError, for a malformed request).
+
+        `seconds` is what its answer might take.
+        """
         code, words = failure.code(), failure.details() or ""
         if code is grpc.StatusCode.OUT_OF_RANGE:
             cursor = cursor_error(failure)
@@ -131,13 +144,13 @@ class Connection:
         if code is grpc.StatusCode.INVALID_ARGUMENT:
             return ValueError(words)
         if code is grpc.StatusCode.UNAVAILABLE:
-            return DaemonUnavailable(
-                f"no daemon answers at {self.address}: {words}{self._tls(words)}"
-            )
+            # gRPC's own words where nobody listens; else it is the daemon that has none to give.
+            nobody = "failed to connect" in words
+            who = "no daemon answers at" if nobody else "no answer now from the daemon at"
+            return DaemonUnavailable(f"{who} {self.address}: {words}{self._tls(words)}")
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-            return DaemonUnavailable(
-                f"the daemon at {self.address} did not answer within {self._timeout:g} s"
-            )
+            within = "" if seconds is None else f" within {seconds:g} s"
+            return DaemonUnavailable(f"the daemon at {self.address} did not answer{within}")
         return RequestRefused(code.name, f"the daemon at {self.address} refuses: {words}")
 
     def _tls(self, words: str) -> str:

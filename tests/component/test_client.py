@@ -22,6 +22,7 @@ from oomwatch.errors import (
     DaemonUnavailable,
     HistoryCompacted,
     JournalReset,
+    JournalStalled,
     RequestRefused,
 )
 from oomwatch.events import Confidence, Entry, Event, OomKill, Scope
@@ -260,6 +261,46 @@ async def test_a_refusal_keeps_the_daemons_sentence(tmp_path: Path) -> None:
         with pytest.raises(RequestRefused, match="1 streams open, its most") as raised:
             await client.subscribe().next()
         assert raised.value.status == "RESOURCE_EXHAUSTED"
+    await node.close()
+
+
+class Patient(Node):
+    """Notes how long it was to wait for witnesses, by the request and by the call's deadline."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: list[float | None] = []
+
+    async def finalize_container(
+        self, container_id: str, *, maximum_wait: float | None, **_: object
+    ) -> Entry:
+        self.waits.append(maximum_wait)
+        if container_id == "stalled":
+            raise JournalStalled("the exit is judged, and cannot be written: ask again")
+        return Entry(1, self.journal.id, kill(1))
+
+
+async def test_a_wait_that_is_asked_for_is_not_cut_by_the_time_of_any_other_call(
+    tmp_path: Path,
+) -> None:
+    node = Patient()
+    async with RpcServer(node, socket=tmp_path / "s"), AsyncClient(tmp_path / "s") as client:
+        await client.finalize("job-17", exit_code=137, maximum_wait=45.0)
+    async with (
+        RpcServer(node, socket=tmp_path / "s"),
+        AsyncClient(tmp_path / "s", timeout=60.0) as client,
+    ):
+        await client.finalize("job-17", exit_code=137)
+    assert node.waits == [45.0, 0.05]
+    await node.close()
+
+
+async def test_who_answers_that_it_cannot_now_is_not_said_to_be_nobody(tmp_path: Path) -> None:
+    node = Patient()
+    async with RpcServer(node, socket=tmp_path / "s"), AsyncClient(tmp_path / "s") as client:
+        with pytest.raises(DaemonUnavailable, match="the exit is judged") as raised:
+            await client.finalize("stalled", exit_code=137)
+    assert str(raised.value).startswith("no answer now from the daemon at unix:")
     await node.close()
 
 
