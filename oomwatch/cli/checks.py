@@ -1,7 +1,8 @@
 """What `oomwatch doctor` looks at: each check is a small function of a host, maybe a fake one.
 
 A check is `failed` only where no kill of any cgroup can be seen; where something is missing that
-makes events poorer, later or less sure it is `degraded`. Nothing is changed on the host.
+makes events poorer, later or less sure it is `degraded`. What was not judged is `skipped`. Nothing
+is changed on the host.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ class State(StrEnum):
     OK = "ok"
     DEGRADED = "degraded"
     FAILED = "failed"
+    SKIPPED = "skipped"
 
 
 @dataclass(frozen=True, slots=True)

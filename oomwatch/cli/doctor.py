@@ -17,10 +17,12 @@ from oomwatch.cli.cgroup_checks import (
     default_cgroup_root,
 )
 from oomwatch.cli.checks import HOST_CHECKS, Check, Host, State, check_inotify, check_kernel
-from oomwatch.cli.daemon_checks import ask_daemon
+from oomwatch.cli.daemon_checks import ask_daemon, judge_daemon
 from oomwatch.cli.output import put, stdout_paint
 from oomwatch.cli.runtime_checks import check_runtimes
 from oomwatch.cli.terminal import Paint, escape, pad
+
+ON_HOST = "on this host"
 
 _NAMING = ("kernel log", "tracepoint")
 
@@ -31,22 +33,37 @@ Examples:
   oomwatch doctor
   oomwatch doctor -o json | jq -r 'select(.state != "ok") | .mend'
   oomwatch doctor --cgroup-root /sys/fs/cgroup/unified
+  oomwatch doctor --socket /run/oomwatch-b/oomwatch.sock    is that daemon well?
 
-Exits with 0 if kills can be seen, however poorly, and with 1 if not."""
+Exits with 0 if kills can be seen, however poorly, with 1 if not, and with 3 if the daemon that
+was named does not answer."""
 )
 @options.output
-@options.cgroup_root
+@click.option(
+    "--cgroup-root",
+    type=options.Named(path_type=Path),
+    metavar="DIR",
+    help="Judge this cgroup tree; by default the one that is mounted.",
+)
 @options.socket
 def command(output: str, cgroup_root: Path | None, socket: Path | None) -> int:
     """Say what can be seen on this host, what cannot, why, and the mend.
 
-    Where a daemon runs, it is asked how its sources and its journal are doing. Nothing is changed.
-    Each line is ok, degraded (events are poorer, later or less sure) or failed
-    (no kill can be seen).
+    Where a daemon runs, it is asked how its sources and its journal are doing. Where one is named
+    by --socket, it alone is judged, by what it says of itself: what this process would see need not
+    be what that one sees. With --cgroup-root beside it, both are. Nothing is changed.
+    Each line is ok, degraded (events are poorer, later or less sure), failed (no kill can be seen)
+    or skipped (not judged).
     """
     from oomwatch.address import DEFAULT_SOCKET
+    from oomwatch.cli.main import NO_DAEMON
 
-    checks = examine(Host(socket=socket or Path(DEFAULT_SOCKET)), cgroup_root)
+    if socket is not None and cgroup_root is None:
+        checks, where = judge_daemon(Host(socket=socket)), f"by the daemon at {socket}"
+        silent = checks[0].state is State.FAILED
+    else:
+        checks, where = examine(Host(socket=socket or Path(DEFAULT_SOCKET)), cgroup_root), ON_HOST
+        silent = False
     if output == "json":
         for check in checks:
             put(
@@ -60,8 +77,10 @@ def command(output: str, cgroup_root: Path | None, socket: Path | None) -> int:
                 )
             )
     else:
-        for line in report(checks, stdout_paint()):
+        for line in report(checks, stdout_paint(), where):
             put(line)
+    if silent:
+        return NO_DAEMON
     return 0 if can_see_kills(checks) else 1
 
 
@@ -96,9 +115,14 @@ def can_see_kills(checks: list[Check]) -> bool:
     return all(check.state is not State.FAILED for check in checks)
 
 
-def report(checks: list[Check], paint: Paint) -> list[str]:
+def report(checks: list[Check], paint: Paint, where: str = ON_HOST) -> list[str]:
     """The lines for people: state, name, what was found, and the mend below it."""
-    colours = {State.OK: paint.green, State.DEGRADED: paint.yellow, State.FAILED: paint.red}
+    colours = {
+        State.OK: paint.green,
+        State.DEGRADED: paint.yellow,
+        State.FAILED: paint.red,
+        State.SKIPPED: paint.dim,
+    }
     names = max(len(check.name) for check in checks)
     lines: list[str] = []
     for check in checks:
@@ -108,8 +132,8 @@ def report(checks: list[Check], paint: Paint) -> list[str]:
             lines.append(f"{'':8}  {'':{names}}  -> {escape(check.mend)}")
     lines.append("")
     lines.append(
-        paint.bold("Kills can be seen on this host.")
+        paint.bold(f"Kills can be seen {escape(where)}.")
         if can_see_kills(checks)
-        else paint.red("Kills cannot be seen on this host.")
+        else paint.red(f"Kills cannot be seen {escape(where)}.")
     )
     return lines

@@ -124,6 +124,16 @@ def test_tail_list_and_show_ask_the_daemon(served: Served) -> None:
     assert "has no revision 99" in none.stderr
 
 
+def test_the_doctor_judges_a_named_daemon_by_what_that_one_sees(served: Served) -> None:
+    """On a fake tree it does, whatever this host has."""
+    done = served.run("doctor")
+    assert (done.returncode, done.stderr) == (0, "")
+    *lines, last = done.stdout.splitlines()
+    assert last == f"Kills can be seen by the daemon at {served.socket}."
+    assert any(str(served.tree.root) in line and "this machine" in line for line in lines)
+    assert not any("cgroup v2" in line for line in lines)
+
+
 def test_resuming_where_history_does_not_go_is_exit_code_4(served: Served) -> None:
     for after in ("99", "another-journal:1"):
         done = served.run("tail", "--after", after)

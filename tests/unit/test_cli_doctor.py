@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from pathlib import Path
@@ -28,11 +29,15 @@ from oomwatch.cli.checks import (
     check_tracepoint,
     check_vmstat,
 )
-from oomwatch.cli.daemon_checks import ask_daemon
+from oomwatch.cli.daemon_checks import ask_daemon, judge_daemon
 from oomwatch.cli.doctor import can_see_kills, examine, report
+from oomwatch.cli.main import run
 from oomwatch.cli.runtime_checks import check_runtimes
 from oomwatch.cli.terminal import Paint
+from oomwatch.client import Client
 from oomwatch.containers import gvisor
+from oomwatch.events import SourceState
+from oomwatch.status import JournalStatus, NodeStatus
 
 V2 = "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate"
 V1 = "35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory"
@@ -279,6 +284,67 @@ def test_what_listens_and_does_not_answer_is_said(
     assert check.state is State.DEGRADED
     assert "did not answer within 0.2 s" in check.found
     assert "start it again" in check.mend
+
+
+def test_a_named_daemon_that_does_not_answer_is_a_failure_and_no_word_on_this_host(
+    good: Tree, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Though kills could be seen here: that is not what was asked."""
+    assert run(["doctor", "--socket", str(good.host.socket), "-o", "json"]) == 3
+    daemon, here = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (daemon["name"], daemon["state"]) == ("daemon", "failed")
+    assert f"none answers at {good.host.socket} (no such file" in daemon["found"]
+    assert (here["name"], here["state"]) == ("this host", "skipped")
+    assert "--cgroup-root" in here["mend"]
+
+
+@pytest.mark.parametrize(
+    ("sources", "seen"),
+    [
+        ({"memory_events": True}, True),
+        ({"memory_events": False, "kernel_log": True}, True),
+        ({"memory_events": False, "kernel_log": False, "docker": True}, False),
+        ({}, False),
+    ],
+)
+def test_a_named_daemon_is_judged_by_what_it_sees_itself(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch, sources: dict[str, bool], seen: bool
+) -> None:
+    """The host of this test has nothing at all to see a kill by."""
+    tree.write("/proc/sys/kernel/random/boot_id", "boot-1\n")
+    status = NodeStatus(
+        version="1",
+        hostname="node-7",
+        boot_id="boot-1",
+        kernel_release="6.12.0",
+        cgroup_root="/host/cgroup",
+        start_time=0,
+        healthy=True,
+        cgroups=12,
+        kills_told=0,
+        subscribers=0,
+        sources=tuple(SourceState(name=name, active=on) for name, on in sources.items()),
+        journal=JournalStatus(
+            journal_id="j",
+            healthy=True,
+            detail="in memory",
+            oldest_revision=0,
+            newest_revision=0,
+            events=0,
+            pending_events=0,
+        ),
+    )
+    monkeypatch.setattr(Client, "get_status", lambda _: status)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tree.root / "oomwatch.sock"))
+        server.listen()
+        checks = judge_daemon(tree.host)
+    assert can_see_kills(checks) is seen
+    found = {check.name: check.found for check in checks}
+    assert found["its tree"] == ("/host/cgroup on node-7 (Linux 6.12.0, this machine): 12 cgroups")
+    assert "cgroup v2" not in found
+    assert checks[-1].state is State.SKIPPED
+    assert all(check.found and (check.state is State.OK or check.mend) for check in checks)
 
 
 def test_a_runtime_that_may_not_even_be_looked_for_is_no_end_of_it(tree: Tree) -> None:
