@@ -40,7 +40,8 @@ Examples:
   oomwatch serve --listen 0.0.0.0:7433 --tls-cert node.pem --tls-key node.key --tls-client-ca ca.pem
   OOMWATCH_STATE_DIR=/var/lib/oomwatch oomwatch serve
 
-Each option can come from the environment: OOMWATCH_ and its name, as in OOMWATCH_STATE_DIR.""",
+Each option can come from the environment: OOMWATCH_ and its name, as in OOMWATCH_STATE_DIR.
+Several values are separated by spaces there, and OOMWATCH_INSECURE=2 is --insecure twice.""",
 )
 @click.option(
     "--socket",
@@ -131,7 +132,6 @@ Each option can come from the environment: OOMWATCH_ and its name, as in OOMWATC
 )
 @click.option(
     "--runtime",
-    "runtimes",
     type=Runtime(),
     metavar="KIND=PATH|off",
     multiple=True,
@@ -141,7 +141,6 @@ Each option can come from the environment: OOMWATCH_ and its name, as in OOMWATC
 )
 @click.option(
     "--container-pattern",
-    "layouts",
     type=ContainerPattern(),
     multiple=True,
     help="Where your own containers are in the cgroup tree: /workers/{pod_name}/{id}, with {id}, "
@@ -193,8 +192,8 @@ def command(
     cgroup_root: Path,
     kernel_log: Path,
     killer_log: Path | None,
-    runtimes: tuple[RuntimeSocket | None, ...],
-    layouts: tuple[Layout, ...],
+    runtime: tuple[RuntimeSocket | None, ...],
+    container_pattern: tuple[Layout, ...],
     poll_interval: float,
     retention_events: int,
     retention_age: float,
@@ -258,8 +257,8 @@ def command(
         state_dir=state_dir,
         kernel_log=None if str(kernel_log) == "off" else kernel_log,
         killer_log=killer_log,
-        runtimes=tuple(one for one in runtimes if one is not None) if runtimes else None,
-        layouts=layouts,
+        runtimes=tuple(one for one in runtime if one is not None) if runtime else None,
+        layouts=container_pattern,
         poll_seconds=poll_interval,
         retention_events=retention_events,
         retention_age_seconds=retention_age,

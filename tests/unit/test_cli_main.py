@@ -201,6 +201,31 @@ def test_an_empty_path_is_not_the_working_directory(
     assert "it is empty" in said
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("socket-mode", "9"),
+        ("insecure", "twice"),
+        ("poll-interval", "soon"),
+        ("runtime", "docker=/run/docker.sock nonsense"),
+        ("container-pattern", "nonsense"),
+    ],
+)
+def test_each_option_of_serve_is_read_from_the_environment_by_its_name(
+    option: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(f"OOMWATCH_{option.upper().replace('-', '_')}", value)
+    assert run(["serve"]) == 2
+    assert f"'--{option}'" in capsys.readouterr().err
+
+
+def test_no_option_of_serve_is_called_otherwise_in_the_environment() -> None:
+    command = cli.get_command(click.Context(cli), "serve")
+    assert command is not None
+    for param in command.params:
+        assert f"--{(param.name or '').replace('_', '-')}" in param.opts
+
+
 @pytest.mark.parametrize("word", ["abc", "0", "17a", "1.5", "٣", "9" * 19, "9" * 5000, "j:17", ""])
 def test_what_is_no_revision_is_told_where_revisions_are_found(
     word: str, capsys: pytest.CaptureFixture[str]
