@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,7 +55,17 @@ def find_daemon(connection: Connection, cgroup_root: Path | None = None) -> Daem
             raise click.UsageError("--cgroup-root watches in this process: it asks no daemon")
         return None
     if connection.socket is not None and connection.address is not None:
-        raise click.UsageError("--socket and --address both name a daemon: give one of them")
+        typed = [name for name in ("socket", "address") if _on_command_line(name)]
+        if len(typed) != 1:
+            raise click.UsageError(
+                "--socket and --address (or OOMWATCH_SOCKET and OOMWATCH_ADDRESS) both name a "
+                "daemon: give one of them"
+            )
+        # What is typed outweighs what the environment says.
+        if typed == ["socket"]:
+            connection = replace(connection, address=None)
+        else:
+            connection = replace(connection, socket=None)
     files = (connection.tls_ca, connection.tls_cert, connection.tls_key)
     if connection.address is None and (connection.insecure or any(files)):
         raise click.UsageError("TLS and --insecure are about --address HOST:PORT: give that too")

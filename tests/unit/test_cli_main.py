@@ -226,6 +226,35 @@ def test_no_option_of_serve_is_called_otherwise_in_the_environment() -> None:
         assert f"--{(param.name or '').replace('_', '-')}" in param.opts
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "words", "asked"),
+    [
+        ("OOMWATCH_SOCKET", "/nowhere/env.sock", "--address 127.0.0.1:1 --insecure", "127.0.0.1:1"),
+        ("OOMWATCH_ADDRESS", "127.0.0.1:1", "--socket /nowhere/typed.sock", "/nowhere/typed.sock"),
+    ],
+)
+def test_the_daemon_that_is_typed_outweighs_that_of_the_environment(
+    variable: str,
+    value: str,
+    words: str,
+    asked: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv(variable, value)
+    assert run(["list", *words.split()]) == 3
+    assert f"no daemon answers at {asked}" in capsys.readouterr().err
+
+
+def test_two_daemons_in_the_environment_are_one_too_many(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OOMWATCH_SOCKET", "/nowhere/env.sock")
+    monkeypatch.setenv("OOMWATCH_ADDRESS", "127.0.0.1:1")
+    assert run(["list"]) == 2
+    assert "OOMWATCH_ADDRESS" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("word", ["abc", "0", "17a", "1.5", "٣", "9" * 19, "9" * 5000, "j:17", ""])
 def test_what_is_no_revision_is_told_where_revisions_are_found(
     word: str, capsys: pytest.CaptureFixture[str]
