@@ -44,6 +44,15 @@ exec setpriv --reuid="$user" --regid="$user" --clear-groups --no-new-privs \
 """
 
 
+def let_in(tmp_path: Path) -> None:
+    """Let others reach a test's directory: pytest makes it, and the two above it, with 0700.
+
+    No further: above them is /tmp, which is everybody's.
+    """
+    for directory in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+        directory.chmod(0o711)
+
+
 def _place(user: int) -> Path:
     """A directory that the user can reach, with two in it that are the user's."""
     place = Path(tempfile.mkdtemp(prefix="oomwatch-nobody-", dir="/tmp"))

@@ -34,6 +34,7 @@ from oomwatch.rpc.server import RpcServer, UnixSocket
 from oomwatch.rpc.v1 import oomwatch_pb2 as pb
 from oomwatch.rpc.v1 import oomwatch_pb2_grpc
 from oomwatch.status import CgroupReport
+from tests.unprivileged import let_in
 
 BOUND = 30.0
 Stub = oomwatch_pb2_grpc.OomWatchServiceStub
@@ -135,8 +136,7 @@ async def test_a_group_that_is_not_there_is_a_sentence(watcher: Watcher, tmp_pat
 @pytest.mark.skipif(os.geteuid() != 0, reason="becoming somebody else needs root")
 async def test_who_is_not_of_the_group_cannot_connect(watcher: Watcher, tmp_path: Path) -> None:
     """The file's mode is the check of the peer's credentials, and the kernel makes it."""
-    for directory in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        directory.chmod(0o711)  # pytest's own are 0700
+    let_in(tmp_path)
     nobody = pwd.getpwnam("nobody")
     place = tmp_path / "s"
 

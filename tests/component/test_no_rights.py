@@ -13,15 +13,14 @@ from oomwatch.events import OomKill
 from oomwatch.sources.runtimes.sockets import is_hidden, is_there
 from oomwatch.subscriptions import Earliest
 from oomwatch.testing import FakeCgroupTree
-from tests.unprivileged import NOBODY, SECONDS, answering, ended, rights, serving
+from tests.unprivileged import NOBODY, SECONDS, answering, ended, let_in, rights, serving
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="becoming nobody needs root")
 
 
 @pytest.fixture
 def tree(tmp_path: Path) -> FakeCgroupTree:
-    for directory in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        directory.chmod(0o711)  # pytest's own are 0700
+    let_in(tmp_path)
     tree = FakeCgroupTree(tmp_path / "cgroup")
     tree.make("/a")
     return tree

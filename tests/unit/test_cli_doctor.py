@@ -38,6 +38,7 @@ from oomwatch.client import Client
 from oomwatch.containers import gvisor
 from oomwatch.events import SourceState
 from oomwatch.status import JournalStatus, NodeStatus
+from tests.unprivileged import let_in
 
 V2 = "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate"
 V1 = "35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory"
@@ -254,8 +255,7 @@ def test_a_stale_socket_is_no_daemon(tree: Tree) -> None:
 @pytest.mark.parametrize(("mode", "who"), [(0o660, "group 12345"), (0o600, "its owner")])
 def test_who_may_not_connect_is_told_who_may(tree: Tree, mode: int, who: str) -> None:
     path = tree.root / "oomwatch.sock"
-    for directory in (tree.root, *list(tree.root.parents)[:3]):
-        directory.chmod(0o711)  # pytest's own are 0700
+    let_in(tree.root)
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
         server.listen()
