@@ -93,6 +93,21 @@ def find_daemon(connection: Connection, cgroup_root: Path | None = None) -> Daem
     return Daemon(named, connection)
 
 
+def why_nobody_is_asked() -> str:
+    """Why `find_daemon` gave none where none was named, as the beginning of a sentence."""
+    path = Path(DEFAULT_SOCKET)
+    if why_silent(path) == FORBIDDEN:
+        return f"{path} may not be connected to ({FORBIDDEN}; be {who_may(path)})"
+    return f"no daemon answers at {path}"
+
+
+def nobody_to_ask(otherwise: str) -> DaemonUnavailable:
+    """The error of a command that cannot do without a daemon, with what else can be done."""
+    nobody = why_nobody_is_asked()
+    start = "" if FORBIDDEN in nobody else "start one with 'oomwatch serve', or "
+    return DaemonUnavailable(f"{nobody}: {start}{otherwise}")
+
+
 def _on_command_line(*names: str) -> bool:
     context = click.get_current_context()
     line = click.core.ParameterSource.COMMANDLINE

@@ -38,9 +38,8 @@ def command(
 
     REVISION is its number in the journal: tail shows it, and -o json tells it as `revision`.
     """
-    from oomwatch.address import DEFAULT_SOCKET
-    from oomwatch.cli.reach import find_daemon
-    from oomwatch.errors import DaemonUnavailable, OomwatchError
+    from oomwatch.cli.reach import find_daemon, nobody_to_ask
+    from oomwatch.errors import OomwatchError
 
     if state_dir is not None:
         # Opening would make a directory that is not there.
@@ -50,10 +49,7 @@ def command(
     else:
         asked = find_daemon(connection)
         if asked is None:
-            raise DaemonUnavailable(
-                f"no daemon answers at {DEFAULT_SOCKET}: start one with 'oomwatch serve', "
-                "or name its journal with --state-dir"
-            )
+            raise nobody_to_ask("name its journal with --state-dir")
         work = _from_daemon(asked, revision)
     return show(work, output)
 

@@ -81,10 +81,9 @@ def command(
     Asks the daemon where its socket answers. Otherwise this process watches the host itself, at
     once, and says so; what happened before is then not known.
     """
-    from oomwatch.address import DEFAULT_SOCKET
     from oomwatch.cli.follow import follow, print_history
     from oomwatch.cli.interrupts import run_until_signal
-    from oomwatch.cli.reach import find_daemon
+    from oomwatch.cli.reach import find_daemon, nobody_to_ask, why_nobody_is_asked
     from oomwatch.errors import DaemonUnavailable
 
     start = _start(lines, since, after, earliest)
@@ -92,15 +91,13 @@ def command(
     asked = find_daemon(connection, cgroup_root)
     notice = None
     if asked is None:
-        nobody = f"no daemon answers at {DEFAULT_SOCKET}"
-        if cgroup_root is not None:
-            nobody = "no daemon is asked"
         if no_follow or after is not None:
             option = "--no-follow" if no_follow else "--after"
-            raise DaemonUnavailable(
-                f"{nobody}, and {option} asks for what was told before: start one with "
-                "'oomwatch serve', or leave the option out to watch from now on"
-            )
+            mend = f"leave {option} out, which asks for what was told before"
+            if cgroup_root is None:
+                raise nobody_to_ask(mend)
+            raise DaemonUnavailable(f"--cgroup-root asks no daemon: leave that out, or {mend}")
+        nobody = "no daemon is asked" if cgroup_root is not None else why_nobody_is_asked()
         past = (
             "; what happened before is not known" if since is not None or lines or earliest else ""
         )

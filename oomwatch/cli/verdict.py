@@ -121,8 +121,8 @@ def command(
 ) -> int:
     """Say whether a container's end was out of memory, how sure that is, and why."""
     from oomwatch.cli.output import put
-    from oomwatch.cli.reach import find_daemon
-    from oomwatch.errors import DaemonUnavailable, RequestRefused
+    from oomwatch.cli.reach import find_daemon, nobody_to_ask
+    from oomwatch.errors import RequestRefused
 
     facts = (exit_code, signal, exit_time, stopped, stop_signal, oom_flag)
     told = any(fact is not None for fact in facts)
@@ -138,15 +138,11 @@ def command(
             put(line)
         return 0
 
-    from oomwatch.address import DEFAULT_SOCKET
     from oomwatch.cli.show import show
 
     asked = find_daemon(connection)
     if asked is None:
-        raise DaemonUnavailable(
-            f"no daemon answers at {DEFAULT_SOCKET}: it is the one that saw the container; leave "
-            "--container out to judge the status alone"
-        )
+        raise nobody_to_ask("leave --container out to judge the status alone")
 
     async def finalized() -> Entry:
         async with asked.client() as client:

@@ -135,7 +135,9 @@ def test_history_needs_a_daemon(tree: FakeCgroupTree, spawn: Spawn) -> None:
     for words in (["--no-follow"], ["--after", "3"]):
         code, said = ended(spawn("tail", "--cgroup-root", str(tree.root), *words))
         assert code == 3
-        assert said.startswith("oomwatch: no daemon is asked, and --")
+        assert said.startswith(
+            "oomwatch: --cgroup-root asks no daemon: leave that out, or leave --"
+        )
 
 
 def test_a_root_that_is_not_there_is_a_sentence(tmp_path: Path, spawn: Spawn) -> None:
