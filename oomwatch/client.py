@@ -14,6 +14,7 @@ Catch it, count what lay between as lost, and subscribe again from `Earliest()`.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
 import threading
@@ -132,7 +133,10 @@ class AsyncClient:
             request.page_token = page.next_page_token
 
     async def get_event(self, revision: int, journal_id: str | None = None) -> Entry | None:
-        """Give one event, or `None` when the journal does not hold it (any more)."""
+        """Give one event, or `None` when the journal does not hold it (any more).
+
+        Raises JournalReset where `journal_id` is given and another journal is served.
+        """
         request = pb.GetEventRequest(revision=revision)
         if journal_id is not None:
             request.journal_id = journal_id
@@ -160,10 +164,13 @@ class AsyncClient:
     ) -> CgroupReport:
         """Tell the daemon who a cgroup is, as its container starts; see who follows it.
 
-        Give one of `pid` (as the daemon's /proc shows it) and `cgroup`. Twice is the same as once;
-        the same id elsewhere is a new life of it. Raises RequestRefused: NOT_FOUND where the
-        process or the cgroup is gone.
+        Give one of `pid` (as the daemon's /proc shows it) and `cgroup` (its path from the root of
+        the hierarchy, as /proc/PID/cgroup shows it). Twice is the same as once; the same id
+        elsewhere is a new life of it. Raises RequestRefused: NOT_FOUND where the process or the
+        cgroup is gone, and ValueError for both or neither.
         """
+        if pid is not None and cgroup is not None:
+            raise ValueError("pid and cgroup both say where the container runs: give one of them")
         request = pb.WatchContainerRequest(container=container_to_message(container))
         if pid is not None:
             request.pid = pid
@@ -217,6 +224,8 @@ class AsyncClient:
         if exit_time is not None:
             write_time(exit_time, request.exit_time)
         if maximum_wait is not None:
+            if not math.isfinite(maximum_wait):
+                raise ValueError(f"maximum_wait {maximum_wait}: give seconds, 60 at the most")
             request.maximum_wait.FromNanoseconds(round(maximum_wait * 1e9))
         answer = await self._connection.call(
             "FinalizeContainer",
@@ -232,7 +241,10 @@ class AsyncClient:
         """Give one watched cgroup, or `None` when there is none.
 
         By its path, or by the id of its container or a beginning of that which fits only one.
+        Raises ValueError for both or neither, and for a beginning that fits several.
         """
+        if cgroup is not None and container_id is not None:
+            raise ValueError("cgroup and container_id both say which one: give one of them")
         request = pb.GetContainerRequest(cgroup=cgroup, container_id=container_id)
         answer = await self._call_or_none("GetContainer", request, pb.GetContainerResponse)
         return None if answer is None else report_from_message(answer.container)
@@ -272,8 +284,8 @@ class AsyncClient:
 class Client:
     """`AsyncClient` for code without asyncio: the same calls, the same errors, plain iterators.
 
-    Use one from one thread, and none where a loop is running. Ctrl-C ends any call at once, and a
-    subscription's iterator with it.
+    Use one from one thread, and none where a loop is running: a call raises RuntimeError there.
+    Ctrl-C ends any call at once, and a subscription's iterator with it.
     """
 
     def __init__(
@@ -315,9 +327,12 @@ class Client:
         event_filter: EventFilter | None = None,
         *,
         on_bookmark: Callable[[Bookmark], object] | None = None,
+        on_outage: Callable[[str | None], object] | None = None,
     ) -> Iterator[Entry]:
-        """Yield events; see `AsyncClient.subscribe`."""
-        subscription = self._client.subscribe(start, event_filter, on_bookmark=on_bookmark)
+        """Yield events; see `AsyncClient.subscribe`. It begins with the first `next`."""
+        subscription = self._client.subscribe(
+            start, event_filter, on_bookmark=on_bookmark, on_outage=on_outage
+        )
         try:
             while True:
                 yield from self._run(subscription.next).entries
@@ -408,6 +423,7 @@ class Client:
         when that has ended; a second Ctrl-C does not wait for it. (asyncio.Runner does the same,
         but forgets one that comes as it begins.)
         """
+        _refuse_running_loop()
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
         loop = self._loop
@@ -448,3 +464,11 @@ class Client:
 
         while (item := self._run(step)) is not end:
             yield item
+
+
+def _refuse_running_loop() -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise RuntimeError("an event loop runs in this thread: use AsyncClient there")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -31,6 +32,8 @@ class Daemon:
     @asynccontextmanager
     async def client(self) -> AsyncIterator[AsyncClient]:
         """Open a client; what the daemon finds malformed becomes an error with its sentence."""
+        # Before gRPC is loaded: else a line of its own goes before our sentence on a handshake.
+        os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
         from oomwatch.client import AsyncClient, ClientTls
 
         given = self.connection

@@ -12,7 +12,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
-from oomwatch.address import TcpAddress, parse_address
+from oomwatch.address import TcpAddress, UnixAddress, parse_address
 from oomwatch.errors import AddressError, DaemonUnavailable, RequestRefused
 from oomwatch.rpc.refusals import cursor_error
 from oomwatch.rpc.v1 import oomwatch_pb2 as pb
@@ -24,6 +24,9 @@ SERVICE = pb.DESCRIPTOR.services_by_name["OomWatchService"].full_name
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 5.0
 _CONNECT_MILLISECONDS = 10_000
+_NOBODY = ("failed to connect", "errors resolving", "DNS resolution failed")
+"""Words of gRPC's own, as nobody was reached who could have answered."""
+
 _LARGEST_MESSAGE = 64 * 1024 * 1024
 
 Stream = grpc.aio.UnaryStreamCall[Message, pb.SubscribeResponse]
@@ -38,9 +41,9 @@ class ClientTls:
     once: a client that outlives its certificate has to be made anew.
     """
 
-    ca: Path | None = None
-    certificate: Path | None = None
-    key: Path | None = None
+    ca: str | os.PathLike[str] | None = None
+    certificate: str | os.PathLike[str] | None = None
+    key: str | os.PathLike[str] | None = None
     server_name: str | None = None
 
     def credentials(self) -> grpc.ChannelCredentials:
@@ -55,14 +58,14 @@ class ClientTls:
             if self.ca is not None:
                 context.load_verify_locations(self.ca)
         except (OSError, ValueError) as error:  # SSLError is an OSError
-            raise AddressError(f"the CA {self.ca} cannot be used: {error}") from error
+            raise AddressError(f"the CA {self.ca} cannot be used: {_reason(error)}") from error
         try:
             if self.certificate is not None:
                 context.load_cert_chain(self.certificate, self.key, password=lambda: "")
         except (OSError, ValueError) as error:
             raise AddressError(
                 f"the TLS certificate {self.certificate} with the key {self.key} cannot be used: "
-                f"{error}"
+                f"{_reason(error)}"
             ) from error
         return grpc.ssl_channel_credentials(
             root_certificates=_pem(self.ca),
@@ -71,9 +74,13 @@ class ClientTls:
         )
 
 
-def _pem(path: Path | None) -> bytes | None:
+def _reason(error: Exception) -> str:
+    return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
+def _pem(path: str | os.PathLike[str] | None) -> bytes | None:
     try:
-        return None if path is None else path.read_bytes()
+        return None if path is None else Path(path).read_bytes()
     except OSError as error:
         raise AddressError(f"{path} cannot be read: {error.strerror}") from error
 
@@ -92,6 +99,10 @@ class Connection:
         if isinstance(self.address, TcpAddress) and tls is None and not insecure:
             raise AddressError(
                 f"{self.address} is reached over TCP: give TLS files, or ask for insecure"
+            )
+        if isinstance(self.address, UnixAddress) and tls is not None:
+            raise AddressError(
+                f"{self.address} is a Unix socket: TLS is for HOST:PORT, leave it out"
             )
         self._credentials = None if tls is None else tls.credentials()
         self._server_name = None if tls is None else tls.server_name
@@ -144,19 +155,35 @@ class Connection:
         if code is grpc.StatusCode.INVALID_ARGUMENT:
             return ValueError(words)
         if code is grpc.StatusCode.UNAVAILABLE:
-            # gRPC's own words where nobody listens; else it is the daemon that has none to give.
-            nobody = "failed to connect" in words
-            who = "no daemon answers at" if nobody else "no answer now from the daemon at"
-            return DaemonUnavailable(f"{who} {self.address}: {words}{self._tls(words)}")
+            if not any(begin in words for begin in _NOBODY):
+                # It is the daemon that has no answer, or it went away while it had to give one.
+                return DaemonUnavailable(
+                    f"no answer now from the daemon at {self.address}: {words}"
+                )
+            why = words.rpartition("last error: ")[2]
+            return DaemonUnavailable(
+                f"no daemon answers at {self.address}: {why}{self._mend(words)}"
+            )
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             within = "" if seconds is None else f" within {seconds:g} s"
             return DaemonUnavailable(f"the daemon at {self.address} did not answer{within}")
         return RequestRefused(code.name, f"the daemon at {self.address} refuses: {words}")
 
-    def _tls(self, words: str) -> str:
-        # All that a server says to one who should have come with TLS, or with a certificate.
-        if "failed to connect" not in words or "Socket closed" not in words:
+    def _mend(self, words: str) -> str:
+        """What to look at, where gRPC's words alone leave a person at a loss."""
+        if isinstance(self.address, UnixAddress):
+            if "Permission denied" in words:
+                return "; who may connect say the socket's mode and group"
+            return "; does it run, and is this its socket?"
+        if "CERTIFICATE_VERIFY_FAILED" in words:
+            return "; its certificate was not signed by the CA that was given"
+        if "Hostname Verification" in words:
+            return f"; its certificate is for another name than {self._server_name or self.address}"
+        if "WRONG_VERSION_NUMBER" in words:
+            return "; does it speak without TLS?"
+        if "Socket closed" not in words:
             return ""
+        # All that a server says to one who should have come with TLS, or with a certificate.
         if self._credentials is None:
             return "; does it want TLS? Give the file of its CA"
         return "; does it want a client's certificate, or one of another CA?"

@@ -25,7 +25,7 @@ from oomwatch.errors import (
     JournalStalled,
     RequestRefused,
 )
-from oomwatch.events import Confidence, Entry, Event, OomKill, Scope
+from oomwatch.events import Confidence, Container, Entry, Event, OomKill, Scope
 from oomwatch.journal import Journal, Retention
 from oomwatch.ledger import LedgerChange
 from oomwatch.rpc.server import Limits, RpcServer, TlsFiles
@@ -418,6 +418,81 @@ async def test_mutual_tls_refuses_who_has_no_certificate(pem: Path) -> None:
             with pytest.raises(DaemonUnavailable):
                 await client.health()
     await node.close()
+
+
+@pytest.mark.parametrize(
+    ("tls", "words"),
+    [
+        ({"ca": "client.pem"}, "was not signed by the CA that was given"),
+        ({"ca": "ca.pem", "server_name": "node-8"}, "is for another name than node-8"),
+        (None, "does it want TLS"),
+    ],
+)
+async def test_what_is_wrong_with_tls_is_said_so_that_it_can_be_mended(
+    tls: dict[str, str] | None, words: str, pem: Path
+) -> None:
+    node = Node()
+    files = TlsFiles(pem / "server.pem", pem / "server.key")
+    given = None
+    if tls is not None:
+        # A path may be text, as an address may.
+        given = ClientTls(ca=str(pem / tls["ca"]), server_name=tls.get("server_name"))
+    async with RpcServer(node, socket=None, listen="127.0.0.1:0", tls=files) as server:
+        address = f"127.0.0.1:{server.port}"
+        async with AsyncClient(address, tls=given, insecure=tls is None) as client:
+            with pytest.raises(DaemonUnavailable, match=words) as raised:
+                await client.health()
+    assert str(raised.value).startswith(f"no daemon answers at {address}: ")
+    await node.close()
+
+
+async def test_tls_with_a_server_that_has_none_is_said(pem: Path) -> None:
+    node = Node()
+    async with RpcServer(node, socket=None, listen="127.0.0.1:0", insecure=True) as server:
+        tls = ClientTls(ca=pem / "ca.pem")
+        async with AsyncClient(f"127.0.0.1:{server.port}", tls=tls) as client:
+            with pytest.raises(DaemonUnavailable, match="does it speak without TLS"):
+                await client.health()
+    with pytest.raises(AddressError, match="is a Unix socket: TLS is for HOST:PORT"):
+        AsyncClient("/run/s", tls=tls)
+    await node.close()
+
+
+async def test_a_name_that_nobody_knows_is_nobody() -> None:
+    async with AsyncClient("nowhere.invalid:1", insecure=True) as client:
+        with pytest.raises(DaemonUnavailable, match=r"no daemon answers at nowhere\.invalid:1"):
+            await client.health()
+
+
+async def test_what_cannot_be_meant_is_refused_before_it_is_sent() -> None:
+    """Of two places gRPC would send the one that was set last, and say nothing."""
+    async with AsyncClient("/nowhere/s") as client:
+        with pytest.raises(ValueError, match="give one of them"):
+            await client.watch_container(Container(id="a"), pid=1, cgroup="/a")
+        with pytest.raises(ValueError, match="give one of them"):
+            await client.get_container("/a", container_id="a")
+        with pytest.raises(ValueError, match="60 at the most"):
+            await client.finalize("a", exit_code=1, maximum_wait=float("inf"))
+
+
+async def test_the_plain_client_is_refused_where_a_loop_runs(tmp_path: Path) -> None:
+    client = Client(tmp_path / "s")
+    with pytest.raises(RuntimeError, match="use AsyncClient"):
+        client.get_status()
+    with pytest.raises(RuntimeError, match="use AsyncClient"):
+        next(client.subscribe())
+
+
+def test_the_plain_client_tells_of_an_outage_too(tmp_path: Path) -> None:
+    told: list[str | None] = []
+    with Client(tmp_path / "s", reconnect_seconds=0.0) as client:
+        with daemon(tmp_path / "s", 1):
+            entries = client.subscribe(Earliest(), on_outage=told.append)
+            assert next(entries).revision == 1
+        with pytest.raises(DaemonUnavailable):
+            next(entries)
+    assert len(told) == 1
+    assert told[0]
 
 
 async def test_tcp_without_tls_is_for_those_who_ask_for_it(tmp_path: Path, pem: Path) -> None:

@@ -362,6 +362,12 @@ async def test_commands_reach_a_daemon_over_mutual_tls(
         code, _, errors = await oomwatch("list", *where[:2], "--insecure")
         assert code == 3
         assert "does it want TLS" in errors
+        # What gRPC would log by itself of a handshake is no second sentence.
+        code, _, errors = await oomwatch("list", *where[:3], str(authority / "client.pem"))
+        assert code == 3
+        assert "was not signed by the CA that was given" in errors
+        assert errors.startswith("oomwatch: ")
+        assert errors.count("\n") == 1
 
 
 @pytest.mark.parametrize(
