@@ -11,10 +11,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from io import StringIO
 
 import click
 
 from oomwatch.cli.output import forget_stdout, say
+from oomwatch.cli.terminal import escape
 from oomwatch.errors import DaemonUnavailable, HistoryCompacted, JournalReset, OomwatchError
 
 FAILED, NO_DAEMON, COMPACTED, INTERRUPTED, CLOSED_PIPE = 1, 3, 4, 130, 141
@@ -100,7 +102,7 @@ def run(arguments: Sequence[str]) -> int:
         outcome = cli.main(args=list(arguments), prog_name="oomwatch", standalone_mode=False)
         sys.stdout.flush()
     except click.ClickException as error:
-        error.show()
+        _show_usage(error)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
@@ -114,6 +116,14 @@ def run(arguments: Sequence[str]) -> int:
         say(_os_sentence(error))
         return FAILED
     return outcome if isinstance(outcome, int) else 0
+
+
+def _show_usage(error: click.ClickException) -> None:
+    """Print what click says, which may quote what a script was given: it escapes some of that."""
+    text = StringIO()
+    error.show(text)
+    for line in text.getvalue().rstrip("\n").split("\n"):
+        click.echo(escape(line.replace("\t", "  ")), err=True)
 
 
 def exit_code(error: OomwatchError) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -80,6 +81,23 @@ def revision_number(text: str) -> int | None:
         return None
     number = int(digits)
     return number if number <= _LAST_REVISION else None
+
+
+class Number(click.IntRange):
+    """A whole number within bounds."""
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        """Return the number; anything else is a usage error that says what is taken."""
+        low, high = self.min or 0, self.max
+        number = None
+        with contextlib.suppress(ValueError):
+            number = int(str(value))
+        if number is None or number < low or (high is not None and number > high):
+            most = f"from {low} to {high}" if high is not None else f"of {low} or more"
+            self.fail(f"{quoted(str(value))} is not a whole number {most}", param, ctx)
+        return number
 
 
 class Named(click.Path):

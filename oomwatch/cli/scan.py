@@ -36,7 +36,7 @@ Examples:
 )
 @click.option(
     "--year",
-    type=click.IntRange(1970, 9999),
+    type=options.Number(1970, 9999),
     metavar="YYYY",
     help="The year of stamps that have none (Nov 24 01:48:27); without it their time is not known.",
 )

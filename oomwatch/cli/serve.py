@@ -15,6 +15,7 @@ from oomwatch.cli.options import (
     ContainerPattern,
     Duration,
     Named,
+    Number,
     Permissions,
     Runtime,
 )
@@ -155,7 +156,7 @@ Several values are separated by spaces there, and OOMWATCH_INSECURE=2 is --insec
 )
 @click.option(
     "--retention-events",
-    type=click.IntRange(min=1),
+    type=Number(min=1),
     metavar="N",
     default=100_000,
     show_default=True,

@@ -31,7 +31,7 @@ Examples:
 @click.option(
     "-n",
     "--lines",
-    type=click.IntRange(min=0, max=2**31 - 1),
+    type=options.Number(min=0, max=2**31 - 1),
     metavar="N",
     help=f"Begin with the last N events.  [default: {DEFAULT_LINES}]",
 )

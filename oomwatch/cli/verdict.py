@@ -25,15 +25,23 @@ _NAMED = 5
 
 
 def _signal(_: click.Context, __: click.Parameter, text: str | None) -> int | None:
-    """Read a signal as people type it: 9, KILL, SIGKILL."""
+    """Read a signal as people and runtimes write it: 9, KILL, SIGKILL, RTMIN+3."""
     if text is None:
         return None
+    name, plus, more = text.upper().removeprefix("SIG").partition("+")
     try:
-        if text.isdecimal():
-            return int(signals.Signals(int(text)))
-        return int(signals.Signals["SIG" + text.upper().removeprefix("SIG")])
+        number = int(name) if name.isdecimal() else signals.Signals[f"SIG{name}"]
+        if plus:
+            if name != "RTMIN" or not more.isdecimal():
+                raise ValueError(text)
+            number += int(more)
+        if 1 <= number <= signals.SIGRTMAX:
+            return int(number)
     except (ValueError, KeyError):
-        raise click.BadParameter(f"{text!r} is no signal: give 9, KILL or SIGKILL") from None
+        pass
+    raise click.BadParameter(
+        f"{quoted(text)} is no signal: give 1 to {int(signals.SIGRTMAX)}, KILL, SIGKILL or RTMIN+3"
+    )
 
 
 def _time(_: click.Context, __: click.Parameter, text: str | None) -> int | None:
@@ -75,12 +83,12 @@ cgroup is removed, and only once it has ended."""
 )
 @click.option(
     "--cgroup-id",
-    type=click.IntRange(min=1),
+    type=options.Number(min=1),
     metavar="INODE",
     help="Which life of the container: its cgroup's inode, as a registration or an event tells it.",
 )
 @click.option(
-    "--exit-code", type=click.IntRange(0, 255), metavar="N", help="The status that it exited with."
+    "--exit-code", type=options.Number(0, 255), metavar="N", help="The status that it exited with."
 )
 @click.option("--signal", callback=_signal, metavar="SIGNAL", help="The signal that ended it.")
 @click.option(

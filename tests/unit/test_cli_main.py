@@ -27,6 +27,10 @@ COMMANDS = cli.list_commands(click.Context(cli))
 HEAVY = ("grpc", "google.protobuf", "docker", "prometheus_client", "psutil", "sqlite3", "asyncio")
 
 
+TITLE = "\x1b]0;owned\x07"
+"""Sets the title of a terminal's window."""
+
+
 def modules_after(code: str) -> set[str]:
     done = subprocess.run(
         [sys.executable, "-c", f"{code}\nimport sys\nprint('\\n'.join(['', *sys.modules]))"],
@@ -280,6 +284,22 @@ def test_an_error_that_quotes_a_hostile_path_stays_on_its_line(
     monkeypatch.setattr(cli, "main", raises)
     run([])
     assert capsys.readouterr().err == "oomwatch: /a\\x0a\\x1b[2J is not there\n"
+
+
+@pytest.mark.parametrize(
+    "words", [["tail", "--filter", "kind=\x1b[2J"], ["tail", "\x1b[2J", "\u202e"]]
+)
+def test_wrong_usage_that_quotes_what_was_typed_is_harmless_on_a_terminal(
+    words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    primary, secondary = os.openpty()
+    with os.fdopen(secondary, "w") as terminal, os.fdopen(primary, "rb", 0) as seen:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        assert run(words) == 2
+        terminal.flush()
+        said = seen.read(4096).decode()
+    assert "Error: " in said
+    assert all(line.isprintable() for line in said.split("\r\n"))
 
 
 def test_help_is_there_before_a_human_notices() -> None:
