@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ Examples:
   oomwatch list
   oomwatch list /kubepods.slice
   oomwatch list --killed
-  oomwatch list -o json | jq -r 'select(.kills > 0) | .path'"""
+  oomwatch list -o json | jq -r 'select(.kills > 0) | .cgroup'"""
 )
 @click.argument("prefix", default="/")
 @click.option("--killed", is_flag=True, help="Only cgroups in which, or below which, was killed.")
@@ -94,16 +95,17 @@ async def _reports(
 
 
 def as_json(report: CgroupReport) -> str:
-    """One line of JSON; what is not known is absent."""
+    """One line of JSON with the fields of a ContainerReport; what is not known is absent."""
     import json
-    from dataclasses import asdict
 
-    return json.dumps(_known(asdict(report)), separators=(",", ":"))
+    known = _writer()(report)
+    fields = {"cgroup": known.pop("path"), "cgroup_id": known.pop("id"), **known}
+    return json.dumps(fields, separators=(",", ":"))
 
 
-def _known(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _known(each) for key, each in value.items() if each is not None}
-    if isinstance(value, list | tuple):
-        return [_known(each) for each in value]
-    return value
+@cache
+def _writer() -> Callable[[CgroupReport], dict[str, Any]]:
+    from oomwatch.event_json import object_writer
+    from oomwatch.status import CgroupReport
+
+    return object_writer(CgroupReport)

@@ -10,7 +10,7 @@ from oomwatch.cli.cgroup_names import CgroupNames
 from oomwatch.cli.table import UNKNOWN, Cell, Column, line, whole_table
 from oomwatch.cli.terminal import Paint, escape
 from oomwatch.cli.times import human_bytes, local_time
-from oomwatch.cli.whose import scope_word
+from oomwatch.cli.whose import SCOPE_WORDS, scope_word
 from oomwatch.events import OomKill, Victim
 from oomwatch.kernel_log.episodes import Told
 
@@ -136,7 +136,7 @@ class Counts:
         lines = [paint.bold(f"{count}{'' if self.events == 1 else 's'}")]
         if not self.events:
             return lines
-        lines += _ranking("SCOPE", self.by_scope, lambda name: name or UNKNOWN, paint)
+        lines += _ranking("SCOPE", self.by_scope, lambda name: SCOPE_WORDS.get(name, name), paint)
         lines += _ranking(
             "CGROUP",
             self.by_cgroup,

@@ -11,6 +11,14 @@ _SHORT_ID = 12
 """As the runtimes print their 64 digits."""
 
 
+SCOPE_WORDS = {
+    Scope.CONTAINER_LIMIT.value: "own",
+    Scope.ANCESTOR_LIMIT.value: "ancestor",
+    Scope.DESCENDANT.value: "nested",
+}
+"""What people are told of a scope, where that is not its name."""
+
+
 def label(container: Container) -> str:
     """Its name, with its pod's, and its image; empty where only its id is known. Escaped."""
     pod, name = container.pod, container.name
@@ -36,20 +44,13 @@ def called(container: Container) -> str:
 def scope_word(event: OomKill) -> str:
     """Whose limit was hit, in a word: own, nested, pod, slice, ancestor, node, unknown."""
     limit = event.limit_cgroup
-    match event.scope:
-        case Scope.CONTAINER_LIMIT:
-            return "own"
-        case Scope.DESCENDANT:
-            return "nested"
-        case Scope.ANCESTOR_LIMIT if limit is not None:
-            pod = find_pod(limit)
-            if pod is not None and pod.cgroup == limit:
-                return "pod"
-            return "slice" if limit.endswith(".slice") else "ancestor"
-        case Scope.ANCESTOR_LIMIT:
-            return "ancestor"
-        case other:
-            return other.value
+    if event.scope is Scope.ANCESTOR_LIMIT and limit is not None:
+        pod = find_pod(limit)
+        if pod is not None and pod.cgroup == limit:
+            return "pod"
+        if limit.endswith(".slice"):
+            return "slice"
+    return SCOPE_WORDS.get(event.scope.value, event.scope.value)
 
 
 def told(event: OomKill, container: Container) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from oomwatch.rpc.v1 import oomwatch_pb2 as pb
 from oomwatch.testing import FakeCgroupTree
 
 BOUND = 30.0
@@ -165,7 +166,10 @@ def test_list_reads_the_tree_once(tree: FakeCgroupTree, spawn: Spawn) -> None:
     assert process.stdout is not None
     rows = [json.loads(line) for line in process.stdout]
     assert ended(process) == (0, "")
-    assert [(row["path"], row["kills"]) for row in rows] == [("/", 0), ("/a", 3), ("/b", 0)]
+    assert [(row["cgroup"], row["kills"]) for row in rows] == [("/", 0), ("/a", 3), ("/b", 0)]
+    fields = {field.name for field in pb.ContainerReport.DESCRIPTOR.fields}
+    assert all(row.keys() <= fields for row in rows), "the fields of the gRPC message"
+    assert "notes" not in rows[0], "what there is none of is absent, as in an event"
     killed = spawn("list", "/a", "--killed", "--cgroup-root", str(tree.root))
     assert killed.stdout is not None
     assert [line.split()[-1] for line in killed.stdout] == ["CGROUP", "/a"]

@@ -336,6 +336,8 @@ def test_the_summary_counts_by_cgroup_process_scope_and_time(
     assert text.startswith("6 kills in 5 events\n")
     for title in ("SCOPE", "CGROUP", "PROCESS", "FROM"):
         assert f"KILLS  {title}\n" in text
+    assert "  own\n" in text, "in the words of the other tables"
+    assert "container_limit" not in text
 
 
 def test_progress_is_shown_on_a_terminal_only(
