@@ -33,7 +33,7 @@ from oomwatch.ledger import Ledger, LedgerChange
 from oomwatch.observations import ContainerSeen, Observation, Recorded
 from oomwatch.own_process import own_cgroup
 from oomwatch.pipeline import Pipeline
-from oomwatch.registration import Registration
+from oomwatch.registration import Registration, several_begin_so
 from oomwatch.sources.memory_events import MemoryEvents
 from oomwatch.sources.samples import Samples
 from oomwatch.sources.sandboxes import Sandboxes, note
@@ -256,7 +256,21 @@ class Watcher:
         return await self.get_cgroup(path) if path is not None else None
 
     async def get_container(self, container_id: str) -> CgroupReport | None:
-        """Report the container whose id begins so; raises LookupError where several do."""
+        """Report the container whose id begins so; raises LookupError where several do.
+
+        Those of which nobody spoke count too, by the names of their cgroups.
+        """
+        containers = self.correlator.containers
+        spoken = [life.container_id for life in containers.starting_with(container_id)]
+        unspoken = {}
+        if container_id not in spoken:
+            unspoken = self._named_by_their_cgroups(container_id)
+        if unspoken:
+            exact = container_id in unspoken
+            found = [container_id] if exact else sorted({*unspoken, *spoken})
+            if len(found) > 1:
+                raise several_begin_so(container_id, found)
+            return await self.get_cgroup(unspoken[found[0]])
         return await self.registration.get(container_id)
 
     async def watch_container(
@@ -298,6 +312,17 @@ class Watcher:
             if seen is not None and seen.container.id == container_id:
                 return seen
         return None
+
+    def _named_by_their_cgroups(self, beginning: str) -> dict[str, str]:
+        """The cgroup of each container of which nobody spoke, by its id, where that begins so."""
+        if self.memory_events is None:
+            return {}
+        found = {}
+        for cgroup in self.memory_events.named_after(beginning):
+            seen = self.correlator.containers.named(cgroup, _now())
+            if seen is not None and seen.container.id.startswith(beginning):
+                found[seen.container.id] = cgroup.path
+        return found
 
     def _runs(self, life: Life) -> bool:
         """Do processes of a life go on, for all that its cgroup shows?"""

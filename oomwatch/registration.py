@@ -26,6 +26,14 @@ _TREE_PAUSE_SECONDS = 0.05
 """A cgroup that was just made is in the tree once its notification was read: in a moment."""
 
 
+def several_begin_so(beginning: str, ids: Sequence[str]) -> LookupError:
+    """The error for a beginning of an id that fits two containers or more."""
+    first, second, *_ = ids
+    return LookupError(
+        f"container id {beginning!r} fits several, {first} and {second} among them: give more of it"
+    )
+
+
 class Registration:
     """Takes workers' words in, and answers with what is known of a container."""
 
@@ -100,10 +108,7 @@ class Registration:
         """
         lives = self._containers.starting_with(container_id)
         if len(lives) > 1:
-            raise LookupError(
-                f"container id {container_id!r} fits several, {lives[0].container_id} and "
-                f"{lives[1].container_id} among them: give more of it"
-            )
+            raise several_begin_so(container_id, [life.container_id for life in lives])
         life = lives[0] if lives else None
         if life is None or life.cgroup is None:
             return None

@@ -196,3 +196,31 @@ async def test_a_name_outlives_its_cgroup_and_the_daemon(tmp_path: Path) -> None
         life = place.watcher.correlator.containers.newest("job-b")
         assert life is not None
         assert life.ended_time is not None
+
+
+async def test_a_container_that_nobody_spoke_of_is_got_by_its_id_as_it_is_listed(
+    tmp_path: Path,
+) -> None:
+    alike, other, alone = "a" * 12 + "1" * 52, "a" * 12 + "2" * 52, "c" * 64
+    async with served(tmp_path) as place:
+        place.tree.make("/docker")
+        for container_id in (alike, other, alone):
+            place.tree.make(f"/docker/{container_id}")
+        async with asyncio.timeout(BOUND):
+            while len([r async for r in place.client.list_containers("/docker")]) < 4:
+                await asyncio.sleep(0.01)
+        for named in (alone, "ccc"):
+            got = await place.client.get_container(container_id=named)
+            assert got is not None
+            assert got == await place.client.get_container(f"/docker/{alone}")
+            assert got.container == Container(id=alone, runtime="docker")
+        with pytest.raises(ValueError, match=f"fits several, {alike} and {other} among them"):
+            await place.client.get_container(container_id="aaa")
+        # One that a worker spoke of and one that nobody did are several as well.
+        place.tree.make("/a")
+        await place.client.watch_container(Container(id="cc"), cgroup="/a")
+        with pytest.raises(ValueError, match=f"fits several, cc and {alone} among them"):
+            await place.client.get_container(container_id="c")
+        whole = await place.client.get_container(container_id="cc")
+        assert whole is not None
+        assert whole.path == "/a"
