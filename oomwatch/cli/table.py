@@ -129,19 +129,18 @@ class EventTable:
 
     def _kill_place(self, event: OomKill) -> str:
         if event.victim_cgroup is None:
-            where = f"below {self._path(event.survivor_cgroup or '/')} ({candidates(event)})"
+            path = event.survivor_cgroup or "/"
+            where = f"below {self._path(path)} ({candidates(event)})"
         else:
-            where = self._path(event.victim_cgroup)
+            path = event.victim_cgroup
+            where = self._path(path)
             limit = event.limit_cgroup
             if limit is not None and limit != event.victim_cgroup:
                 where += f" (limit of {self._path(limit)})"
-        return self._with_container(where, event.container)
+        return self._with_container(where, path, event.container)
 
-    def _with_container(self, where: str, container: Container | None) -> str:
-        if container is None:
-            return where
-        whose = label(container)
-        return f"{where} [{whose}]" if whose else where
+    def _with_container(self, where: str, path: str, container: Container | None) -> str:
+        return where + _whose(container, path, self._names)
 
     def _exit(self, event: ContainerExit) -> str:
         if event.exit_code is not None:
@@ -150,20 +149,31 @@ class EventTable:
             how = f"ended by signal {event.signal}"
         else:
             how = "ended"
-        where = self._path(event.cgroup) if event.cgroup is not None else "a container"
+        path = event.cgroup
+        where = self._path(path) if path is not None else "a container"
         verdict = event.verdict.value.replace("_", " ")
-        return f"{self._with_container(where, event.container)} {how}: {verdict}"
+        return f"{self._with_container(where, path or '', event.container)} {how}: {verdict}"
 
     def _pressure(self, event: MemoryPressure) -> str:
         stall = human_duration(event.stall_microseconds)
         window = human_duration(event.window_microseconds)
-        where = self._with_container(self._path(event.cgroup), event.container)
+        where = self._with_container(self._path(event.cgroup), event.cgroup, event.container)
         return f"{where} stalled on memory for {stall} of {window} ({event.level.value})"
 
     def _gap(self, event: EvidenceGap) -> str:
         where = "" if event.cgroup is None else f" below {self._path(event.cgroup)}"
         lost = "" if event.lost_count is None else f" ({event.lost_count} lost)"
         return f"gap{where}: {escape(event.source)}: {self._path(event.reason)}{lost}"
+
+
+def _whose(container: Container | None, path: str, names: CgroupNames) -> str:
+    """Who a cgroup is, to follow its path: by its id where it has no name and the path lacks it."""
+    if container is None:
+        return ""
+    whose = label(container)
+    if not whose and container.id not in path:
+        whose = escape(names.short(container.id))
+    return f" [{whose}]" if whose else ""
 
 
 def candidates(event: OomKill) -> str:
@@ -198,9 +208,7 @@ def cgroup_table(reports: Sequence[CgroupReport], paint: Paint) -> list[str]:
     rows: list[list[Cell]] = []
     for report in reports:
         memory = report.memory
-        where = escape(names.short(report.path))
-        if report.container is not None and (whose := label(report.container)):
-            where += f" [{whose}]"
+        where = escape(names.short(report.path)) + _whose(report.container, report.path, names)
         kills = UNKNOWN if report.kills is None else str(report.kills)
         rows.append(
             [

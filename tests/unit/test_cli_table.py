@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given
@@ -132,6 +133,26 @@ def test_exits_and_pressure_have_their_lines_too() -> None:
     assert row(stalled).endswith("/a stalled on memory for 150 ms of 1.0 s (some)")
     assert "exited with code 137" in explained(ended)
     assert "some tasks stalled for 150 ms" in explained(stalled)
+
+
+def test_a_container_without_a_name_is_told_by_its_id_where_the_path_lacks_it() -> None:
+    """As a worker registers one, in a cgroup called otherwise."""
+    ended = ContainerExit(
+        episode_id="e3",
+        detect_time=TIME,
+        verdict=Verdict.OOM,
+        confidence=Confidence.LOW,
+        container=Container(id="job\x1b-17"),
+        cgroup="/workers/3",
+        exit_code=137,
+    )
+    assert row(ended).endswith("/workers/3 [job\\x1b-17] exited with 137: oom")
+    unknown = replace(ended, container=Container(id=ID), cgroup=None)
+    assert row(unknown).endswith("a container [ee1201234567] exited with 137: oom")
+    named_by_its_path = replace(ended, container=Container(id=ID), cgroup=f"/docker/{ID}")
+    assert row(named_by_its_path).endswith("/docker/ee1201234567 exited with 137: oom")
+    report = CgroupReport(path="/workers/3", id=2, container=Container(id="job-17"))
+    assert cgroup_table([report], Paint(enabled=False))[1].endswith("/workers/3 [job-17]")
 
 
 def test_two_containers_never_get_the_same_short_id() -> None:

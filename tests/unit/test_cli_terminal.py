@@ -67,6 +67,8 @@ def test_what_does_not_print_is_shown_by_its_code(text: str, shown: str) -> None
 def test_padding_counts_columns_and_not_characters() -> None:
     assert width("日本") == 4
     assert width("é") == 1
+    assert width("ก็") == 1, "a mark of combining class 0 takes no room either"
+    assert width("☁\ufe0e") == 1
     assert pad("日本", 6) == "日本  "
     assert pad("7", 3, right=True) == "  7"
     assert pad("long", 2) == "long"
