@@ -54,8 +54,7 @@ def find_daemon(connection: Connection, cgroup_root: Path | None = None) -> Daem
     connections there; and nobody if a cgroup tree was named.
     """
     if cgroup_root is not None:
-        if _on_command_line("socket", "address"):
-            raise click.UsageError("--cgroup-root watches in this process: it asks no daemon")
+        refuse_beside_daemon("--cgroup-root watches in this process")
         return None
     if connection.socket is not None and connection.address is not None:
         typed = [name for name in ("socket", "address") if _on_command_line(name)]
@@ -94,6 +93,12 @@ def find_daemon(connection: Connection, cgroup_root: Path | None = None) -> Daem
             "or leave the address out to look from here"
         )
     return Daemon(named, connection)
+
+
+def refuse_beside_daemon(option: str) -> None:
+    """Take it for wrong usage that a daemon was named too, beside what the sentence is about."""
+    if _on_command_line("socket", "address"):
+        raise click.UsageError(f"{option}: it asks no daemon")
 
 
 def why_nobody_is_asked() -> str:

@@ -38,13 +38,17 @@ def command(
 
     REVISION is its number in the journal: tail shows it, and -o json tells it as `revision`.
     """
-    from oomwatch.cli.reach import find_daemon, nobody_to_ask
+    from oomwatch.cli.reach import find_daemon, nobody_to_ask, refuse_beside_daemon
     from oomwatch.errors import OomwatchError
+    from oomwatch.journal.files import DATABASE
 
     if state_dir is not None:
-        # Opening would make a directory that is not there.
-        if not state_dir.is_dir():
-            raise OomwatchError(f"{state_dir} is no directory: name the --state-dir of the daemon")
+        refuse_beside_daemon("--state-dir reads a journal by itself")
+        # Opening would make a journal where none is.
+        if not (state_dir / DATABASE).is_file():
+            raise OomwatchError(
+                f"{state_dir} holds no journal ({DATABASE}): name the --state-dir of the daemon"
+            )
         work = _from_journal(state_dir, revision)
     else:
         asked = find_daemon(connection)
@@ -74,18 +78,22 @@ def show(work: Coroutine[Any, Any, Entry], output: str) -> int:
 
 
 async def _from_journal(state_dir: Path, revision: int) -> Entry:
-    from oomwatch.errors import OomwatchError
+    from oomwatch.errors import JournalLocked, OomwatchError
     from oomwatch.journal import Journal, Retention
 
-    # Looking must not delete what the daemon was told to keep for longer than is usual.
-    journal = Journal.open(state_dir, retention=Retention(2**62, max_age_seconds=1e11))
+    try:
+        # Looking must not delete what the daemon was told to keep for longer than is usual.
+        journal = Journal.open(state_dir, retention=Retention(2**62, max_age_seconds=1e11))
+    except JournalLocked as error:
+        raise OomwatchError(
+            f"journal {state_dir} is held by a daemon: leave --state-dir out to ask that one"
+        ) from error
     try:
         entry = await journal.get(revision)
         if entry is None:
-            raise OomwatchError(
-                f"journal {state_dir} holds no revision {revision}: it keeps "
-                f"{journal.oldest_revision} to {journal.newest_revision}"
-            )
+            oldest, newest = journal.oldest_revision, journal.newest_revision
+            keeps = f"it keeps {oldest} to {newest}" if oldest <= newest else "it keeps none now"
+            raise OomwatchError(f"journal {state_dir} holds no revision {revision}: {keeps}")
         return entry
     finally:
         await journal.close()

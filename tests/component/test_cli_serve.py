@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from oomwatch.cli.main import run
 from oomwatch.testing import FakeCgroupTree
 
 BOUND = 30.0
@@ -148,7 +149,7 @@ def test_sigterm_ends_the_daemon_in_good_order_and_the_journal_is_readable(
     served.killed()
     held = served.run("show", "1", "--state-dir", str(served.state))
     assert held.returncode == 1
-    assert "is held by" in held.stderr
+    assert "is held by a daemon: leave --state-dir out" in held.stderr
 
     process = served.process
     assert process is not None
@@ -161,6 +162,17 @@ def test_sigterm_ends_the_daemon_in_good_order_and_the_journal_is_readable(
     shown = served.run("show", "1", "--state-dir", str(served.state))
     assert shown.returncode == 0
     assert "The victim lived in /a." in shown.stdout
+
+
+def test_looking_for_an_event_makes_no_journal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A journal has a reserve of some MiB, and whoever mistypes a directory has none there."""
+    assert run(["show", "1", "--state-dir", str(tmp_path)]) == 1
+    assert f"{tmp_path} holds no journal (journal.db)" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+    assert run(["show", "1", "--state-dir", str(tmp_path), "--socket", "/s"]) == 2
+    assert "it asks no daemon" in capsys.readouterr().err
 
 
 def test_tail_goes_on_when_the_daemon_comes_back(served: Served) -> None:
