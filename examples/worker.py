@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Protocol
 
 from oomwatch.client import Client
-from oomwatch.errors import RequestRefused
+from oomwatch.errors import OomwatchError, RequestRefused
 from oomwatch.events import Confidence, Container, ContainerExit, Verdict
 
 
@@ -141,8 +141,11 @@ class Runc:
         subprocess.run([self._runc, *words], check=True, stdin=subprocess.DEVNULL)
 
 
-def work(client: Client, runtime: Runtime) -> ContainerExit:
-    """Run one container from its start to its removal; return its exit, judged."""
+def work(client: Client, runtime: Runtime) -> tuple[Ended, ContainerExit | None]:
+    """Run one container from its start to its removal; return how it ended, and that judged.
+
+    Without a daemon it runs all the same, and nobody judges.
+    """
     container, pid = runtime.start()
     try:
         register(client, container, pid)
@@ -154,6 +157,29 @@ def work(client: Client, runtime: Runtime) -> ContainerExit:
         except KeyboardInterrupt:
             stop_signal = runtime.stop()
             ended = runtime.wait()
+        return ended, finalize(client, container, ended, stop_signal)
+    finally:
+        runtime.remove()
+
+
+def register(client: Client, container: Container, pid: int) -> None:
+    """Tell the daemon of it; one that has ended by now is known by its cgroup all the same."""
+    try:
+        report = client.watch_container(container, pid=pid) if pid else None
+    except OomwatchError as error:
+        if not isinstance(error, RequestRefused) or error.status != "NOT_FOUND":
+            print(f"worker: not registered: {error}", file=sys.stderr)
+            return
+        report = None
+    for note in report.notes if report is not None else ("it has ended already",):
+        print(f"worker: {note}", file=sys.stderr)
+
+
+def finalize(
+    client: Client, container: Container, ended: Ended, stop_signal: int | None
+) -> ContainerExit | None:
+    """Tell the daemon how it ended, while its cgroup is there; `None` where it cannot judge."""
+    try:
         entry = client.finalize(
             container.id,
             exit_code=ended.exit_code,
@@ -161,22 +187,11 @@ def work(client: Client, runtime: Runtime) -> ContainerExit:
             stop_signal=stop_signal,
             runtime_oom_killed=ended.oom_killed,
         )
-    finally:
-        runtime.remove()
+    except OomwatchError as error:
+        print(f"worker: not judged: {error}", file=sys.stderr)
+        return None
     assert isinstance(entry.event, ContainerExit)
     return entry.event
-
-
-def register(client: Client, container: Container, pid: int) -> None:
-    """Tell the daemon of it; one that has ended by now is known by its cgroup all the same."""
-    try:
-        report = client.watch_container(container, pid=pid) if pid else None
-    except RequestRefused as error:
-        if error.status != "NOT_FOUND":
-            raise
-        report = None
-    for note in report.notes if report is not None else ("it has ended already",):
-        print(f"worker: {note}", file=sys.stderr)
 
 
 def advice(exit_: ContainerExit) -> str:
@@ -221,12 +236,16 @@ def main() -> int:
         be_reaper()
         runtime = Runc(given.bundle)
     with Client(given.socket) as client:
-        exit_ = work(client, runtime)
-    print(advice(exit_))
-    for reason in exit_.reasons:
-        print(f"  {reason}")
-    print(json.dumps({"verdict": exit_.verdict, "confidence": exit_.confidence}), file=sys.stderr)
-    return 0 if exit_.exit_code == 0 else 1
+        ended, exit_ = work(client, runtime)
+    if exit_ is None:
+        print(f"Your job ended with {ended.exit_code}; whether memory ran out nobody could tell.")
+    else:
+        print(advice(exit_))
+        for reason in exit_.reasons:
+            print(f"  {reason}")
+        told = {"verdict": exit_.verdict, "confidence": exit_.confidence}
+        print(json.dumps(told), file=sys.stderr)
+    return 0 if ended.exit_code == 0 else 1
 
 
 def be_reaper() -> None:

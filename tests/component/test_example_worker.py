@@ -85,12 +85,25 @@ async def test_the_user_is_told_the_truth(
 
         def run() -> ContainerExit:
             with Client(socket) as client:
-                exit_ = worker.work(client, PlainFiles(worker, tree, code, kills))
+                ended, exit_ = worker.work(client, PlainFiles(worker, tree, code, kills))
+                assert ended.exit_code == code
                 assert isinstance(exit_, ContainerExit)
                 return exit_
 
         assert worker.advice(await asyncio.to_thread(run)) == told
         assert not tree.path("/job").exists()
+
+
+def test_without_a_daemon_the_container_runs_to_its_end_all_the_same(
+    worker: ModuleType, tree: FakeCgroupTree, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Client(tmp_path / "none.sock") as client:
+        ended, exit_ = worker.work(client, PlainFiles(worker, tree, 137, 1))
+    assert (ended.exit_code, exit_) == (137, None)
+    assert not tree.path("/job").exists()
+    said = capsys.readouterr().err
+    assert "not registered: no daemon answers" in said
+    assert "not judged: no daemon answers" in said
 
 
 @pytest.mark.parametrize("verdict", Verdict)
