@@ -15,7 +15,7 @@ from io import StringIO
 
 import click
 
-from oomwatch.cli.output import forget_stdout, say
+from oomwatch.cli.output import forget_stdout, open_what_is_closed, say
 from oomwatch.cli.terminal import escape
 from oomwatch.errors import DaemonUnavailable, HistoryCompacted, JournalReset, OomwatchError
 
@@ -150,6 +150,7 @@ def _os_sentence(error: OSError) -> str:
 
 def main() -> None:
     """The entry point of the `oomwatch` script."""
+    open_what_is_closed()
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a letter shows its code, rather than end in a traceback.
         if hasattr(stream, "reconfigure"):

@@ -192,6 +192,31 @@ def test_a_reader_that_left_is_told_by_the_exit_code_alone(words: str) -> None:
     assert (done.returncode, done.stderr) == (141, b"")
 
 
+def test_an_output_that_is_full_is_said_to_be_what_failed() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "oomwatch", "verdict", "--exit-code", "1"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == "oomwatch: the output cannot be written: No space left on device\n"
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_stream_that_was_closed_before_the_start_is_no_end_of_it(closed: str) -> None:
+    """As some supervisors start what they run."""
+    command = f"{sys.executable} -m oomwatch verdict --exit-code 1 {closed}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    wrong = f"{sys.executable} -m oomwatch verdict {closed}"
+    done = subprocess.run(["sh", "-c", wrong], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(
     "words", ["serve --state-dir", "serve --socket", "tail --socket", "list --cgroup-root"]
 )
