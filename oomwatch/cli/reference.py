@@ -38,8 +38,9 @@ _COLUMNS = """\
 The columns of the table: SCOPE says whose limit was hit, seen from the victim's cgroup (`own`, an
 `ancestor`'s, one `nested` in the container, the `node`'s, or `unknown`); KILLS is the rise of the
 kernel's counter; VICTIM is the process, where a witness named one; CGROUP is where it lived, or
-`below /x (2 candidates)` where that cannot be known. Container ids are cut to twelve digits, or to
-as many as tell them apart. TIME is local, and is when the kill was seen.
+`below /x (2 candidates)` where that cannot be known, and in brackets the container, by its name or
+by an id that the path lacks. Container ids are cut to twelve digits, or to as many as tell them
+apart. TIME is local, and is when the kill was seen.
 
 """
 
