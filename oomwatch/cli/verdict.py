@@ -184,12 +184,7 @@ async def _whole_id(client: AsyncClient, asked: Daemon, beginning: str) -> str:
     """Find the container whose id begins so: among those that are here, else those remembered."""
     from oomwatch.errors import OomwatchError
 
-    here = {
-        report.container.id
-        async for report in client.list_containers()
-        if report.container is not None and report.container.id.startswith(beginning)
-    }
-    if here:
+    if here := await _here(client, beginning):
         return _only(here, beginning)
     # Where several begin so the daemon says that itself.
     report = await client.get_container(container_id=beginning)
@@ -199,6 +194,15 @@ async def _whole_id(client: AsyncClient, asked: Daemon, beginning: str) -> str:
             f"{beginning!r}: 'oomwatch list -o json' tells those that are here, as .container.id"
         )
     return report.container.id
+
+
+async def _here(client: AsyncClient, beginning: str) -> set[str]:
+    """The ids that begin so, of the containers that are here."""
+    return {
+        report.container.id
+        async for report in client.list_containers()
+        if report.container is not None and report.container.id.startswith(beginning)
+    }
 
 
 def _only(ids: Iterable[str], beginning: str) -> str:
@@ -232,13 +236,16 @@ async def _told_exit(asked: Daemon, beginning: str, cgroup_id: int | None) -> En
             assert isinstance(event, ContainerExit)
             if event.container is not None and cgroup_id in (None, event.cgroup_id):
                 newest[event.container.id] = entry
-    if not newest:
+        # One that goes on may be meant as well: another's end is not to be taken for its own.
+        here = await _here(client, beginning) if beginning not in newest else set()
+    whole = _only({*newest, *here}, beginning) if newest else beginning
+    if whole not in newest:
         which = "" if cgroup_id is None else f" in a cgroup of inode {cgroup_id}"
         raise OomwatchError(
-            f"the daemon at {asked.address} was told of no end of container {beginning!r}{which}: "
+            f"the daemon at {asked.address} was told of no end of container {whole!r}{which}: "
             "tell it with --exit-code or --signal, before the container's cgroup is removed"
         )
-    return newest[_only(newest, beginning)]
+    return newest[whole]
 
 
 def _status_alone(

@@ -151,8 +151,11 @@ async def test_a_beginning_of_an_id_is_enough_where_it_fits_one_container(tmp_pa
         assert code == 1
         assert f"several containers' ids: {alike}, {other}; give more" in err
         assert await verdict("a" * 12 + "2", "--exit-code", "0") == (0, other, "")
-        assert await verdict("job", "--exit-code", "0") == (0, "job", ""), "a whole id is that one"
         assert await verdict("job-2", "--exit-code", "0") == (0, "job-2", "")
+        code, _, err = await verdict("job")
+        assert code == 1, "the end of job-2 is none of its own"
+        assert "was told of no end of container 'job'" in err
+        assert await verdict("job", "--exit-code", "0") == (0, "job", ""), "a whole id is that one"
         assert await verdict("job-3", "--exit-code", "1") == (0, "job-3", "")
         # What was told is found by a beginning too, and is never another container's.
         assert await verdict("ccc") == (0, "c" * 64, "")
