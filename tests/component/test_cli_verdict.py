@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 
 from oomwatch.cli.main import run
+from oomwatch.cli.verdict import LONGEST_ID
 from oomwatch.client import AsyncClient
 from oomwatch.config import Config
 from oomwatch.daemon import Watcher
 from oomwatch.events import Container
+from oomwatch.rpc import container_calls
 from oomwatch.rpc.server import RpcServer
 from oomwatch.testing import FakeCgroupTree
 
@@ -90,6 +92,11 @@ def test_what_cannot_be_meant_is_wrong_usage(
 ) -> None:
     assert run(["verdict", *words]) == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_an_id_is_as_long_as_the_daemon_takes_it() -> None:
+    """The command does not load gRPC to know that."""
+    assert container_calls.LONGEST_ID == LONGEST_ID
 
 
 async def test_an_end_is_told_to_the_daemon_and_its_verdict_shown_again(tmp_path: Path) -> None:
