@@ -292,7 +292,7 @@ class ExitEvidence:
 
         No kill that comes to light makes an OOM of a plain container that exited with 0.
         """
-        unheard = bool(self.due & {Due.COUNTERS, Due.SANDBOX})
+        unheard = bool(self.due & {Due.COUNTERS, Due.PLACE, Due.SANDBOX})
         return unheard and (self.sandbox is not None or not self.ended_well)
 
     def _is_near(self, kill: KillOfLife) -> bool:

@@ -274,8 +274,9 @@ ROWS: tuple[Row, ...] = (
     ),
     Row(
         "witness_due",
-        "counters, or the place of a gVisor sandbox, that are due and did not come within the "
-        "moment that was waited, any status but a plain container's 0; an amendment follows",
+        "counters, in which cgroup it was, or the place of a gVisor sandbox, that are due and did "
+        "not come within the moment that was waited, any status but a plain container's 0; an "
+        "amendment follows",
         Verdict.UNKNOWN,
         Confidence.LOW,
         "what would tell did not come within the moment that was waited, and is still due",

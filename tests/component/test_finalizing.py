@@ -16,6 +16,7 @@ from oomwatch.client import Client
 from oomwatch.errors import DaemonUnavailable, RequestRefused
 from oomwatch.events import Confidence, Container, ContainerExit, Entry, OomKill, Verdict
 from oomwatch.observations import ContainerEnded, ContainerSeen
+from oomwatch.verdict.words import STILL_DUE
 from tests.component.served import BOUND, served
 
 pytestmark = pytest.mark.usefixtures("on_tmpfs")
@@ -227,6 +228,37 @@ async def test_a_container_whose_cgroup_is_gone_is_judged_by_the_sums(tmp_path: 
             else:
                 assert (exit_.verdict, exit_.confidence) == (Verdict.OOM, Confidence.HIGH)
                 assert exit_.kills
+
+
+async def test_a_container_that_its_runtime_could_not_place_is_judged_once_its_removal_has(
+    tmp_path: Path,
+) -> None:
+    """Its caller waits a moment, and is told that this is due; asked again, it has the answer."""
+    async with served(tmp_path) as place:
+        path = f"/docker-{ID}.scope"
+        place.tree.make(path)
+        async with asyncio.timeout(BOUND):
+            while await place.client.get_container(path) is None:
+                await asyncio.sleep(0.01)
+        docker = ContainerSeen(
+            source="docker", time=time.time_ns() // 1000, container=Container(id=ID)
+        )
+        place.watcher.pipeline.emit([docker])
+        first = await place.client.finalize(ID, exit_code=143, maximum_wait=0.05)
+        assert (exit_of(first).verdict, exit_of(first).confidence) == (
+            Verdict.UNKNOWN,
+            Confidence.LOW,
+        )
+        assert any(reason.startswith(STILL_DUE) for reason in exit_of(first).reasons)
+        place.tree.kill_and_remove(path)
+        async with asyncio.timeout(BOUND):
+            while (again := await place.client.finalize(ID, exit_code=143)) == first:
+                await asyncio.sleep(0.01)
+        assert (exit_of(again).amends, exit_of(again).cgroup) == (first.revision, path)
+        async with asyncio.timeout(BOUND):
+            while not (settled := exit_of(await place.client.finalize(ID, exit_code=143))).kills:
+                await asyncio.sleep(0.01)
+        assert not any(reason.startswith(STILL_DUE) for reason in settled.reasons)
 
 
 async def test_a_neighbours_kill_below_the_cgroup_that_counts_is_not_the_containers(

@@ -12,6 +12,7 @@ from oomwatch.correlator.lost_ends import LOST_SECONDS
 from oomwatch.events import Cgroup, Confidence, OomKill, Verdict
 from oomwatch.ledger import Ledger, LedgerRow
 from oomwatch.observations import CounterReading, Counters, Sight, Surveyed
+from oomwatch.verdict.words import STILL_DUE
 from tests.unit.test_exits import BOOT, ID, Host, ruled
 
 
@@ -226,3 +227,16 @@ def test_a_runtime_that_answers_before_the_first_look_is_judged_after_it() -> No
     host.look_again()
     host.pass_time(1)
     assert ruled(host.exit) == ("oom", "high")
+
+
+def test_no_removal_is_awaited_of_a_cgroup_that_went_while_nobody_watched() -> None:
+    """A container that no runtime could place: its removal is over, and was seen by nobody."""
+    host = Machine()
+    host.heard_of("docker")
+    host.crash()
+    ended = host.wall
+    host.pass_time(60)
+    host.look_again()
+    host.ended(143, source="worker", exit_time=ended)
+    assert ruled(host.exit) == ("not_oom", "low")
+    assert STILL_DUE not in " ".join(host.exit.reasons)

@@ -503,7 +503,7 @@ def test_an_end_that_was_told_of_no_cgroup_is_amended_when_that_is_found() -> No
     host.pass_time(PLACE_SECONDS)
     assert ruled(host.exit) == ("unknown", "low")
     assert host.exit.cgroup_id is None
-    assert f"{STILL_DUE}in which cgroup it was" in " ".join(host.exit.reasons)
+    assert STILL_DUE not in " ".join(host.exit.reasons), "it was waited for as long as it may take"
     host.remove(cgroup)
     host.pass_time(RUNTIME_SECONDS)
     first, amended = host.exits
@@ -544,6 +544,65 @@ def test_an_end_that_its_runtime_repeats_is_not_the_next_lifes() -> None:
     host.say(word)
     host.pass_time(1)
     assert len(host.exits) == 1
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["clean", "killed in"])
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [(137, {}), (137, {"oom_killed": True}), (137, {"stop_requested": True}), (143, {}), (1, {})],
+)
+def test_nothing_is_held_against_a_cgroup_whose_removal_may_yet_tell_which_it_was(
+    code: int, said: dict[str, Any], killed: bool
+) -> None:
+    host = Host()
+    host.heard_of("docker")
+    cgroup = host.make(ID)
+    if killed:
+        host.kill(cgroup, told=False)
+    host.ended(code, source="worker", **said)
+    assert not host.exits, "its caller waits for the removal"
+    host.pass_time(WAIT_SECONDS)
+    assert ruled(host.exit) == ("unknown", "low")
+    assert host.exit.reasons[-1].startswith(f"{STILL_DUE}in which cgroup it was")
+    host.remove(cgroup)
+    host.pass_time(1)
+    amended = host.exits[-1]
+    assert (amended.cgroup_id, amended.oom_kills) == (cgroup.id, int(killed))
+    assert killed or ruled(amended) == ("not_oom", "confirmed")
+    assert STILL_DUE not in " ".join(amended.reasons[:-1])
+    assert {e.episode_id for e in host.exits} == {host.exits[0].episode_id}
+
+
+@pytest.mark.parametrize(
+    ("code", "verdict"), [(143, "not_oom"), (1, "unknown"), (0, "not_oom"), (137, "unknown")]
+)
+@pytest.mark.parametrize("wait", [0.0, WAIT_SECONDS, 4 * PLACE_SECONDS])
+def test_a_removal_that_did_not_come_in_time_is_due_no_more(
+    code: int, verdict: str, wait: float
+) -> None:
+    host = Host()
+    host.heard_of("docker")
+    host.ended(code, source="worker", wait_seconds=wait)
+    host.pass_time(PLACE_SECONDS - 0.1)
+    assert [STILL_DUE in " ".join(e.reasons) for e in host.exits] == [True][: wait < PLACE_SECONDS]
+    host.pass_time(0.2)
+    assert ruled(host.exits[-1]) == (verdict, "low")
+    assert STILL_DUE not in " ".join(host.exits[-1].reasons)
+    told = len(host.exits)
+    host.pass_time(AMEND_SECONDS)
+    assert len(host.exits) == told
+
+
+def test_a_removal_within_the_callers_wait_is_the_first_answer() -> None:
+    host = Host()
+    host.heard_of("docker")
+    cgroup = host.make(ID)
+    host.kill(cgroup)
+    host.ended(137, source="worker")
+    host.pass_time(WAIT_SECONDS / 5)
+    host.remove(cgroup)
+    host.pass_time(WAIT_SECONDS)
+    assert {e.verdict for e in host.exits} == {Verdict.OOM}
 
 
 def test_two_lives_that_were_placed_after_their_exits_are_amended_each_for_itself() -> None:

@@ -52,7 +52,7 @@ LONG_AGO = killed(90, main_process=False)
 READ, SUMS = LastRead.READ, LastRead.SUMS
 AT_LIMIT = LimitHit(time=EXIT - SECOND, count=12, pressure=0.4)
 FULL = UsageSample(time=EXIT - SECOND, usage_bytes=99, limit_bytes=100)
-DUE, SOUGHT = frozenset({Due.COUNTERS}), frozenset({Due.SANDBOX})
+DUE, SOUGHT, UNPLACED = (frozenset({due}) for due in (Due.COUNTERS, Due.SANDBOX, Due.PLACE))
 EARLYOOM = KillerMark(killer="earlyoom", mark="its log says so")
 
 ROW_BY_ROW = {
@@ -153,6 +153,8 @@ ROW_BY_ROW = {
     ],
     "witness_due": [
         *((exited(code, due=DUE), UNKNOWN, LOW) for code in (None, 1, 137, 139, 143)),
+        *((exited(code, due=UNPLACED), UNKNOWN, LOW) for code in (None, 1, 137, 139, 143)),
+        (exited(137, due=UNPLACED, runtime_oom_killed=True), UNKNOWN, LOW),
         (exited(137, due=DUE, stop_requested=True), UNKNOWN, LOW),
         (exited(137, due=DUE, runtime_oom_killed=True), UNKNOWN, LOW),
         (exited(0, due=DUE, sandbox=Sandbox.OWN, stop_requested=True), UNKNOWN, LOW),
@@ -182,6 +184,7 @@ ROW_BY_ROW = {
     "another_signal": [(exited(143), NOT_OOM, LOW), (exited(139), NOT_OOM, LOW)],
     "ended_well": [
         (exited(0, due=DUE), NOT_OOM, LOW),
+        (exited(0, due=UNPLACED), NOT_OOM, LOW),
         (exited(0), NOT_OOM, LOW),
         (exited(0, runtime_oom_killed=True), NOT_OOM, LOW),
     ],

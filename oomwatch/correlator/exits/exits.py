@@ -8,6 +8,8 @@ Pure, a part of the correlator. An exit is held open until it can be judged:
     a kill that is open, unnamed or not written down yet ── a bounded moment
     nobody could say in which cgroup it was ── up to 5 s for that cgroup's removal, which tells it
 
+Whoever asks for it is answered when its wait is over all the same, with what is still due.
+
 Kills are told first, the exit after them. There is one exit for one life; what is learned later,
 from a source, a late name or another call, amends it.
 """
@@ -45,7 +47,7 @@ WORKER_SECONDS = 5.0
 """How long a worker's own word is awaited for a container that it registered."""
 
 PLACE_SECONDS = 5.0
-"""How long an end that nobody waits for is held until the removal of its cgroup says where it was.
+"""How long the removal of its cgroup may take to say where an end was of which nobody else can.
 
 containerd tells of an end before it has the cgroup removed, and of one that comes at once nobody
 could look up the pid.
@@ -88,7 +90,8 @@ class Exits:
         self._recent: deque[tuple[float, Exit]] = deque()
         self._lacking: list[Exit] = []
         self._unread: dict[Exit, float] = {}
-        """Those that were told before their counters, or the sums, could be read."""
+        """Those that were told before their counters, or the sums, could be read; until when they
+        may be."""
         self._open: dict[Exit, None] = {}
 
     # What comes in
@@ -148,6 +151,7 @@ class Exits:
         self._open[exit_] = None
         self._unread.pop(exit_, None)  # it is again, if this is not read in time
         exit_.last_read, exit_.gone, exit_.summed = None, False, False
+        exit_.place_until = None
         if exit_.due is None:
             return
         until = exit_.due
@@ -261,9 +265,10 @@ class Exits:
 
     @property
     def deadline(self) -> float | None:
-        """When `expire` must be called next; `None` while no exit is open."""
+        """When `expire` must be called next; `None` while no exit is open, and nothing due."""
         due = (exit_.held_until if exit_.due is None else exit_.due for exit_ in self._open)
-        return min((time for time in due if time is not None), default=None)
+        times = (*(time for time in due if time is not None), *self._unread.values())
+        return min(times, default=None)
 
     def expire(self, now: float, outcome: Outcome) -> None:
         """Do what `advance` does, at `deadline`, and judge the exits that must be judged by now.
@@ -321,8 +326,9 @@ class Exits:
         self._ask_for_log(exit_, outcome)
         if self._counted and place.cgroup is not None:
             outcome.questions.append(LastLook(place.cgroup, place.cgroup_id))
-        elif self._counted and not waits:
-            exit_.due = now + PLACE_SECONDS
+        elif self._counted and not self._witnesses.was_unwatched(exit_.said_time):
+            exit_.place_until = exit_.place_until or now + PLACE_SECONDS
+            exit_.due = min(exit_.due, exit_.place_until) if waits else exit_.place_until
         else:
             exit_.last_read = LastRead.NONE
 
@@ -376,9 +382,9 @@ class Exits:
             for cgroup in self._open_kills.below(exit_.place.cgroup):
                 self._open_kills.close(cgroup, now, outcome)
             self._take(outcome, first)
-        self._settle(exit_)
-        if exit_.last_read is None and exit_.place.cgroup is not None:
-            self._unread[exit_] = now
+        self._settle(exit_, now)
+        if exit_.last_read is None:
+            self._unread[exit_] = exit_.place_until or now + AMEND_SECONDS
         self._open.pop(exit_, None)
         self._containers.end_told(exit_.life.key)
         if exit_.told is not None:
@@ -391,16 +397,22 @@ class Exits:
         if self._witnesses.lacks_revisions(exit_):
             self._lacking.append(exit_)
 
-    def _settle(self, exit_: Exit) -> None:
-        """The sums count once no residual that may be its own is in doubt any more."""
-        if exit_.last_read is None and exit_.gone and exit_.summed and not self._in_doubt(exit_):
+    def _settle(self, exit_: Exit, now: float) -> None:
+        """The sums count once no residual that may be its own is in doubt any more; a removal that
+        has not told its place in time is not awaited any longer.
+        """
+        if exit_.last_read is not None:
+            return
+        if exit_.gone and exit_.summed and not self._in_doubt(exit_):
             exit_.last_read = LastRead.SUMS
+        elif exit_.place_until is not None and exit_.place_until <= now:
+            exit_.last_read = LastRead.NONE
 
     def _read_late(self, now: float, outcome: Outcome) -> None:
         """Amend those whose counters, or the sums, were read after their caller's wait was over."""
-        for exit_, told in list(self._unread.items()):
-            self._settle(exit_)
-            if exit_.last_read is None and now - told > AMEND_SECONDS:
+        for exit_, until in list(self._unread.items()):
+            self._settle(exit_, now)
+            if exit_.last_read is None and until <= now:
                 exit_.last_read = LastRead.NONE  # it never came
             if exit_.last_read is not None:
                 del self._unread[exit_]

@@ -173,7 +173,7 @@ class ExitWitnesses:
         evidence = self.evidence(exit_)
         ruling = judge(evidence)
         life = exit_.life
-        recovered = self._was_unwatched(evidence.exit_time)
+        recovered = self.was_unwatched(evidence.exit_time)
         return ContainerExit(
             episode_id=exit_.episode_id,
             detect_time=time,
@@ -200,12 +200,12 @@ class ExitWitnesses:
         seen = self.sandbox(life)
         said, wrote = exit_.said, _of(self._sandbox_logs, life)
         roles = _roles(seen, wrote)
-        times = [word.exit_time or word.time for word in exit_.words.values()]
+        times = [exit_.said_time]
         if exit_.gone and life.ended_time is not None:
             # A runtime's event comes seconds after the cgroup is gone, and may tell its own time.
             times.append(life.ended_time)
         exit_time = min(times)
-        if exit_.is_lost and self._was_unwatched(exit_time):
+        if exit_.is_lost and self.was_unwatched(exit_time):
             # Nobody knows when it was: where the kernel killed in it meanwhile it may be of that.
             exit_time = self._kills.recovered_in(place) or exit_time
         sharing = self._sharing(place, seen)
@@ -242,10 +242,8 @@ class ExitWitnesses:
         """The witnesses that were not heard yet, and will be: what they say amends the exit."""
         if exit_.recalled:
             return
-        if self._counted and exit_.place.cgroup is None:
-            yield Due.PLACE
-        elif self._counted and exit_.last_read is None:
-            yield Due.COUNTERS
+        if self._counted and exit_.last_read is None:
+            yield Due.PLACE if exit_.place.cgroup is None else Due.COUNTERS
         if self.seeks_sandbox(exit_.life):
             yield Due.SANDBOX
         if exit_.names_due and evidence.unnamed:
@@ -283,7 +281,8 @@ class ExitWitnesses:
         pids = {life.pid for life in self._containers.lives_in(place.cgroup_id)}
         return frozenset(pid for pid in pids if pid not in (None, place.pid))
 
-    def _was_unwatched(self, time: int) -> bool:
+    def was_unwatched(self, time: int) -> bool:
+        """Was it while nobody watched, or before?"""
         return self._unwatched_until is not None and time <= self._unwatched_until
 
     def _blindness(self, life: Life) -> int | None:

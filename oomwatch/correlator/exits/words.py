@@ -10,6 +10,7 @@ from oomwatch.containers.lives import PATH, WORKER, Life
 from oomwatch.events import ContainerExit, Evidence
 from oomwatch.observations import AuditReading, ContainerEnded, LastLookReading
 from oomwatch.verdict import KillerMark, LastRead
+from oomwatch.verdict.words import STILL_DUE
 
 _COUNTERS = "memory_events"
 
@@ -34,7 +35,8 @@ class Exit:
     `place` is the life as the host's kernel sees it: in its sandbox's cgroup, where it has one.
     `leapt` is how far the wall clock had leapt when it was first told of. `gone_time` is when its
     cgroup was looked for and was `gone`. `awaits`: more is to come on the kills near it (`None`:
-    that is to be looked at). `names_due`: it had to be told before it was known who was killed. One
+    that is to be looked at). `place_until` is up to when a removal may tell in which cgroup it was.
+    `names_due`: it had to be told before it was known who was killed. One
     that is `recalled` was journaled before this process began; `stands` is what was told of it,
     where what is left of its evidence does not bear that out.
     """
@@ -46,6 +48,7 @@ class Exit:
     words: dict[str, ContainerEnded] = field(default_factory=dict)
     held_until: float | None = None
     due: float | None = None
+    place_until: float | None = None
     last_read: LastRead | None = None
     look_detail: Evidence | None = None
     gone: bool = False
@@ -73,6 +76,11 @@ class Exit:
         for word in ranked[1:]:
             merged = _joined(merged, word)
         return merged
+
+    @property
+    def said_time(self) -> int:
+        """When it ended: the earliest time that anybody told."""
+        return min(word.exit_time or word.time for word in self.words.values())
 
     @property
     def is_lost(self) -> bool:
@@ -161,6 +169,7 @@ def gist(event: ContainerExit) -> tuple[object, ...]:
         event.cgroup_id,
         # Why: a userspace killer's name may come late, and change nothing else.
         event.reasons[:1],
+        [reason for reason in event.reasons if reason.startswith(STILL_DUE)],
     )
 
 
