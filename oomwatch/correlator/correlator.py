@@ -118,6 +118,9 @@ class Correlator:
             self._first = False
             for life in self.containers.running():
                 outcome.questions += self.exits.watched(life)
+            outcome.questions += self.exits.sought()
+            if self._logged is not None:
+                self.exits.reopen(now, outcome)
         self._take(observation, now, outcome)
         self.exits.advance(now, outcome)
         outcome.events = self._ownership.name(outcome.events, now)
@@ -387,6 +390,8 @@ class Correlator:
         if first and self._resumed:
             self.exits.unwatched_until(observation.time)
             self._lost_ends.surveyed(now)
+        if first:
+            self.exits.reopen(now, outcome)
         early, self._early = self._early, []
         for ended in early:
             self._ended(ended, now, outcome)

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from oomwatch.client import Client
 from oomwatch.config import Config
 from oomwatch.containers.places import Place, Places
 from oomwatch.correlator import lost_ends
 from oomwatch.daemon import Watcher
-from oomwatch.events import ContainerExit, Entry
+from oomwatch.errors import OomwatchError
+from oomwatch.events import Container, ContainerExit, Entry
+from oomwatch.journal import Journal
 from oomwatch.sources.runtimes import RuntimeSocket
 from oomwatch.subscriptions import Earliest, EventFilter
 from oomwatch.testing import FakeCgroupTree
+from oomwatch.verdict.words import STILL_DUE
+from scripts._soak.lives import Lives
 from tests.component.fake_docker import DB, WEB, FakeDocker, container, listening, now_shown
+from tests.component.served import BOUND, in_memory
 
 # The SDK leaves a socket that it could not connect to the garbage collector, which warns of it.
 pytestmark = pytest.mark.filterwarnings(
@@ -96,3 +107,111 @@ async def test_an_end_of_the_time_between_is_told_once(
     assert (told.exit_time is None) == (left == "nothing")
     assert isinstance(last.event, ContainerExit)
     assert (last.event.cgroup_id, last.event.recovered) == (made[DB], False)
+
+
+class Dying:
+    """A daemon on a tree of plain files that is killed at one of its commits."""
+
+    def __init__(self, directory: Path, daemon: Lives) -> None:
+        self.tree = FakeCgroupTree(in_memory(directory))
+        self.daemon = daemon
+
+    def start(self, die: tuple[str, int] | None = None) -> bool:
+        """Start it; False if it died before it was ready."""
+        self.daemon.start(die)
+        until = time.monotonic() + BOUND
+        while not self.daemon.watch(0.05):
+            if self.daemon.dead:
+                self.daemon.end()
+                return False
+            assert time.monotonic() < until
+        return True
+
+    def end_of(self, name: str) -> None:
+        """A container is killed in and gone, and its worker, who waits for nothing, is answered."""
+        self.tree.make(f"/{name}")
+        with Client(self.daemon.socket) as client:
+            client.watch_container(Container(id=name), cgroup=f"/{name}")
+            self.tree.kill_and_remove(f"/{name}")
+            client.finalize(name, exit_code=137, maximum_wait=0.0)
+
+    def exits(self, name: str) -> list[Entry]:
+        with Client(self.daemon.socket) as client:
+            return [
+                entry
+                for entry in client.list_events(Earliest())
+                if isinstance(entry.event, ContainerExit)
+                and entry.event.container is not None
+                and entry.event.container.id == name
+            ]
+
+    def amended(self, name: str) -> Entry:
+        """Wait until nothing is due to its exit any more, and the kill near it has its revision."""
+        until = time.monotonic() + BOUND
+        while time.monotonic() < until:
+            *_, last = self.exits(name)
+            assert isinstance(last.event, ContainerExit)
+            if last.event.kills and STILL_DUE not in " ".join(last.event.reasons):
+                return last
+        raise AssertionError(f"not amended in time: {self.exits(name)}")
+
+
+@contextmanager
+def dying(directory: Path) -> Iterator[Dying]:
+    with Lives(directory, "--cgroup-root", str(in_memory(directory))) as daemon:
+        yield Dying(directory, daemon)
+
+
+def left_due(state: Path, copy: Path, name: str) -> bool:
+    """Is the last that was written down of a container's exit that something is due?"""
+
+    async def read() -> list[ContainerExit]:
+        shutil.copytree(state, copy)
+        journal = Journal.open(copy)
+        entries = await journal.read(0, 10_000)
+        await journal.close()
+        shutil.rmtree(copy)
+        events = [entry.event for entry in entries]
+        return [
+            event
+            for event in events
+            if isinstance(event, ContainerExit)
+            and event.container is not None
+            and event.container.id == name
+        ]
+
+    exits = asyncio.run(read())
+    return bool(exits) and STILL_DUE in " ".join(exits[-1].reasons)
+
+
+@pytest.mark.usefixtures("on_tmpfs")
+def test_an_exit_whose_counters_were_due_as_the_daemon_was_killed_is_amended(
+    tmp_path: Path,
+) -> None:
+    """No name comes to a tree of plain files: the kill may be of whatever was gone by then."""
+    with dying(tmp_path) as host:
+        # Which commit is the exit's depends on what the disk writes together.
+        for commit in (*range(2, 12), *range(2, 12)):
+            name = f"job-{time.monotonic_ns()}"
+            if not host.start(("after", commit)):
+                continue
+            with contextlib.suppress(OomwatchError):
+                host.end_of(name)
+            assert host.daemon.end() == -signal.SIGKILL
+            if left_due(host.daemon.state, tmp_path / "copy", name):
+                break
+        else:
+            pytest.fail("the daemon never died between an exit and what amends it")
+        assert host.start()
+        amended = host.amended(name)
+        (first, *_) = host.exits(name)
+        assert amended.event.amends == first.revision
+        assert isinstance(amended.event, ContainerExit)
+        assert (amended.event.verdict.value, amended.event.confidence.value) == (
+            "unknown",
+            "medium",
+        )
+        told = len(host.exits(name))
+        host.daemon.end()
+        assert host.start()
+        assert len(host.exits(name)) == told

@@ -9,11 +9,18 @@ from oomwatch.containers.registry import Containers
 from oomwatch.correlator import Correlator
 from oomwatch.correlator.exits import RUNTIME_SECONDS, WORKER_SECONDS
 from oomwatch.correlator.lost_ends import LOST_SECONDS
-from oomwatch.events import Cgroup, Confidence, OomKill, Verdict
+from oomwatch.events import Cgroup, Confidence, ContainerExit, Entry, OomKill, Verdict
 from oomwatch.ledger import Ledger, LedgerRow
-from oomwatch.observations import CounterReading, Counters, Sight, Surveyed
+from oomwatch.observations import (
+    CounterReading,
+    Counters,
+    LastLook,
+    SandboxSeen,
+    Sight,
+    Surveyed,
+)
 from oomwatch.verdict.words import STILL_DUE
-from tests.unit.test_exits import BOOT, ID, Host, ruled
+from tests.unit.test_exits import BOOT, ID, WAIT_SECONDS, Host, ruled, sandboxed
 
 
 class Machine(Host):
@@ -38,8 +45,12 @@ class Machine(Host):
             containers=Containers(self.lives.values()),
         )
         self.correlator.expect(frozenset({"kernel_log"}))
-        for number, event in enumerate(self.journal):
-            self.correlator.exits.recall(number + 1, event)
+        told = [Entry(number + 1, "j", event) for number, event in enumerate(self.journal)]
+        for entry in told:
+            self.correlator.exits.recall(entry.revision, entry.event)
+        self.correlator.recall(told, self.now)
+        self.written = len(self.journal)
+        self.lagging, self.unanswered = None, []
 
     def lose(self, cgroup: Cgroup, kills: int = 0) -> None:
         """A cgroup goes while nobody watches; the node's sum has what was killed in it."""
@@ -240,3 +251,219 @@ def test_no_removal_is_awaited_of_a_cgroup_that_went_while_nobody_watched() -> N
     host.ended(143, source="worker", exit_time=ended)
     assert ruled(host.exit) == ("not_oom", "low")
     assert STILL_DUE not in " ".join(host.exit.reasons)
+
+
+def due(event: ContainerExit) -> bool:
+    return STILL_DUE in " ".join(event.reasons)
+
+
+def judged_too_soon(host: Machine, code: int = 137) -> Cgroup:
+    """The daemon dies after an exit whose counters could not be read within its caller's wait."""
+    cgroup = host.run(pid=395)
+    host.lagging = LastLook
+    host.ended(code, source="worker", cgroup_id=cgroup.id)
+    host.pass_time(WAIT_SECONDS)
+    assert due(host.exit)
+    host.crash()
+    return cgroup
+
+
+@pytest.mark.parametrize(
+    ("there", "killed", "named", "expected"),
+    [
+        (True, False, False, ("not_oom", "confirmed")),
+        (True, True, False, ("oom", "high")),
+        (False, False, False, ("not_oom", "confirmed")),
+        (False, True, False, ("unknown", "medium")),
+        (False, True, True, ("oom", "confirmed")),
+    ],
+    ids=["there", "there, killed in", "gone", "gone, something killed", "gone, it was named"],
+)
+def test_what_was_due_as_the_daemon_died_amends_the_exit_after_a_restart(
+    there: bool, killed: bool, named: bool, expected: tuple[str, str]
+) -> None:
+    host = Machine()
+    cgroup = judged_too_soon(host)
+    if named:
+        host.name(cgroup, 395)
+    if not there:
+        host.lose(cgroup, int(killed))
+    elif killed:
+        host.kill(cgroup, told=False)
+    host.pass_time(60)
+    host.look_again()
+    host.pass_time(1)
+    first, amended = host.exits[0], host.exits[-1]
+    assert ruled(amended) == expected
+    assert amended.amends == host.journal.index(first) + 1
+    assert amended.episode_id == first.episode_id
+    assert not due(amended)
+    assert not amended.recovered, "it ended before the daemon died"
+    told = len(host.exits)
+    host.crash()
+    host.look_again()
+    host.pass_time(2 * LOST_SECONDS)
+    assert len(host.exits) == told, "what is settled is not judged again"
+
+
+def test_what_is_due_through_several_deaths_amends_after_the_last() -> None:
+    host = Machine()
+    cgroup = judged_too_soon(host)
+    host.crash()
+    host.lagging = LastLook
+    host.look_again()
+    host.pass_time(1)
+    assert due(host.exit)
+    host.crash()
+    host.lose(cgroup)
+    host.look_again()
+    host.pass_time(1)
+    assert ruled(host.exits[-1]) == ("not_oom", "confirmed")
+    assert len(host.exits) == 2
+
+
+def test_a_kill_that_was_told_just_before_the_daemon_died_amends_the_exit() -> None:
+    """Its event was committed, and the exit's amendment was not: a kill is told before that."""
+    host = Machine()
+    cgroup = host.run(pid=395)
+    host.lagging = LastLook
+    host.ended(137, source="worker")
+    host.pass_time(WAIT_SECONDS)
+    host.kill(cgroup, 395)
+    host.pass_time(1)
+    host.journal = host.journal[
+        : 1
+        + next(number for number, event in enumerate(host.journal) if isinstance(event, OomKill))
+    ]
+    assert due(host.exit)
+    host.crash()
+    host.lose(cgroup)
+    host.look_again()
+    host.pass_time(1)
+    assert ruled(host.exits[-1]) == ("oom", "confirmed")
+    assert host.exits[-1].kills == (2,)
+
+
+def test_a_word_that_comes_with_the_restart_is_of_the_exit_that_was_due() -> None:
+    host = Machine()
+    cgroup = judged_too_soon(host)
+    host.lose(cgroup)
+    host.ended(137, cgroup_id=cgroup.id, oom_killed=False)
+    host.look_again()
+    host.ended(137, source="worker", cgroup_id=cgroup.id, stop_requested=True)
+    host.pass_time(1)
+    assert ruled(host.exits[-1]) == ("not_oom", "confirmed")
+    assert host.exits[-1].stop_requested
+    assert not due(host.exits[-1])
+    assert {event.amends for event in host.exits[1:]} == {1}
+
+
+def test_a_word_that_comes_while_the_exit_is_looked_at_anew_does_not_end_that() -> None:
+    host = Machine()
+    cgroup = judged_too_soon(host)
+    host.kill(cgroup, told=False)
+    host.look_again()
+    host.ended(137, cgroup_id=cgroup.id, oom_killed=True)
+    host.pass_time(1)
+    assert ruled(host.exits[-1]) == ("oom", "high")
+
+
+@pytest.mark.parametrize("removed", [False, True])
+def test_of_a_place_that_was_due_as_the_daemon_died_nothing_more_is_awaited(
+    removed: bool,
+) -> None:
+    host = Machine()
+    host.heard_of("docker")
+    cgroup = host.make(ID)
+    host.ended(143, source="worker")
+    host.pass_time(WAIT_SECONDS)
+    assert due(host.exit)
+    host.crash()
+    host.look_again()
+    host.pass_time(1)
+    assert ruled(host.exits[-1]) == ("not_oom", "low")
+    assert not due(host.exits[-1])
+    if removed:
+        host.remove(cgroup)
+        host.pass_time(1)
+        assert host.exits[-1].cgroup_id == cgroup.id
+        assert ruled(host.exits[-1]) == ("not_oom", "confirmed")
+
+
+@pytest.mark.parametrize("named", ["never", "read on", "late"])
+def test_a_name_that_was_due_as_the_daemon_died_amends_the_exit(named: str) -> None:
+    host = Machine()
+    cgroup = host.run(pid=395)
+    host.kill(cgroup)
+    killed = host.wall
+    host.ended(137, source="worker")
+    host.pass_time(WAIT_SECONDS)
+    assert ruled(host.exit) == ("oom", "high")
+    assert due(host.exit)
+    host.crash()
+    if named == "read on":
+        host.name(cgroup, 395, killed)
+    host.lose(cgroup)
+    host.look_again()
+    host.pass_time(3)
+    if named == "late":
+        host.name(cgroup, 395, killed)
+        host.pass_time(1)
+    assert ruled(host.exits[-1]) == ("oom", "high" if named == "never" else "confirmed")
+    assert not due(host.exits[-1])
+    assert "its counters, read after the exit, hold no further kill" in host.exits[-1].reasons
+
+
+@pytest.mark.parametrize("code", [0, 137, 143])
+def test_a_sandbox_that_was_due_as_the_daemon_died_is_not_judged_as_a_plain_container(
+    code: int,
+) -> None:
+    host = Machine()
+    cgroup = host.run(pid=395, handler="runsc")
+    host.ended(code, source="worker")
+    host.pass_time(WAIT_SECONDS)
+    assert due(host.exit)
+    host.remove(cgroup)
+    host.crash()
+    host.look_again()
+    host.pass_time(1)
+    host.say(SandboxSeen(container_id=ID, cgroup_id=cgroup.id, time=host.wall))
+    host.pass_time(1)
+    assert {ruled(event) for event in host.exits} == {("unknown", "low")}
+    assert not due(host.exits[-1])
+
+
+def test_a_verdict_whose_evidence_died_with_the_daemon_stands_and_nothing_is_due_to_it() -> None:
+    host = Machine()
+    cgroup = sandboxed(host)
+    host.kill(cgroup)
+    host.ended(0, source="worker")
+    host.pass_time(WAIT_SECONDS)
+    assert ruled(host.exit) == ("oom", "high")
+    assert due(host.exit)
+    host.crash()
+    host.lose(cgroup)
+    host.look_again()
+    host.pass_time(1)
+    assert f"{STILL_DUE}where the gVisor" in " ".join(host.exits[-1].reasons)
+    host.say(SandboxSeen(container_id=ID, cgroup_id=cgroup.id, time=host.wall))
+    host.pass_time(1)
+    assert {ruled(event) for event in host.exits} == {("oom", "high")}
+    assert not due(host.exits[-1])
+
+
+def test_what_was_amended_before_the_daemon_died_is_not_looked_at_anew() -> None:
+    host = Machine()
+    cgroup = sandboxed(host)
+    host.kill(cgroup)
+    host.ended(0, source="worker")
+    host.pass_time(WAIT_SECONDS)
+    host.name(cgroup, 500)
+    host.pass_time(1)
+    assert ruled(host.exits[-1]) == ("oom", "confirmed")
+    told = len(host.exits)
+    host.crash()
+    host.lose(cgroup)
+    host.look_again()
+    host.pass_time(1)
+    assert len(host.exits) == told

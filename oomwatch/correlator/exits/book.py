@@ -141,11 +141,11 @@ class ExitBook:
         exit_ = Exit(life, episode_id, seen_time)
         return exit_, self._put(exit_)
 
-    def recall(self, revision: int, event: ContainerExit) -> None:
+    def recall(self, revision: int, event: ContainerExit) -> Exit | None:
         """Take in an exit that was journaled before this process began, in this same boot."""
         container = event.container
         if container is None:
-            return
+            return None
         life = self._recalled_life(container, event)
         exit_ = self._by_episode.get(event.episode_id)
         if exit_ is None:
@@ -156,6 +156,7 @@ class ExitBook:
         exit_.recall(event)
         exit_.revision = revision
         exit_.first_revision = event.amends or revision
+        return exit_
 
     def _recalled_life(self, container: Container, event: ContainerExit) -> Life:
         if event.cgroup_id is None:

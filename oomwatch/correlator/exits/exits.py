@@ -25,6 +25,7 @@ from oomwatch.containers.registry import Containers
 from oomwatch.correlator.exits.book import AMEND_SECONDS, ExitBook
 from oomwatch.correlator.exits.ends import concerns
 from oomwatch.correlator.exits.kills import KillsTold
+from oomwatch.correlator.exits.unsettled import Unsettled
 from oomwatch.correlator.exits.witnesses import ExitWitnesses
 from oomwatch.correlator.exits.words import Exit, gist, with_verdict_of
 from oomwatch.correlator.kills import OpenKills, Outcome
@@ -87,6 +88,8 @@ class Exits:
         self.life = self._book.life
         self.meant = self._book.meant
         self.answer = self._book.answer
+        self._unsettled = Unsettled(self._witnesses)
+        self.sought = self._unsettled.sought
         self._recent: deque[tuple[float, Exit]] = deque()
         self._lacking: list[Exit] = []
         self._unread: dict[Exit, float] = {}
@@ -104,7 +107,7 @@ class Exits:
         exit_ = self._book.of(life) or self._same_end(life, ended, now, outcome)
         if exit_ is None:
             exit_ = self._add(life, ended.time)
-        if exit_.recalled and exit_.stands is None and exit_.told is not None:
+        if exit_.settled and exit_.stands is None and exit_.told is not None:
             # What it rested on may not all be here any more.
             left = self._witnesses.event(exit_, ended.time)
             exit_.stands = exit_.told if gist(left) != gist(exit_.told) else None
@@ -142,7 +145,7 @@ class Exits:
         One that was told already is judged once more: its counters, or the sums, can be read now.
         """
         self._book.move(exit_, life)
-        if exit_.recalled:
+        if exit_.settled:
             return
         self._look_anew(exit_, now, outcome)
 
@@ -171,7 +174,7 @@ class Exits:
         if seen.sought:
             return
         exit_ = self._exit_of(seen)
-        if exit_ is None or exit_.due is None or exit_.recalled:
+        if exit_ is None or exit_.due is None or exit_.settled:
             return
         place = self._witnesses.place(exit_.life)
         if (place.cgroup, place.cgroup_id) != (exit_.place.cgroup, exit_.place.cgroup_id):
@@ -313,7 +316,19 @@ class Exits:
             self._kills.told(event)
             self._kills.recorded(event.episode_id, event.victim_cgroup, revision)
         elif isinstance(event, ContainerExit):
-            self._book.recall(revision, event)
+            exit_ = self._book.recall(revision, event)
+            if exit_ is not None:
+                self._unsettled.recalled(exit_, event)
+
+    def reopen(self, now: float, outcome: Outcome) -> None:
+        """Look anew at the exits that were told with something due before this process began.
+
+        From now on what is gone is known to be, and so are the counts above it.
+        """
+        for exit_ in self._unsettled.take():
+            self._open[exit_] = None
+            self._recent.append((now, exit_))
+            self._begin(exit_, now, outcome)
 
     # Judging
 
@@ -389,11 +404,11 @@ class Exits:
         self._containers.end_told(exit_.life.key)
         if exit_.told is not None:
             self._judge_again(exit_, exit_.seen_time, outcome)
-            return
-        exit_.names_due = self._awaits_names(exit_)
-        exit_.told = self._witnesses.event(exit_, exit_.seen_time)
-        outcome.events.append(exit_.told)
-        self._recent.append((now, exit_))
+        else:
+            exit_.names_due = self._awaits_names(exit_)
+            exit_.told = self._witnesses.event(exit_, exit_.seen_time)
+            outcome.events.append(exit_.told)
+            self._recent.append((now, exit_))
         if self._witnesses.lacks_revisions(exit_):
             self._lacking.append(exit_)
 

@@ -78,14 +78,18 @@ class ExitWitnesses:
 
     def watched(self, life: Life) -> list[Question]:
         """Ask for a sandbox where the handler may run one; have sampled what has no counter."""
-        handler, seen = life.container.handler, self.sandbox(life)
+        seen = self.sandbox(life)
         questions: list[Question] = []
-        wanted = seen is None or seen.sought  # by now its pid may be known
-        if handler is not None and handler not in _NO_SANDBOX and wanted:
-            questions.append(FindSandbox(life.container_id, life.cgroup_id, handler, life.pid))
+        if seen is None or seen.sought:  # by now its pid may be known
+            questions += self._find_sandbox(life, life.pid)
         if not self._counted:
             questions += self._sampled(life)
         return questions
+
+    def sought(self, exit_: Exit) -> list[Question]:
+        """Ask for the sandbox of what has ended, unless that is known: its pid may be another's."""
+        life = exit_.life = self._containers.of_key(exit_.life.key) or exit_.life
+        return self._find_sandbox(life, None) if self.sandbox(life) is None else []
 
     def found(self, seen: SandboxSeen) -> list[Question]:
         """Take in where a sandbox is; what is not visible is sampled, as far as that goes."""
@@ -141,6 +145,13 @@ class ExitWitnesses:
         self._signalled.append(told)
 
     @staticmethod
+    def _find_sandbox(life: Life, pid: int | None) -> list[Question]:
+        handler = life.container.handler if life.said else None
+        if handler is None or handler in _NO_SANDBOX:
+            return []
+        return [FindSandbox(life.container_id, life.cgroup_id, handler, pid)]
+
+    @staticmethod
     def _sampled(life: Life | None) -> list[Question]:
         if life is None or life.pid is None:
             return []
@@ -174,6 +185,8 @@ class ExitWitnesses:
         ruling = judge(evidence)
         life = exit_.life
         recovered = self.was_unwatched(evidence.exit_time)
+        if exit_.recalled and exit_.told is not None:
+            recovered = exit_.told.recovered  # whoever told it watched, or knew that nobody did
         return ContainerExit(
             episode_id=exit_.episode_id,
             detect_time=time,
@@ -240,7 +253,7 @@ class ExitWitnesses:
 
     def _due(self, exit_: Exit, evidence: ExitEvidence) -> Iterator[Due]:
         """The witnesses that were not heard yet, and will be: what they say amends the exit."""
-        if exit_.recalled:
+        if exit_.settled:
             return
         if self._counted and exit_.last_read is None:
             yield Due.PLACE if exit_.place.cgroup is None else Due.COUNTERS

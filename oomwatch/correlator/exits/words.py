@@ -36,9 +36,9 @@ class Exit:
     `leapt` is how far the wall clock had leapt when it was first told of. `gone_time` is when its
     cgroup was looked for and was `gone`. `awaits`: more is to come on the kills near it (`None`:
     that is to be looked at). `place_until` is up to when a removal may tell in which cgroup it was.
-    `names_due`: it had to be told before it was known who was killed. One
-    that is `recalled` was journaled before this process began; `stands` is what was told of it,
-    where what is left of its evidence does not bear that out.
+    `names_due`: it had to be told before it was known who was killed. One that is `recalled` was
+    journaled before this process began, and is `reopened` where a witness was still due then;
+    `stands` is what was told of it, where what is left of its evidence does not bear that out.
     """
 
     life: Life
@@ -59,6 +59,7 @@ class Exit:
     awaits: bool | None = None
     names_due: bool = False
     recalled: bool = False
+    reopened: bool = False
     stands: ContainerExit | None = None
     told: ContainerExit | None = None
     first_revision: int | None = None
@@ -76,6 +77,11 @@ class Exit:
         for word in ranked[1:]:
             merged = _joined(merged, word)
         return merged
+
+    @property
+    def settled(self) -> bool:
+        """Was it journaled before this process began, with nothing due any more?"""
+        return self.recalled and not self.reopened
 
     @property
     def said_time(self) -> int:
@@ -169,8 +175,13 @@ def gist(event: ContainerExit) -> tuple[object, ...]:
         event.cgroup_id,
         # Why: a userspace killer's name may come late, and change nothing else.
         event.reasons[:1],
-        [reason for reason in event.reasons if reason.startswith(STILL_DUE)],
+        what_is_due(event),
     )
+
+
+def what_is_due(event: ContainerExit) -> tuple[str, ...]:
+    """The reasons that name a witness which was not heard yet."""
+    return tuple(reason for reason in event.reasons if reason.startswith(STILL_DUE))
 
 
 def with_verdict_of(told: ContainerExit, event: ContainerExit) -> ContainerExit:
@@ -179,7 +190,10 @@ def with_verdict_of(told: ContainerExit, event: ContainerExit) -> ContainerExit:
         event,
         verdict=told.verdict,
         confidence=told.confidence,
-        reasons=told.reasons,
+        reasons=(
+            *(reason for reason in told.reasons if not reason.startswith(STILL_DUE)),
+            *what_is_due(event),
+        ),
         kills=told.kills,
         oom_kills=told.oom_kills,
     )
