@@ -210,7 +210,7 @@ class AsyncClient:
         unless given; a reason that begins with "still due" names one that did not come. Asking
         again gives the same exit and revision; what is learned later is told as its amendment,
         and asking again gives that. Raises RequestRefused: NOT_FOUND for a container that nobody
-        spoke of.
+        spoke of, and where its exit was told and retention has deleted it since.
         """
         request = pb.FinalizeContainerRequest(
             container_id=container_id,

@@ -33,6 +33,7 @@ from oomwatch.ledger import Ledger, LedgerChange
 from oomwatch.observations import ContainerSeen, Observation, Recorded
 from oomwatch.own_process import own_cgroup
 from oomwatch.pipeline import Pipeline
+from oomwatch.recollection import Recollection
 from oomwatch.registration import Registration, several_begin_so
 from oomwatch.sources.memory_events import MemoryEvents
 from oomwatch.sources.samples import Samples
@@ -51,7 +52,8 @@ counter shows (in the root cgroup, or in one that came and went while inotify ov
 notification at all, so this cannot be awaited."""
 
 RECALLED = 4096
-"""Events of the journal that are looked through at the start, for exits that may be asked for."""
+"""Events of the journal that are looked through at the start, for the kills and the exits that may
+still be amended. An exit of before that is found in the journal when it is asked for."""
 
 
 class Watcher:
@@ -94,8 +96,11 @@ class Watcher:
         self.sandboxes = Sandboxes(
             self.memory_events.hierarchy if self.memory_events is not None else None
         )
+        self.recollection = Recollection(self.journal)
         self.pipeline = Pipeline(
-            self.correlator, self.journal, (self.sandboxes, self.samples, *self.witnesses.all)
+            self.correlator,
+            self.journal,
+            (self.sandboxes, self.samples, self.recollection, *self.witnesses.all),
         )
         self.registration = Registration(
             self.correlator.containers,
@@ -137,6 +142,7 @@ class Watcher:
         if self._resumed:
             self.correlator.exits.unwatched_until(self._start_time)
         await self._recall()
+        self.recollection.start(self._recollected)
         self.sandboxes.start(self.pipeline.emit)
         self.samples.start(self.pipeline.emit)
         naming = self.witnesses.naming
@@ -156,6 +162,10 @@ class Watcher:
         if self.memory_events is not None:
             self._audit_later(self.memory_events)
 
+    def _recollected(self, observations: Sequence[Observation]) -> None:
+        self.pipeline.emit(observations)
+        self.finalization.written()
+
     def _emit_names(self, observations: Sequence[Observation]) -> None:
         host_paths = self.witnesses.host_paths
         if host_paths is not None:
@@ -166,6 +176,7 @@ class Watcher:
         """Stop every part, and commit what was told."""
         if self._audit_timer is not None:
             self._audit_timer.cancel()
+        await self.recollection.stop()
         await self.sandboxes.stop()
         await self.samples.stop()
         for source in self.witnesses.all:

@@ -8,6 +8,7 @@
     │   ├── NoSuchCgroup        no cgroup is (any more) where a client says, or in what is watched
     │   └── NoSuchProcess       the process that a client names is gone
     ├── NoSuchContainer         nobody spoke of a container of that id
+    ├── NoSuchExit              an exit was told, and the journal has it no longer
     ├── JournalError            the journal cannot be opened, read or written
     │   ├── JournalLocked       another daemon holds it
     │   ├── JournalUnusable     corrupt, of a newer version, or its disk refuses
@@ -69,6 +70,10 @@ class LimitReached(OomwatchError):
 
 class NoSuchContainer(OomwatchError):
     """Nobody spoke of a container of that id, and no cgroup here is named after it."""
+
+
+class NoSuchExit(OomwatchError):
+    """The exit of that life was told, and retention has deleted it: there is no second one."""
 
 
 class JournalError(OomwatchError):

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from oomwatch.containers.lives import WORKER, Life
 from oomwatch.correlator.exits import RUNTIME_SECONDS, Exits
-from oomwatch.errors import JournalStalled, NoSuchContainer
+from oomwatch.errors import JournalStalled, NoSuchContainer, NoSuchExit
 from oomwatch.events import ContainerExit
 from oomwatch.observations import ContainerEnded, ContainerSeen, Observation
 
@@ -56,7 +56,8 @@ class Finalization:
         """Return the exit and its revision once it is in the journal; asked again, the same.
 
         Waits for witnesses no longer than `maximum_wait` seconds, then for the disk. Raises
-        `NoSuchContainer` for one that nobody knows, `JournalStalled` where the disk stands still.
+        `NoSuchContainer` for one that nobody knows, `NoSuchExit` where its exit was told and has
+        been deleted since, `JournalStalled` where the disk stands still.
         """
         wait = RUNTIME_SECONDS if maximum_wait is None else maximum_wait
         ended = ContainerEnded(
@@ -77,18 +78,25 @@ class Finalization:
         try:
             async with asyncio.timeout(wait + WRITE_SECONDS):
                 while (answer := self._exits.answer(life.key)) is None:
+                    if self._exits.is_deleted(life.key):
+                        raise NoSuchExit(
+                            f"the exit of {container_id!r} was told, and is kept no longer: the "
+                            "journal's retention has deleted it, and a life has no second exit"
+                        )
                     written = asyncio.Event()
                     self._waiting.append(written)
                     await written.wait()
         except TimeoutError:
             raise JournalStalled(
-                f"the exit of {container_id!r} is judged, and the journal cannot be written: ask "
-                "again when its disk has room, the answer will be the same"
+                f"the exit of {container_id!r} is judged, and the journal cannot be written or "
+                "read: ask again when its disk is well and has room, the answer will be the same"
             ) from None
         return answer
 
     def written(self) -> None:
-        """Say that events were written down: those who wait look whether theirs was among them."""
+        """Say that events were written down, or read back: those who wait look whether theirs was
+        among them.
+        """
         waiting, self._waiting = self._waiting, []
         for written in waiting:
             written.set()

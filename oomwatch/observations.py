@@ -11,7 +11,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from oomwatch.events import Cgroup, Constraint, Container, Invoker, MemoryUsage, Task, Victim
+from oomwatch.events import (
+    Cgroup,
+    Constraint,
+    Container,
+    ContainerExit,
+    Invoker,
+    MemoryUsage,
+    Task,
+    Victim,
+)
 
 
 class Sight(Enum):
@@ -432,6 +441,18 @@ class LastLookReading:
 
 
 @dataclass(frozen=True, slots=True)
+class ExitFound:
+    """Answer to `FindExit`: the exit as it was told last, and its revision.
+
+    Both are `None` where the journal does not have it any more.
+    """
+
+    question: FindExit
+    revision: int | None = None
+    event: ContainerExit | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Describe:
     """Read this cgroup and its ancestors now, and its memory usage.
 
@@ -516,6 +537,19 @@ class FollowUsage:
     memory_limit_bytes: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class FindExit:
+    """Find in the journal the exit of a life that was told, and is not remembered.
+
+    `cgroup_id` is the life's; `episode_ids` are those that the exit may have where its cgroup was
+    not known as it was told.
+    """
+
+    container_id: str
+    cgroup_id: int | None
+    episode_ids: tuple[str, ...]
+
+
 Observation = (
     CounterReading
     | CgroupRemoved
@@ -538,5 +572,16 @@ Observation = (
     | UsageSampled
     | SignalledByKiller
     | ClockStepped
+    | ExitFound
 )
-Question = Describe | Measure | Audit | Look | LastLook | FindSandbox | ReadSandboxLog | FollowUsage
+Question = (
+    Describe
+    | Measure
+    | Audit
+    | Look
+    | LastLook
+    | FindSandbox
+    | ReadSandboxLog
+    | FollowUsage
+    | FindExit
+)

@@ -26,6 +26,7 @@ from oomwatch.observations import (
     AuditReading,
     ClockStepped,
     Describe,
+    FindExit,
     FindSandbox,
     FollowUsage,
     LastLook,
@@ -176,6 +177,8 @@ class Pipeline:
                 about = (question.path, question.cgroup_id)
             case FindSandbox() | ReadSandboxLog() | FollowUsage():
                 about = (question.container_id, question.cgroup_id)
+            case FindExit():
+                about = question
             case _:
                 about = question.cgroup.id
         key = (type(question), about)

@@ -40,6 +40,7 @@ from oomwatch.observations import (
     ContainerSeen,
     CounterReading,
     EvidenceLost,
+    ExitFound,
     FoundRisen,
     LastLookReading,
     LineageReading,
@@ -247,6 +248,9 @@ class Correlator:
                 self._ownership.runtime(observation, now)
             case ContainerEnded():
                 self._ended(observation, now, outcome)
+            case ExitFound():
+                for ended in self.exits.found_exit(observation):
+                    self._ended(ended, now, outcome)
             case LastLookReading():
                 self.exits.looked(observation)
                 if self.exits.wants_sums and self._root is not None:

@@ -19,7 +19,7 @@ from typing import TypeVar
 
 from oomwatch.containers.lives import Life, LivesChange
 from oomwatch.errors import HistoryCompacted, JournalError, JournalUnusable
-from oomwatch.events import Entry, Event
+from oomwatch.events import ContainerExit, Entry, Event
 from oomwatch.journal.files import StateDirectory, unusable
 from oomwatch.journal.store import Store
 from oomwatch.journal.writer import Append, Commit, Reports, Retention, Writer
@@ -223,6 +223,16 @@ class Journal:
             return None
         return await self._reading(self._store.get, revision)
 
+    async def exit_of(
+        self, container_id: str, cgroup_id: int | None, episode_ids: list[str]
+    ) -> tuple[int, ContainerExit] | None:
+        """The exit of a life as it was told last, with its revision; `None` where it is not kept.
+
+        It is found by its cgroup, or where that was not known by the episode that it was told in.
+        Raises JournalUnusable where the disk refuses.
+        """
+        return await self._reading(self._store.exit_of, container_id, cgroup_id, episode_ids)
+
     async def revision_since(self, time_us: int) -> int:
         """A cursor: reading after it begins with the first event that has this `detect_time`
         (microseconds since the epoch) or a later one.
@@ -280,7 +290,7 @@ class Journal:
         if self._directory is not None:
             self._directory.close()
 
-    async def _reading(self, read: Callable[..., _Read], *arguments: int) -> _Read:
+    async def _reading(self, read: Callable[..., _Read], *arguments: object) -> _Read:
         if self._closed:
             raise JournalError(f"journal {self._store.name} is closed")
         loop = asyncio.get_running_loop()

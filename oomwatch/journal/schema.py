@@ -1,7 +1,8 @@
 """The journal's tables, how they are made, and what is checked before they are trusted.
 
 meta     journal_id; compacted_through, the highest revision that retention deleted
-events   revision (AUTOINCREMENT: never reused, also when the table is empty), the event as JSON
+events   revision (AUTOINCREMENT: never reused, also when the table is empty), the event as JSON;
+         exits are found by their life as well: see `exits`
 boots    the boot that the ledger is of, if it ever committed
 ledger   what was told, by (boot, cgroup)
 lives    who cgroups are and were, by (boot, container, cgroup): see `lives`
@@ -15,7 +16,7 @@ import sqlite3
 import uuid
 
 from oomwatch.errors import JournalUnusable
-from oomwatch.journal import lives, log_places
+from oomwatch.journal import exits, lives, log_places
 from oomwatch.journal.files import damaged
 
 _APPLICATION_ID = 0x6F6F6D77  # "oomw": file(1) and `PRAGMA application_id` tell whose file it is
@@ -94,6 +95,7 @@ def _check_schema(connection: sqlite3.Connection, name: str) -> None:
         )
     elif version < _VERSION:
         raise damaged(name, f"it has no journal of schema {_VERSION} in it")
+    connection.execute(exits.SCHEMA)  # an older oomwatch made none
 
 
 def _create(connection: sqlite3.Connection) -> None:

@@ -22,7 +22,8 @@ from urllib.parse import quote
 from oomwatch.containers.lives import Life, LivesChange
 from oomwatch.errors import HistoryCompacted, JournalError
 from oomwatch.event_json import event_loads
-from oomwatch.events import Entry
+from oomwatch.events import ContainerExit, Entry
+from oomwatch.journal.exits import read_exit
 from oomwatch.journal.files import StateDirectory, damaged, is_full, unusable
 from oomwatch.journal.lives import read_lives, write_lives
 from oomwatch.journal.log_places import read_place, write_place
@@ -278,6 +279,13 @@ class Store:
                 "SELECT event FROM events WHERE revision = ?", (revision,)
             ).fetchone()
             return Entry(revision, self.id, event_loads(found[0])) if found else None
+
+    def exit_of(
+        self, container_id: str, cgroup_id: int | None, episode_ids: list[str]
+    ) -> tuple[int, ContainerExit] | None:
+        """The exit of a life as it was told last, with its revision; see `read_exit`."""
+        with self._reading() as connection:
+            return read_exit(connection, container_id, cgroup_id, episode_ids)
 
     def first_since(self, time: int) -> int | None:
         """The lowest revision with a `detect_time` of `time` (µs) or later, None without any."""

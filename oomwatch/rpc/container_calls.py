@@ -15,6 +15,7 @@ from oomwatch.errors import (
     LimitReached,
     NoSuchCgroup,
     NoSuchContainer,
+    NoSuchExit,
     NoSuchProcess,
 )
 from oomwatch.escaping import quoted
@@ -198,7 +199,7 @@ class ContainerCalls:
 def _refusing() -> Iterator[None]:
     try:
         yield
-    except (NoSuchProcess, NoSuchCgroup, NoSuchContainer) as error:
+    except (NoSuchProcess, NoSuchCgroup, NoSuchContainer, NoSuchExit) as error:
         raise not_found(str(error)) from error
     except (BadCgroupPath, LookupError) as error:
         raise invalid(str(error)) from error

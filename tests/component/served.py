@@ -53,11 +53,20 @@ def in_memory(directory: Path) -> Path:
 
 @asynccontextmanager
 async def served(
-    directory: Path, tree: FakeCgroupTree | None = None, *, killer_log: Path | None = None
+    directory: Path,
+    tree: FakeCgroupTree | None = None,
+    *,
+    killer_log: Path | None = None,
+    retention_events: int = 1000,
 ) -> AsyncIterator[Place]:
     """Serve a tree, a new one unless given, with the journal that is in the directory."""
     tree = tree or FakeCgroupTree(in_memory(directory))
-    config = Config(cgroup_root=tree.root, state_dir=directory / "state", killer_log=killer_log)
+    config = Config(
+        cgroup_root=tree.root,
+        state_dir=directory / "state",
+        killer_log=killer_log,
+        retention_events=retention_events,
+    )
     socket = directory / "o.sock"
     async with (
         Watcher(config) as watcher,

@@ -10,13 +10,23 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from oomwatch.containers.lives import Life, LivesChange
 from oomwatch.errors import HistoryCompacted, JournalError, JournalLocked, JournalUnusable
-from oomwatch.events import Confidence, Container, Entry, EvidenceGap, OomKill, Scope
+from oomwatch.events import (
+    Confidence,
+    Container,
+    ContainerExit,
+    Entry,
+    EvidenceGap,
+    OomKill,
+    Scope,
+    Verdict,
+)
 from oomwatch.journal import Journal, Retention
 from oomwatch.ledger import LedgerChange, LedgerRow, LogPlace
 
@@ -37,6 +47,20 @@ def kill(number: int, detect_time: int | None = None) -> OomKill:
         kill_count=1,
         container=Container(id="ab" * 32, labels={"k": "\udcff\n"}),
         victim_cgroup="/docker/x",
+    )
+
+
+def ended(
+    episode_id: str, name: str, cgroup_id: int | None, amends: int | None = None
+) -> ContainerExit:
+    return ContainerExit(
+        episode_id=f"boot-exit-{episode_id}",
+        detect_time=now_us(),
+        verdict=Verdict.UNKNOWN,
+        confidence=Confidence.LOW,
+        container=Container(id=name),
+        cgroup_id=cgroup_id,
+        amends=amends,
     )
 
 
@@ -488,3 +512,57 @@ def test_retention_has_bounds() -> None:
         Retention(max_events=0)
     with pytest.raises(ValueError, match="0 or more"):
         Retention(max_age_seconds=-1)
+
+
+UNSIGNED = (1 << 64) - 3
+
+EXITS = (
+    ended("1", "a", 7),
+    ended("2", "b", 7),
+    ended("3", "a", 8),
+    ended("4", "a", None),
+    ended("5", "a", UNSIGNED),
+    ended("1", "a", 7, amends=1),
+    ended("4", "a", None, amends=4),
+)
+
+
+async def test_the_exit_of_a_life_is_found_as_it_was_told_last(state_dir: Path | None) -> None:
+    journal = Journal.open(state_dir)
+    journal.start("boot", Taken())
+    earlier = replace(ended("1", "a", 9), episode_id="earlier-exit-1")
+    journal.append([*EXITS, kill(1), earlier], NOTHING)
+    assert await asyncio.wait_for(journal.flush(), BOUND)
+    none = ["boot-exit-none"]
+    assert await journal.exit_of("a", 7, none) == (6, EXITS[5])
+    assert await journal.exit_of("b", 7, none) == (2, EXITS[1])
+    assert await journal.exit_of("a", UNSIGNED, none) == (5, EXITS[4])
+    assert await journal.exit_of("a", UNSIGNED + 1, none) is None, "its nearest double is the same"
+    assert await journal.exit_of("a", None, ["boot-exit-4"]) == (7, EXITS[6])
+    assert await journal.exit_of("a", 70, ["boot-exit-4"]) == (7, EXITS[6]), "placed since"
+    assert await journal.exit_of("a", None, none) is None
+    assert await journal.exit_of("a", 9, none) is None, "an inode of another boot"
+    assert await journal.exit_of("ab" * 32, None, none) is None, "its kill is no exit"
+    await journal.close()
+
+
+async def test_exits_are_found_in_a_journal_of_before_and_beside_a_row_that_is_damaged(
+    tmp_path: Path,
+) -> None:
+    journal = Journal.open(tmp_path)
+    journal.start("boot", Taken())
+    journal.append(EXITS, NOTHING)
+    assert await asyncio.wait_for(journal.flush(), BOUND)
+    await journal.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "journal.db")) as beside:
+        beside.execute("DROP INDEX exits_by_life")
+        beside.execute("UPDATE events SET event = '{' WHERE revision = 6")
+        beside.commit()
+    journal = Journal.open(tmp_path)
+    assert await journal.exit_of("a", 7, ["boot-exit-1"]) == (1, EXITS[0])
+    await journal.close()
+    # It is deleted like any other.
+    journal = Journal.open(tmp_path, retention=Retention(max_events=1))
+    assert journal.oldest_revision == 7
+    assert await journal.exit_of("a", 7, ["boot-exit-1"]) is None
+    await journal.close()

@@ -32,6 +32,7 @@ from oomwatch.observations import (
     Counters,
     Describe,
     EvidenceLost,
+    FindExit,
     FindSandbox,
     FollowUsage,
     FoundRisen,
@@ -116,9 +117,9 @@ class Kernel:
         if isinstance(question, Look):
             at = (n for n in self.root.below() if n.cgroup.path == question.path)
             return [self.reading(node) for node in at]
-        assert not isinstance(question, LastLook | FindSandbox | ReadSandboxLog | FollowUsage), (
-            "no container ends here"
-        )
+        assert not isinstance(
+            question, LastLook | FindSandbox | ReadSandboxLog | FollowUsage | FindExit
+        ), "no container ends here"
         node = self.find(question.cgroup)
         if isinstance(question, Measure):
             return [UsageReading(question.cgroup, MemoryUsage(limit_bytes=1))]

@@ -38,6 +38,8 @@ from oomwatch.observations import (
     CounterReading,
     Counters,
     Describe,
+    ExitFound,
+    FindExit,
     FindSandbox,
     FollowUsage,
     LastLook,
@@ -84,7 +86,7 @@ class Host:
         self.marks: tuple[tuple[str, str], ...] = ()
         self.sandbox_wrote: dict[str, Any] = {}
         self.journal: list[Event] = []
-        self.written = 0
+        self.written = self.deleted = 0
         self.ids = 1
         self.asked: list[FindSandbox] = []
         self.followed: list[FollowUsage] = []
@@ -246,6 +248,8 @@ class Host:
         if isinstance(question, FollowUsage):
             self.followed.append(question)
             return []
+        if isinstance(question, FindExit):
+            return [self._found(question)]
         if isinstance(question, Look):
             return [self.reading(c) for c in self.kills if c.path == question.path]
         assert isinstance(question, Audit)
@@ -264,6 +268,18 @@ class Host:
             and self.sums.get(each, 0) != question.expected.get(each.id, 0)
         ]
         return [*map(self.reading, self.kills), AuditReading(top, (first, *further))]
+
+    def _found(self, question: FindExit) -> ExitFound:
+        for number, event in reversed(list(enumerate(self.journal))):
+            if isinstance(event, ContainerExit) and number >= self.deleted:
+                by_cgroup = question.cgroup_id is not None and (
+                    event.container is not None
+                    and event.container.id == question.container_id
+                    and event.cgroup_id == question.cgroup_id
+                )
+                if by_cgroup or event.episode_id in question.episode_ids:
+                    return ExitFound(question, number + 1, event)
+        return ExitFound(question)
 
     @property
     def exits(self) -> list[ContainerExit]:

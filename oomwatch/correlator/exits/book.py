@@ -137,12 +137,19 @@ class ExitBook:
 
     def add(self, life: Life, seen_time: int) -> tuple[Exit, list[Exit]]:
         """Begin a life's exit; also returns those that are too many now."""
-        episode_id = f"{self._boot}-exit-{abs(life.key[1]):x}-{life.container_id}"
-        exit_ = Exit(life, episode_id, seen_time)
+        exit_ = Exit(life, self._episode_id(life.key), seen_time)
         return exit_, self._put(exit_)
 
+    def episode_ids(self, life: Life) -> tuple[str, ...]:
+        """The episodes that a life's exit may have been told in, by what was known of it then."""
+        return tuple({self._episode_id(key): None for key in (life.key, life.former_key)})
+
+    def _episode_id(self, key: LifeKey) -> str:
+        container_id, cgroup_id = key
+        return f"{self._boot}-exit-{abs(cgroup_id):x}-{container_id}"
+
     def recall(self, revision: int, event: ContainerExit) -> Exit | None:
-        """Take in an exit that was journaled before this process began, in this same boot."""
+        """Take in an exit that was journaled in this same boot, and is not kept here."""
         container = event.container
         if container is None:
             return None

@@ -25,6 +25,7 @@ from oomwatch.containers.registry import Containers
 from oomwatch.correlator.exits.book import AMEND_SECONDS, ExitBook
 from oomwatch.correlator.exits.ends import concerns
 from oomwatch.correlator.exits.kills import KillsTold
+from oomwatch.correlator.exits.told_before import ToldBefore
 from oomwatch.correlator.exits.unsettled import Unsettled
 from oomwatch.correlator.exits.witnesses import ExitWitnesses
 from oomwatch.correlator.exits.words import Exit, gist, with_verdict_of
@@ -34,6 +35,7 @@ from oomwatch.events import ContainerExit, Event, OomKill
 from oomwatch.observations import (
     AuditReading,
     ContainerEnded,
+    ExitFound,
     LastLook,
     LastLookReading,
     ReadSandboxLog,
@@ -88,6 +90,8 @@ class Exits:
         self.life = self._book.life
         self.meant = self._book.meant
         self.answer = self._book.answer
+        self._told_before = ToldBefore()
+        self.is_deleted = self._told_before.is_deleted
         self._unsettled = Unsettled(self._witnesses)
         self.sought = self._unsettled.sought
         self._recent: deque[tuple[float, Exit]] = deque()
@@ -104,7 +108,12 @@ class Exits:
         life = self._book.ending(ended)
         if life is None:
             return None
-        exit_ = self._book.of(life) or self._same_end(life, ended, now, outcome)
+        exit_ = self._book.of(life)
+        if exit_ is None and life.end_told:
+            episode_ids = self._book.episode_ids(life)
+            outcome.questions.append(self._told_before.hold(life, ended, episode_ids))
+            return life
+        exit_ = exit_ or self._same_end(life, ended, now, outcome)
         if exit_ is None:
             exit_ = self._add(life, ended.time)
         if exit_.settled and exit_.stands is None and exit_.told is not None:
@@ -123,6 +132,18 @@ class Exits:
             # It was held for longer than this caller waits.
             exit_.due = min(exit_.due, now + ended.wait_seconds)
         return life
+
+    def found_exit(self, found: ExitFound) -> list[ContainerEnded]:
+        """Take in an exit that was told before, and return the words on it that waited for it."""
+        waiting = self._told_before.found(found)
+        if waiting is None or found.revision is None or found.event is None:
+            return []
+        life, words = waiting
+        if self._book.of(life) is None:
+            exit_ = self._book.recall(found.revision, found.event)
+            if exit_ is not None and exit_.life.key != life.key:
+                self._book.move(exit_, life)
+        return words
 
     def placed(self, container_id: str, now: float, outcome: Outcome) -> None:
         """Take in what is known of a container's lives now: one may have been found its cgroup."""

@@ -37,8 +37,9 @@ class Exit:
     cgroup was looked for and was `gone`. `awaits`: more is to come on the kills near it (`None`:
     that is to be looked at). `place_until` is up to when a removal may tell in which cgroup it was.
     `names_due`: it had to be told before it was known who was killed. One that is `recalled` was
-    journaled before this process began, and is `reopened` where a witness was still due then;
-    `stands` is what was told of it, where what is left of its evidence does not bear that out.
+    read back from the journal, and is `reopened` where a witness was still due as the process that
+    told it ended; `stands` is what was told of it, where what is left of its evidence does not bear
+    that out.
     """
 
     life: Life
@@ -80,7 +81,7 @@ class Exit:
 
     @property
     def settled(self) -> bool:
-        """Was it journaled before this process began, with nothing due any more?"""
+        """Was it read back from the journal, with nothing due any more?"""
         return self.recalled and not self.reopened
 
     @property

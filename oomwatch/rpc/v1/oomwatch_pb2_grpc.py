@@ -138,6 +138,7 @@ class OomWatchServiceServicer:
         Call it before the container's cgroup is removed: the last read of its counters is made here.
         The exit is journaled after every kill of that container, once per life: asking again returns the
         same event. It waits a bounded moment for witnesses that are due, never past the call's deadline.
+        NOT_FOUND for a container that nobody spoke of, and where retention has deleted its exit.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

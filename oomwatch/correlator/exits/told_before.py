@@ -1,0 +1,45 @@
+"""Words on exits that were told, and are not kept here any more: they wait for the journal's word.
+
+A life has one exit. That it was told is kept with the life; which it was, the journal has.
+"""
+
+from __future__ import annotations
+
+from oomwatch.containers.lives import Life, LifeKey
+from oomwatch.correlator.exits.book import MAX_EXITS
+from oomwatch.observations import ContainerEnded, ExitFound, FindExit
+
+
+class ToldBefore:
+    """The words that wait, and the lives whose exit the journal does not have any more."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[FindExit, tuple[Life, list[ContainerEnded]]] = {}
+        self._deleted: dict[LifeKey, None] = {}
+
+    def hold(self, life: Life, ended: ContainerEnded, episode_ids: tuple[str, ...]) -> FindExit:
+        """Keep a word until the exit that it is on is found, and ask for that."""
+        self._deleted.pop(life.key, None)
+        question = FindExit(life.container_id, life.cgroup_id, episode_ids)
+        self._waiting.setdefault(question, (life, []))[1].append(ended)
+        if len(self._waiting) > MAX_EXITS:
+            del self._waiting[next(iter(self._waiting))]
+        return question
+
+    def found(self, answer: ExitFound) -> tuple[Life, list[ContainerEnded]] | None:
+        """Return the life that was asked about, and the words on it; `None` where none waits.
+
+        Of an exit that was deleted no word is taken in: it would be a second exit.
+        """
+        waiting = self._waiting.pop(answer.question, None)
+        if waiting is None or answer.event is not None:
+            return waiting
+        life, _ = waiting
+        self._deleted[life.key] = None
+        if len(self._deleted) > MAX_EXITS:
+            del self._deleted[next(iter(self._deleted))]
+        return None
+
+    def is_deleted(self, key: LifeKey) -> bool:
+        """Was a life's exit told, and has the journal it no longer?"""
+        return key in self._deleted
