@@ -279,7 +279,7 @@ ROWS: tuple[Row, ...] = (
         "amendment follows",
         Verdict.UNKNOWN,
         Confidence.LOW,
-        "what would tell did not come within the moment that was waited, and is still due",
+        "what would tell did not come within the moment that was waited",
         lambda e: e.may_be_cleared_or_convicted,
     ),
     Row(

@@ -9,9 +9,18 @@ from oomwatch.containers.registry import Containers
 from oomwatch.correlator import Correlator
 from oomwatch.correlator.exits import RUNTIME_SECONDS, WORKER_SECONDS
 from oomwatch.correlator.lost_ends import LOST_SECONDS
-from oomwatch.events import Cgroup, Confidence, ContainerExit, Entry, OomKill, Verdict
+from oomwatch.events import (
+    Cgroup,
+    Confidence,
+    Container,
+    ContainerExit,
+    Entry,
+    OomKill,
+    Verdict,
+)
 from oomwatch.ledger import Ledger, LedgerRow
 from oomwatch.observations import (
+    ContainerSeen,
     CounterReading,
     Counters,
     LastLook,
@@ -31,7 +40,8 @@ class Machine(Host):
         self.lives: dict[LifeKey, Life] = {}
         self.rows: dict[int, LedgerRow] = {}
 
-    def crash(self) -> None:
+    def crash(self, *, read_back: int | None = None) -> None:
+        """Die and start again; of the journal the last few events may be read back alone."""
         change = self.correlator.ledger.take_changes()
         self.rows.update((row.cgroup_id, row) for row in change.rows)
         lives = self.correlator.containers.take_changes()
@@ -46,7 +56,7 @@ class Machine(Host):
         )
         self.correlator.expect(frozenset({"kernel_log"}))
         told = [Entry(number + 1, "j", event) for number, event in enumerate(self.journal)]
-        for entry in told:
+        for entry in told[-read_back:] if read_back else told:
             self.correlator.exits.recall(entry.revision, entry.event)
         self.correlator.recall(told, self.now)
         self.written = len(self.journal)
@@ -467,3 +477,36 @@ def test_what_was_amended_before_the_daemon_died_is_not_looked_at_anew() -> None
     host.look_again()
     host.pass_time(1)
     assert len(host.exits) == told
+
+
+def test_kills_that_are_not_read_back_are_not_forgotten_by_what_amends_the_exit() -> None:
+    host = Machine()
+    cgroup = host.run(pid=395)
+    host.kill(cgroup, 396)
+    host.pass_time(120)
+    host.lagging = LastLook
+    host.ended(1, source="worker", cgroup_id=cgroup.id)
+    host.pass_time(WAIT_SECONDS)
+    assert due(host.exit)
+    host.crash(read_back=1)
+    host.look_again()
+    host.pass_time(1)
+    last = host.exits[-1]
+    assert (ruled(last), last.oom_kills, due(last)) == (("unknown", "low"), 1, False)
+
+
+def test_without_counters_what_was_due_as_the_daemon_died_is_looked_at_anew() -> None:
+    host = Host(counted=False)
+    container = Container(id=ID, handler="runsc")
+    host.say(ContainerSeen(source="docker", time=host.wall, container=container, pid=4000))
+    host.ended(137, source="worker")
+    host.pass_time(WAIT_SECONDS)
+    assert due(host.exit)
+    lives = host.correlator.containers.take_changes().kept
+    host.correlator = Correlator(BOOT, Ledger(), counted=False, containers=Containers(lives))
+    host.correlator.exits.recall(1, host.exit)
+    host.heard_of("containerd")
+    host.say(SandboxSeen(container_id=ID, cgroup_id=None, time=host.wall))
+    host.pass_time(1)
+    assert ruled(host.exits[-1]) == ("unknown", "low")
+    assert not due(host.exits[-1])
