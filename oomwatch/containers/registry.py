@@ -124,6 +124,18 @@ class Containers:
                 if not one.end_told:
                     self._put(replace(one, end_told=True))
 
+    def told_by_another_id(self, life: Life) -> bool:
+        """May it be the exit of a worker's container in the same cgroup that was told, and not its
+        own? A worker may run one after another there.
+        """
+        if life.registered or life.cgroup_id is None:
+            return False
+        others = (self._lives[key] for key in self._by_cgroup[life.cgroup_id])
+        return any(
+            other.registered and other.end_told and other.container_id != life.container_id
+            for other in others
+        )
+
     def take_changes(self) -> LivesChange:
         """What changed since the last call, to be kept with the journal."""
         if not self._kept and not self._forgotten:

@@ -145,3 +145,21 @@ def test_the_end_of_the_next_life_is_not_put_on_one_that_was_told_before() -> No
     host.pass_time(1)
     assert [(e.cgroup_id, e.amends) for e in told(host)] == [(first.id, None), (second.id, None)]
     assert told(host)[-1].verdict is Verdict.OOM
+
+
+def test_whose_cgroup_a_workers_container_was_known_by_has_an_exit_of_its_own() -> None:
+    """A worker runs its jobs one after another in a container of Docker's: each has an end."""
+    host = Host()
+    cgroup = host.run(pid=395)
+    for job in ("job-1", "job-2"):
+        host.seen(cgroup, job)
+        host.ended(0, source="worker", container_id=job)
+        host.pass_time(1)
+    host.ended(137, cgroup_id=cgroup.id)
+    host.pass_time(1)
+    (first,) = told(host)
+    assert first.exit_code == 137
+    another_ends(host)
+    host.ended(137, cgroup_id=cgroup.id)
+    host.pass_time(1)
+    assert told(host) == [first]

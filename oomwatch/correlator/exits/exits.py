@@ -134,15 +134,25 @@ class Exits:
         return life
 
     def found_exit(self, found: ExitFound) -> list[ContainerEnded]:
-        """Take in an exit that was told before, and return the words on it that waited for it."""
-        waiting = self._told_before.found(found)
-        if waiting is None or found.revision is None or found.event is None:
+        """Take in an exit that was told before, and return the words on it that waited for it.
+
+        Of one that was deleted no word is taken in: it would be a second exit.
+        """
+        waiting = self._told_before.take(found.question)
+        if waiting is None:
             return []
         life, words = waiting
-        if self._book.of(life) is None:
+        if self._book.of(life) is not None:
+            return words
+        if found.revision is not None and found.event is not None:
             exit_ = self._book.recall(found.revision, found.event)
             if exit_ is not None and exit_.life.key != life.key:
                 self._book.move(exit_, life)
+        elif self._containers.told_by_another_id(life):
+            self._add(life, words[0].time)
+        else:
+            self._told_before.deleted(life)
+            return []
         return words
 
     def placed(self, container_id: str, now: float, outcome: Outcome) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from oomwatch.containers.lives import Life, LifeKey
 from oomwatch.correlator.exits.book import MAX_EXITS
-from oomwatch.observations import ContainerEnded, ExitFound, FindExit
+from oomwatch.observations import ContainerEnded, FindExit
 
 
 class ToldBefore:
@@ -26,19 +26,15 @@ class ToldBefore:
             del self._waiting[next(iter(self._waiting))]
         return question
 
-    def found(self, answer: ExitFound) -> tuple[Life, list[ContainerEnded]] | None:
-        """Return the life that was asked about, and the words on it; `None` where none waits.
+    def take(self, question: FindExit) -> tuple[Life, list[ContainerEnded]] | None:
+        """Return the life that was asked about, and the words on it; `None` where none waits."""
+        return self._waiting.pop(question, None)
 
-        Of an exit that was deleted no word is taken in: it would be a second exit.
-        """
-        waiting = self._waiting.pop(answer.question, None)
-        if waiting is None or answer.event is not None:
-            return waiting
-        life, _ = waiting
+    def deleted(self, life: Life) -> None:
+        """Note that the journal does not have a life's exit any more."""
         self._deleted[life.key] = None
         if len(self._deleted) > MAX_EXITS:
             del self._deleted[next(iter(self._deleted))]
-        return None
 
     def is_deleted(self, key: LifeKey) -> bool:
         """Was a life's exit told, and has the journal it no longer?"""
