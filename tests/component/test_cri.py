@@ -17,7 +17,7 @@ from oomwatch.containers.lives import Life
 from oomwatch.containers.places import Places
 from oomwatch.events import Container, Pod
 from oomwatch.observations import ContainerEnded, ContainerSeen, Observation
-from oomwatch.sources.runtimes import cri_api
+from oomwatch.sources.runtimes import cri_api, grpc_api
 from oomwatch.sources.runtimes.grpc_runtimes import Cri
 from oomwatch.sources.runtimes.sockets import SocketDirectories
 from oomwatch.sources.runtimes.v1 import cri_pb2 as pb
@@ -36,6 +36,8 @@ class FakeCri:
         self.statuses: dict[str, pb.ContainerStatus] = {}
         self.info = json.dumps({"pid": 2**22 + 1})
         self.lists = 0
+        # The containers that cannot be described: why, None where that is never said.
+        self.broken: dict[str, grpc.StatusCode | None] = {}
         self._queues: set[asyncio.Queue[bytes]] = set()
 
     @property
@@ -76,7 +78,13 @@ class FakeCri:
     async def containers(self, _: bytes, context: Context) -> bytes:
         self.lists += 1
         listed = [
-            pb.Container(id=one.id, pod_sandbox_id=SANDBOX, metadata=one.metadata, state=one.state)
+            pb.Container(
+                id=one.id,
+                pod_sandbox_id=SANDBOX,
+                metadata=one.metadata,
+                image=pb.ImageSpec(image="shop:1"),
+                state=one.state,
+            )
             for one in self.statuses.values()
         ]
         return pb.ListContainersResponse(containers=listed).SerializeToString()
@@ -84,6 +92,12 @@ class FakeCri:
     async def status(self, request: bytes, context: Context) -> bytes:
         asked = pb.ContainerStatusRequest.FromString(request)
         assert asked.verbose
+        if asked.container_id in self.broken:
+            code = self.broken[asked.container_id]
+            if code is None:
+                await asyncio.Event().wait()
+            assert code is not None
+            await context.abort(code, "cannot describe it")
         found = self.statuses.get(asked.container_id)
         if found is None:
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such container")
@@ -257,6 +271,39 @@ async def test_a_container_that_was_removed_at_once_has_no_end(
         await watch.until(lambda: fake.lists > before + 2)
         assert watch.source.active
         assert watch.source.state().figures["ended"] == 0
+
+
+@pytest.mark.parametrize(
+    "why",
+    [grpc.StatusCode.UNKNOWN, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.NOT_FOUND, None],
+)
+async def test_a_container_that_cannot_be_described_costs_no_other_its_name(
+    tmp_path: Path, why: grpc.StatusCode | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grpc_api, "ANSWER_SECONDS", 0.5)
+    fake = FakeCri()
+    fake.run(SANDBOX)
+    fake.run(API)
+    fake.broken = {SANDBOX: why}
+    async with following(fake, tmp_path) as watch:
+        broken, whole = await watch.some(ContainerSeen, 2)
+        assert watch.source.state().figures["connections"] == 1
+    assert (broken.container.id, broken.container.name) == (SANDBOX, "api")
+    assert (broken.container.image, broken.memory_limit_bytes) == ("shop:1", None)
+    assert broken.container.pod == Pod(uid="u1", name="api-0", namespace="prod")
+    assert (whole.container.id, whole.memory_limit_bytes) == (API, 32 << 20)
+
+
+async def test_where_two_containers_in_turn_have_no_answer_it_is_the_runtime_that_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grpc_api, "ANSWER_SECONDS", 0.3)
+    fake = FakeCri()
+    fake.run(SANDBOX)
+    fake.run(API)
+    fake.broken = {SANDBOX: None, API: None}
+    async with following(fake, tmp_path) as watch:
+        await watch.until(lambda: "DEADLINE_EXCEEDED" in watch.source.state().detail)
 
 
 async def test_what_makes_no_sense_is_passed_over(tmp_path: Path) -> None:

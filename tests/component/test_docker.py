@@ -617,10 +617,79 @@ async def test_a_list_that_is_none_has_nobody(socket: Path, lie: bytes) -> None:
     assert watch.all(ContainerSeen) == []
 
 
+@pytest.mark.parametrize(
+    "bad",
+    [
+        answer(b"x" * (docker_api.INSPECT_BYTES + 1)),
+        b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n",
+    ],
+    ids=["megabytes of labels", "a lost layer"],
+)
+async def test_a_container_that_cannot_be_described_costs_no_other_its_name(
+    socket: Path, bad: bytes
+) -> None:
+    docker = FakeDocker()
+    docker.containers = {WEB: container(WEB, "web"), DB: container(DB, "db")}
+    docker.raw = {f"/containers/{WEB}/json": bad}
+    async with following(docker, socket) as watch:
+        (inspected,) = await watch.named(1)
+        await watch.event("die", WEB, exitCode="137")
+        (ended,) = await watch.ended()
+        assert watch.source.state().figures["connections"] == 1
+    assert inspected.container.name == "db"
+    assert {seen.container.name for seen in watch.all(ContainerSeen)} == {"web", "db"}
+    assert (ended.container_id, ended.exit_code) == (WEB, 137)
+
+
+async def test_a_container_whose_description_never_comes_costs_no_other_its_name(
+    socket: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(docker_api, "ANSWER_SECONDS", 0.3)
+    docker = FakeDocker()
+    docker.containers = {WEB: container(WEB, "web"), DB: container(DB, "db")}
+    docker.hangs = {f"/containers/{WEB}/json"}
+    async with following(docker, socket) as watch:
+        (inspected,) = await watch.named(1)
+        await watch.event("oom", DB)
+        await watch.until(lambda: bool(watch.all(RuntimeOom)))
+        assert watch.source.state().figures["connections"] == 1
+    assert inspected.container.name == "db"
+
+
+async def test_where_two_containers_in_turn_have_no_answer_it_is_the_runtime_that_hangs(
+    socket: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(docker_api, "ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(runtime_source, "FIRST_RETRY_SECONDS", 0.01)
+    docker = FakeDocker()
+    docker.containers = {WEB: container(WEB, "web"), DB: container(DB, "db")}
+    docker.hangs = {f"/containers/{each}/json" for each in (WEB, DB)}
+    async with following(docker, socket) as watch:
+        await watch.until(lambda: watch.source.state().figures["connections"] == 2)
+
+
+async def test_an_event_that_is_too_long_is_passed_over(
+    socket: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(docker_api, "EVENT_BYTES", 100_000)
+    docker = FakeDocker()
+    async with following(docker, socket) as watch:
+        await watch.until(lambda: docker.following)
+        # Its labels are in it; a new connection would only be sent it again.
+        docker.event("start", DB, label="x" * 200_000)
+        docker.send(b'{"Action": "oom", "pad": "' + b"x" * 100_000 + b'"}\n')
+        await watch.event("oom", WEB)
+        await watch.until(lambda: bool(watch.all(RuntimeOom)))
+        assert watch.source.state().figures["connections"] == 1
+    assert [oom.container_id for oom in watch.all(RuntimeOom)] == [WEB]
+    assert watch.all(ContainerSeen) == []
+
+
 async def test_an_event_without_an_end_is_not_waited_for(
     socket: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(docker_api, "EVENT_BYTES", 100_000)
+    monkeypatch.setattr(docker_api, "LIST_BYTES", 150_000)
     monkeypatch.setattr(runtime_source, "FIRST_RETRY_SECONDS", 0.01)
     async with following(FakeDocker(), socket) as watch:
         await watch.until(lambda: watch.docker.following)

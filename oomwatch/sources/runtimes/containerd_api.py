@@ -149,7 +149,8 @@ class ContainerdFollower:
             return
         if pid:
             self._remember(key, None)
-        answer = await api.call(
+        answer = await api.describe(
+            container_id,
             _CONTAINER,
             pb.GetContainerRequest(id=container_id),
             pb.GetContainerResponse,

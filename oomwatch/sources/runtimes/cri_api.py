@@ -119,9 +119,8 @@ class CriFollower:
     async def _look_at_start(
         self, api: GrpcApi, told: pb.Container, sandbox: pb.PodSandbox | None
     ) -> None:
-        answer = await self._status(api, told.id)
-        if answer is None:
-            return
+        # One that cannot be described, or is gone already, is what the list says of it.
+        answer = await self._status(api, told.id) or pb.ContainerStatusResponse()
         info = answer.info.get("info", "")
         pid = claims.count(at(parse_json(info), "pid")) if len(info) <= _INFO_BYTES else None
         place = self._places.locate(told.id, pid)
@@ -129,7 +128,7 @@ class CriFollower:
         if len(self._running) > _CONTAINERS_REMEMBERED:
             self._running.popitem(last=False)
         known = claims.labels(dict(answer.status.labels or told.labels))
-        image = answer.status.image
+        image = answer.status.image if answer.status.HasField("image") else told.image
         container = Container(
             id=told.id,
             name=claims.text(told.metadata.name),
@@ -180,7 +179,9 @@ class CriFollower:
 
     async def _status(self, api: GrpcApi, container_id: str) -> pb.ContainerStatusResponse | None:
         request = pb.ContainerStatusRequest(container_id=container_id, verbose=True)
-        answer = await api.call(f"{_SERVICE}/ContainerStatus", request, pb.ContainerStatusResponse)
+        answer = await api.describe(
+            container_id, f"{_SERVICE}/ContainerStatus", request, pb.ContainerStatusResponse
+        )
         return answer if answer is not None and answer.status.id == container_id else None
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import re
 import time
 from collections.abc import Iterator
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     import requests
     from docker.types import CancellableStream
 
+log = logging.getLogger(__name__)
+
 ANSWER_SECONDS = 10.0
 """How long a request may take, from asking to the last byte."""
 
@@ -34,11 +37,21 @@ one with nothing to say. Nothing is lost by it, for the new one starts before th
 LIST_BYTES = 16 << 20
 INSPECT_BYTES = 1 << 20
 EVENT_BYTES = 1 << 20
+"""A longer event is passed over: it holds all labels of its container, and would come again with
+each new connection."""
 
 _READ_BYTES = 65536
 _VERSION = re.compile(r"\d{1,2}\.\d{1,3}")
 # What the events' filter takes: Podman has names of its own for two of them.
 EVENTS = ("start", "oom", "kill", "die", "died", "rename", "destroy", "remove")
+
+
+class _Undescribed(RuntimeUnreachable):
+    """It answers, but not with what was asked for."""
+
+
+class _Silent(RuntimeUnreachable):
+    """It took the question, and does not answer."""
 
 
 class DockerApi:
@@ -56,6 +69,8 @@ class DockerApi:
             docker.errors.DockerException,
             OSError,
         )
+        self._timeout = requests.Timeout
+        self._silent: str | None = None
         try:
             # The version is what the SDK's own calls would ask for; none of them is used.
             self._session = docker.APIClient(base_url=f"unix://{socket}", version="1.41")
@@ -94,8 +109,25 @@ class DockerApi:
         return answer if isinstance(answer, list) else []
 
     def inspect(self, container_id: str) -> Json:
-        """Describe one container as GET /containers/ID/json does; `None` where it is gone."""
-        return self._get(f"/containers/{container_id}/json", INSPECT_BYTES)
+        """Describe one container as GET /containers/ID/json does; `None` where it is gone.
+
+        Or cannot be described: what is wrong with one container (a description of megabytes, a
+        layer that is lost, a lock that is held for ever) must not cost all others their
+        names. Where a second one in turn has no answer it is the runtime that hangs.
+        """
+        try:
+            answer = self._get(f"/containers/{container_id}/json", INSPECT_BYTES)
+        except _Undescribed as error:
+            log.info("container %s is not described: %s", container_id, error)
+            return None
+        except _Silent as error:
+            if self._silent not in (None, container_id):
+                raise
+            log.warning("container %s is not described: %s", container_id, error)
+            self._silent = container_id
+            return None
+        self._silent = None
+        return answer
 
     def events(self, since: float, *, past: bool = False) -> Iterator[Json | None]:
         """Yield the containers' events from this time on (seconds since the epoch).
@@ -160,9 +192,9 @@ class DockerApi:
             for part in response.iter_content(_READ_BYTES):
                 body += part
                 if len(body) > limit:
-                    raise RuntimeUnreachable(f"it answers with more than {limit >> 20} MiB")
+                    raise _Undescribed(f"it answers with more than {limit >> 20} MiB")
                 if time.monotonic() > deadline:
-                    raise RuntimeUnreachable(f"it took more than {ANSWER_SECONDS:g} s to answer")
+                    raise _Silent(f"it took more than {ANSWER_SECONDS:g} s to answer")
         except self._failures as error:
             raise RuntimeUnreachable(_shown(error)) from error
         finally:
@@ -181,11 +213,13 @@ class DockerApi:
                 allow_redirects=False,
                 timeout=(ANSWER_SECONDS, seconds),
             )
+        except self._timeout as error:
+            raise _Silent(_shown(error)) from error
         except (*self._failures, ValueError) as error:
             raise RuntimeUnreachable(_shown(error)) from error
         if response.status_code not in (200, 404) or "Content-Encoding" in response.headers:
             response.close()
-            raise RuntimeUnreachable(f"it answers {response.status_code} to {path}")
+            raise _Undescribed(f"it answers {response.status_code} to {path}")
         return response
 
 
@@ -194,13 +228,19 @@ class _Lines:
 
     def __init__(self) -> None:
         self._rest = b""
+        self._passed_over = 0
 
     def feed(self, part: bytes) -> Iterator[Json]:
         *lines, self._rest = (self._rest + part).split(b"\n")
         for line in lines:
-            yield parse_json(line)
-        if len(self._rest) > EVENT_BYTES:
-            raise RuntimeUnreachable(f"it sends an event of more than {EVENT_BYTES >> 20} MiB")
+            if not self._passed_over and len(line) <= EVENT_BYTES:
+                yield parse_json(line)
+            self._passed_over = 0
+        if self._passed_over or len(self._rest) > EVENT_BYTES:
+            self._passed_over += len(self._rest)
+            self._rest = b""
+        if self._passed_over > LIST_BYTES:
+            raise RuntimeUnreachable(f"it sends an event of more than {LIST_BYTES >> 20} MiB")
 
 
 def _shown(error: BaseException) -> str:

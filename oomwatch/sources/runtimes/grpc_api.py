@@ -7,6 +7,7 @@ imported itself once the socket is there.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import TracebackType
@@ -18,11 +19,16 @@ from google.protobuf.message import Message
 
 from oomwatch.errors import RuntimeUnreachable
 
+log = logging.getLogger(__name__)
+
 ANSWER_SECONDS = 5.0
 """How long a call may take; a stream of a list, four times as long."""
 
 LARGEST_BYTES = 16 << 20
 """What containerd itself sends at most (its `max_send_message_size`)."""
+
+_ITS_OWN = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED})
+"""Failures of the runtime itself, whatever it was asked for."""
 
 Answer = TypeVar("Answer", bound=Message)
 
@@ -40,6 +46,7 @@ class GrpcApi:
                 ("grpc.enable_http_proxy", 0),
             ),
         )
+        self._silent: str | None = None
 
     async def __aenter__(self) -> GrpcApi:
         return self
@@ -69,6 +76,35 @@ class GrpcApi:
             raise RuntimeUnreachable(_shown(error)) from error
         if not isinstance(told, answer):  # grpc gives None for what it could not deserialize
             raise RuntimeUnreachable(f"it answers {method} with what is no message of that call")
+        return told
+
+    async def describe(
+        self,
+        container_id: str,
+        method: str,
+        request: Message,
+        answer: type[Answer],
+        namespace: str = "",
+    ) -> Answer | None:
+        """Ask for one container; `None` where there is none, or it cannot be described.
+
+        What is wrong with one container (an error, an answer that is too large, a lock that is
+        held for ever) must not cost all others their names. Where a second one in turn has no
+        answer it is the runtime that hangs.
+        """
+        try:
+            told = await self.call(method, request, answer, namespace)
+        except RuntimeUnreachable as error:
+            cause = error.__cause__
+            if not isinstance(cause, grpc.aio.AioRpcError) or cause.code() in _ITS_OWN:
+                raise
+            if cause.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                if self._silent not in (None, container_id):
+                    raise
+                self._silent = container_id
+            log.info("container %s is not described: %s", container_id, error)
+            return None
+        self._silent = None
         return told
 
     def list(
