@@ -24,6 +24,7 @@ POD_NAME = "io.kubernetes.pod.name"
 POD_NAMESPACE = "io.kubernetes.pod.namespace"
 POD_UID = "io.kubernetes.pod.uid"
 CONTAINER_NAME = "io.kubernetes.container.name"
+_KUBELETS = frozenset({POD_NAME, POD_NAMESPACE, POD_UID, CONTAINER_NAME})
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
@@ -69,19 +70,23 @@ def count(value: object) -> int | None:
 
 
 def labels(value: object) -> dict[str, str] | None:
-    """Return labels, the first 256 that are texts and not too long; `None` where none were told."""
+    """Return labels, the first 256 that are texts and not too long; `None` where none were told.
+
+    The kubelet's come first: an image's own, which stand beside them, cannot hide the pod.
+    """
     if not isinstance(value, Mapping):
         return None
     kept: dict[str, str] = {}
     room = _MOST_LABEL_BYTES
-    for key, label in value.items():
+    for key, label in sorted(value.items(), key=lambda pair: pair[0] not in _KUBELETS):
         if len(kept) == MOST_LABELS:
             break
         if not isinstance(key, str) or not isinstance(label, str) or not key:
             continue
-        room -= len(key) + len(label)
-        if len(key) + len(label) > LONGEST_LABEL or room < 0:
+        size = len(key) + len(label)
+        if size > LONGEST_LABEL or size > room:
             continue
+        room -= size
         kept[key.encode(errors="replace").decode()] = label.encode(errors="replace").decode()
     return kept
 
