@@ -24,6 +24,7 @@ Examples:
   oomwatch tail -n 100 --no-follow           what was told, and no more
   oomwatch tail --since 2h --kind oom_kill
   oomwatch tail --filter cgroup=/kubepods.slice -o json | jq .victim_cgroup
+  oomwatch tail --filter label=app=shop --filter 'label=tier!=db' --filter namespace=prod
   oomwatch tail --after 1234                 resume after a revision
   oomwatch tail --cgroup-root /sys/fs/cgroup   watch here, whatever daemon runs"""
 )
@@ -52,8 +53,9 @@ Examples:
     "filters",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Only events that match; may be given several times. Keys: cgroup, container, name, "
-    "label, pod, namespace, runtime, kind, confidence.",
+    help="Only events that match; may be given several times: of one key one must match (of labels "
+    "all), and every key. Keys: cgroup, container (a beginning of its id), name, label (k=v, k!=v, "
+    "'k in (v,w)', 'k notin (v,w)', k, !k), pod, namespace, runtime, kind, confidence.",
 )
 @click.option(
     "--kind",

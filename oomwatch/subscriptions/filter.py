@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +24,8 @@ class EventFilter:
     hold, as in Kubernetes.
 
     - `container_ids`: the id begins with the term. `names`: the container's name.
-    - `labels`: "k=v", "k" (there is such a label), "!k" (none is known).
+    - `labels`: "k=v", "k" (there is such a label), and the opposites: "k!=v" and "!k", which hold
+      as well where no such label is known; "k in (v,w)", "k notin (v,w)".
     - `pods`: the pod's name or uid. `namespaces`: its namespace.
     - `runtimes`: the container's runtime or its OCI handler (docker, containerd, runc, runsc, …).
     - `cgroups`: any cgroup that the event names is the path or below it.
@@ -170,6 +172,11 @@ _KEYS = {
 _TERMS = tuple(name for name in _KEYS.values() if name != "minimum_confidence")
 _NO_POD = Pod()
 
+_AMONG = re.compile(
+    r"(?P<key>[^\s=!][^\s=]*)\s+(?P<operator>in|notin)\s*\((?P<values>[^()]*)\)", re.DOTALL
+)
+_FORMS = "k=v, k!=v, k in (v,w), k notin (v,w), k or !k"
+
 
 def _check_term(field: str, term: str) -> None:
     if not term:
@@ -183,8 +190,8 @@ def _check_term(field: str, term: str) -> None:
         raise ValueError(
             f"filter: cgroup {term!r} does not begin with '/': give its path from the root"
         )
-    if field == "labels" and term.partition("=")[0] in ("", "!"):
-        raise ValueError(f"filter: label {term!r} has no name: write k=v, k or !k")
+    if field == "labels":
+        _selector(term)
 
 
 def _word(words: type[Kind] | type[Confidence], key: str, value: str) -> Any:
@@ -197,12 +204,38 @@ def _word(words: type[Kind] | type[Confidence], key: str, value: str) -> Any:
 
 
 def _selector(label: str) -> _Whose:
+    """One requirement, in the words of Kubernetes' label selectors (apimachinery, pkg/labels)."""
+    among = _AMONG.fullmatch(label)
+    if among is not None:
+        key, operator = among["key"], among["operator"]
+        values = frozenset(value.strip() for value in among["values"].split(","))
+    else:
+        key, operator, value = _parts(label)
+        values = frozenset({value})
+    if key in ("", "!"):
+        raise ValueError(f"filter: label {label!r} has no name: write {_FORMS}")
+    # A label's name may hold a space, but who writes one has rather a form that we do not read.
+    if key != key.strip() or (operator in ("", "!") and len(key.split()) > 1):
+        raise ValueError(f"filter: label {label!r} has spaces in its name: write {_FORMS}")
+    match operator:
+        case "in":
+            return lambda container: (container.labels or {}).get(key) in values
+        case "notin":
+            return lambda container: (container.labels or {}).get(key) not in values
+        case "!":
+            return lambda container: key not in (container.labels or {})
+        case _:
+            return lambda container: key in (container.labels or {})
+
+
+def _parts(label: str) -> tuple[str, str, str]:
+    """A requirement's label, what is asked of it, and a value where one is."""
     key, equals, value = label.partition("=")
-    if equals:
-        return lambda container: (container.labels or {}).get(key) == value
-    if key.startswith("!"):
-        return lambda container: key[1:] not in (container.labels or {})
-    return lambda container: key in (container.labels or {})
+    if not equals:
+        return (key[1:], "!", "") if key.startswith("!") and key != "!" else (key, "", "")
+    if key.endswith("!"):
+        return key[:-1], "notin", value
+    return key, "in", value.removeprefix("=")
 
 
 def _pod(container: Container) -> Pod:

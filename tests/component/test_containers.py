@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,8 @@ import pytest
 
 from oomwatch import registration
 from oomwatch.errors import LimitReached, RequestRefused
-from oomwatch.events import Container, Scope
-from oomwatch.subscriptions import EventFilter
+from oomwatch.events import Container, Pod, Scope
+from oomwatch.subscriptions import Earliest, EventFilter
 from tests.component.served import BOUND, served
 
 pytestmark = pytest.mark.usefixtures("on_tmpfs")
@@ -40,6 +42,54 @@ async def test_a_registered_container_is_told_by_its_name(tmp_path: Path) -> Non
         assert (got.container, got.kills) == (JOB, 1)
         (listed,) = [r async for r in place.client.list_containers("/a")]
         assert listed.container == JOB
+
+
+async def test_each_key_of_a_filter_finds_a_containers_kills_however_they_are_asked_for(
+    tmp_path: Path,
+) -> None:
+    """Of two containers that differ in everything, one; late names among them."""
+    web = Container(
+        id="ee12", name="web", runtime="docker", handler="runsc", image="shop:1",
+        labels={"app": "shop"}, pod=Pod(uid="uid-1", name="shop-0", namespace="prod"),
+    )  # fmt: skip
+    db = Container(
+        id="0ba8", name="db", runtime="podman", handler="crun", image="db:1",
+        labels={"app": "db"}, pod=Pod(uid="uid-2", name="db-0", namespace="test"),
+    )  # fmt: skip
+    terms = (
+        "container=ee", "name=web", "label=app=shop", "label=app!=db", "label=app in (shop)",
+        "pod=shop-0", "pod=uid-1", "namespace=prod", "runtime=docker", "runtime=runsc",
+        "cgroup=/web",
+    )  # fmt: skip
+    async with served(tmp_path) as place:
+        for path in ("/web", "/db"):
+            place.tree.make(path)
+            place.tree.kill(path)
+        await place.kills(2)
+        # Of these two kills the names come late, of the next two they are known.
+        await place.client.watch_container(db, cgroup="/db")
+        await place.client.watch_container(web, cgroup="/web")
+        for path in ("/web", "/db"):
+            place.tree.kill(path)
+        for term in terms:
+            counts = [None, 1] if term != "cgroup=/web" else [1, None, 1]
+            event_filter = EventFilter.parse([term, "kind=oom_kill"])
+            found = await place.kills(len(counts), event_filter)
+            async with asyncio.timeout(BOUND):
+                listed = [e.event async for e in place.client.list_events(Earliest(), event_filter)]
+                tail = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-m", "oomwatch.cli.main", "tail", "-o", "json"),
+                    *("--socket", tmp_path / "o.sock", "--earliest", "--no-follow"),
+                    *("--kind", "oom_kill", "--filter", term),
+                    stdout=asyncio.subprocess.PIPE,
+                )
+                lines, _ = await tail.communicate()
+            assert listed == found, term
+            assert [(kill.victim_cgroup, kill.kill_count) for kill in found] == [
+                ("/web", count) for count in counts
+            ], term
+            printed = [json.loads(line)["victim_cgroup"] for line in lines.splitlines()]
+            assert printed == ["/web"] * len(counts), term
 
 
 async def test_a_kill_before_the_registration_is_amended_with_the_name(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ FILTERS = st.builds(
     EventFilter,
     container_ids=TERMS,
     names=TERMS,
-    labels=TERMS.map(lambda terms: tuple(f"k{term}" for term in terms)),
+    labels=TERMS.map(lambda terms: tuple(f"k={term}" for term in terms)),
     pods=TERMS,
     namespaces=TERMS,
     runtimes=TERMS,
