@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import assert_never
 
+from oomwatch.cli.later import Later, whole
 from oomwatch.cli.table import candidates
 from oomwatch.cli.terminal import escape
 from oomwatch.cli.times import human_bytes, human_duration, local_time, local_zone
@@ -33,16 +34,28 @@ _CONSTRAINTS = {
 }
 
 
-def explain(entry: Entry) -> list[str]:
-    """Return the lines that explain the event; all that came from outside is escaped."""
+def explain(entry: Entry, later: Later | None = None) -> list[str]:
+    """Return the lines that explain the event; all that came from outside is escaped.
+
+    `later` is what the journal says of it since: a kill is told with that.
+    """
+    later = later or Later()
+    told_first = entry.event
+    entry = whole(entry, later)
     event = entry.event
-    lines = [f"Revision {entry.revision}: {_headline(event)}"]
+    lines = [f"Revision {entry.revision}: {_headline(event, later)}"]
     lines += [f"  {sentence}" for sentence in _sentences(event)]
     lines.append(f"  {_when(event)}")
     if event.recovered:
         lines.append("  It happened while nobody watched, and was found afterwards.")
     if event.amends is not None:
         lines.append(f"  It adds to what revision {event.amends} told.")
+    if later.amendments:
+        added = ", ".join(str(each.revision) for each in later.amendments)
+        if event is told_first:
+            lines.append(f"  More is told of it in revision {added}.")
+        else:
+            lines.append(f"  What came later, in revision {added}, is told with it.")
     lines.append(f"  Confidence: {event.confidence.value}.")
     if event.evidence:
         lines.append("  Evidence:")
@@ -56,13 +69,13 @@ def explain(entry: Entry) -> list[str]:
     return lines
 
 
-def _headline(event: Event) -> str:
+def _headline(event: Event, later: Later) -> str:
     match event:
         case OomKill():
             if event.kill_count is None:
                 return "more is known about a kill."
             if event.container is not None:
-                return f"{told(event, event.container)}."
+                return f"{told(event, event.container, later.end)}."
             times = "once" if event.kill_count == 1 else f"{event.kill_count} times"
             return f"the kernel's OOM killer killed {times}."
         case ContainerExit():

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from oomwatch.cli.terminal import escape
-from oomwatch.cli.times import human_bytes
+from oomwatch.cli.times import human_bytes, human_duration
 from oomwatch.containers.paths import find_pod
-from oomwatch.events import Container, OomKill, Scope, Victim
+from oomwatch.events import Container, ContainerExit, Entry, OomKill, Scope, Victim
 
 _SHORT_ID = 12
 """As the runtimes print their 64 digits."""
@@ -53,21 +53,25 @@ def scope_word(event: OomKill) -> str:
     return SCOPE_WORDS.get(event.scope.value, event.scope.value)
 
 
-def told(event: OomKill, container: Container) -> str:
-    """The kill as one sentence about its container, without a full stop. Escaped."""
-    lost = f"{called(container)} lost {_lost(event)} {_at(event)}"
-    if len(event.victims) != 1:
-        return lost
-    (victim,) = event.victims
-    held = _held(victim)
-    parts = [lost]
-    if held is not None:
+def told(event: OomKill, container: Container, end: Entry | None = None) -> str:
+    """The kill as one sentence about its container, without a full stop. Escaped.
+
+    `end` is the exit of its life, `None` where none was told.
+    """
+    parts = [f"{called(container)} lost {_lost(event)} {_at(event)}"]
+    victim = event.victims[0] if len(event.victims) == 1 else None
+    if victim is not None and (held := _held(victim)) is not None:
         parts.append(f"it held {held}")
-    if victim.main_process is not None:
+    if victim is not None and victim.main_process:
+        parts.append("it was the container's main process")
+    if end is not None and isinstance(end.event, ContainerExit):
+        after = max(0, (end.event.exit_time or end.event.detect_time) - event.detect_time)
+        parts.append(f"the container ended {human_duration(after)} later (revision {end.revision})")
+    elif victim is not None and victim.main_process is False:
+        # Who has a name is followed by its runtime or its worker, which would have told its end.
+        followed = container.name is not None and container.runtime != "systemd"
         parts.append(
-            "it was the container's main process"
-            if victim.main_process
-            else "the container's main process was not killed"
+            "the container lived on" if followed else "the container's main process was not killed"
         )
     return "; ".join(parts)
 

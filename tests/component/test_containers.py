@@ -22,6 +22,17 @@ pytestmark = pytest.mark.usefixtures("on_tmpfs")
 JOB = Container(id="job-17", name="job", handler="runc", labels={"team": "a"})
 
 
+async def run(*words: str | Path) -> str:
+    """What `oomwatch` prints."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "oomwatch.cli.main", *words), stdout=asyncio.subprocess.PIPE
+    )
+    async with asyncio.timeout(BOUND):
+        printed, _ = await process.communicate()
+    assert process.returncode == 0
+    return printed.decode()
+
+
 async def test_a_registered_container_is_told_by_its_name(tmp_path: Path) -> None:
     async with served(tmp_path) as place:
         place.tree.make("/a", limit_bytes=32 << 20)
@@ -77,19 +88,14 @@ async def test_each_key_of_a_filter_finds_a_containers_kills_however_they_are_as
             found = await place.kills(len(counts), event_filter)
             async with asyncio.timeout(BOUND):
                 listed = [e.event async for e in place.client.list_events(Earliest(), event_filter)]
-                tail = await asyncio.create_subprocess_exec(
-                    *(sys.executable, "-m", "oomwatch.cli.main", "tail", "-o", "json"),
-                    *("--socket", tmp_path / "o.sock", "--earliest", "--no-follow"),
-                    *("--kind", "oom_kill", "--filter", term),
-                    stdout=asyncio.subprocess.PIPE,
-                )
-                lines, _ = await tail.communicate()
             assert listed == found, term
             assert [(kill.victim_cgroup, kill.kill_count) for kill in found] == [
                 ("/web", count) for count in counts
             ], term
-            printed = [json.loads(line)["victim_cgroup"] for line in lines.splitlines()]
-            assert printed == ["/web"] * len(counts), term
+        for term in {term.partition("=")[0]: term for term in reversed(terms)}.values():
+            options = ("-o", "json", "--earliest", "--no-follow", "--socket", tmp_path / "o.sock")
+            printed = await run("tail", *options, "--kind", "oom_kill", "--filter", term)
+            assert {json.loads(line)["victim_cgroup"] for line in printed.splitlines()} == {"/web"}
 
 
 async def test_a_kill_before_the_registration_is_amended_with_the_name(tmp_path: Path) -> None:
@@ -103,6 +109,13 @@ async def test_a_kill_before_the_registration_is_amended_with_the_name(tmp_path:
         assert (second.container, second.kill_count, second.amends) == (JOB, None, 1)
         (only,) = await place.kills(1, EventFilter(names=("job",)))
         assert only.amends == 1
+        shown = await run("show", "1", "--socket", str(tmp_path / "o.sock"))
+        assert shown.startswith("Revision 1: job (container job-17) lost a process ")
+        assert "It is container job-17, name job, handler runc." in shown
+        lines = (await run("show", "1", "-o", "json", "--socket", tmp_path / "o.sock")).splitlines()
+        assert [json.loads(line)["revision"] for line in lines] == [1, 2]
+    shown = await run("show", "1", "--state-dir", tmp_path / "state")
+    assert shown.startswith("Revision 1: job (container job-17) lost a process ")
 
 
 async def test_registered_twice_is_registered_once_and_a_new_place_is_a_new_life(

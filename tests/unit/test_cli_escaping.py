@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from oomwatch.cli.checks import Check, State
 from oomwatch.cli.doctor import report
 from oomwatch.cli.explain import explain
+from oomwatch.cli.later import Later
 from oomwatch.cli.list import as_json
 from oomwatch.cli.logs import OneLine
 from oomwatch.cli.main import run
@@ -93,7 +94,7 @@ def test_a_line_of_tail_is_one_line_that_prints(entry: Entry) -> None:
 @thoroughly
 @given(ENTRIES)
 def test_every_line_of_show_prints(entry: Entry) -> None:
-    for line in explain(entry):
+    for line in (*explain(entry), *explain(entry, Later((entry, entry), entry))):
         assert line.isprintable()
 
 

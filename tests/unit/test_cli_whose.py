@@ -10,10 +10,13 @@ from oomwatch.cli.whose import called, label, scope_word, told
 from oomwatch.events import (
     Confidence,
     Container,
+    ContainerExit,
+    Entry,
     MemoryUsage,
     OomKill,
     Pod,
     Scope,
+    Verdict,
     Victim,
 )
 
@@ -43,11 +46,33 @@ KILL = OomKill(
 POD = "/kubepods.slice/kubepods-pod3e8f4e1c_2f1a_4b0e_9d57_0c8a4b1d2e3f.slice"
 
 
+EXIT = ContainerExit(
+    episode_id="x",
+    detect_time=2_100_001,
+    verdict=Verdict.OOM,
+    confidence=Confidence.HIGH,
+    container=WEB,
+)
+
+
 def test_a_kill_is_told_in_one_sentence_about_its_container() -> None:
     assert told(KILL, WEB) == (
         "web (docker ee129607aff3) lost process 395 `tail` at its own limit of 32 MiB; "
-        "it held 31.6 MiB; the container's main process was not killed"
+        "it held 31.6 MiB; the container lived on"
     )
+
+
+def test_that_it_lived_on_is_said_only_where_its_end_would_have_been_told() -> None:
+    nobodys = Container(id=ID, runtime="docker")
+    assert told(KILL, nobodys).endswith("; the container's main process was not killed")
+    ended = told(KILL, WEB, Entry(20, "j", EXIT))
+    assert ended.endswith("it held 31.6 MiB; the container ended 2.1 s later (revision 20)")
+    main = replace(KILL, victims=(Victim(pid=1, main_process=True),))
+    assert told(main, WEB, Entry(20, "j", EXIT)).endswith(
+        "; it was the container's main process; the container ended 2.1 s later (revision 20)"
+    )
+    unsure = replace(KILL, victims=(Victim(pid=1),))
+    assert told(unsure, WEB).endswith("at its own limit of 32 MiB")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,109 @@
+"""What `show` finds in the journal after an event."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+
+from oomwatch.cli import later as later_module
+from oomwatch.cli.explain import explain
+from oomwatch.cli.later import READ_ON_MICROSECONDS, Later, look_on, whole
+from oomwatch.events import (
+    Confidence,
+    Container,
+    ContainerExit,
+    Entry,
+    Event,
+    Evidence,
+    OomKill,
+    Scope,
+    Verdict,
+    Victim,
+)
+
+WEB = Container(id="ee12", name="web", runtime="docker")
+KILL = OomKill(
+    episode_id="e",
+    detect_time=1,
+    scope=Scope.UNKNOWN,
+    confidence=Confidence.CONFIRMED,
+    kill_count=1,
+    victim_cgroup="/docker/ee12",
+    victim_cgroup_id=7,
+    evidence=(Evidence(source="memory_events", time=1, detail="oom_kill 0 -> 1"),),
+)
+MORE = replace(KILL, amends=17, kill_count=None, detect_time=300_001, evidence=())
+NAME = replace(MORE, container=WEB)
+LIMIT = replace(MORE, scope=Scope.CONTAINER_LIMIT, limit_cgroup="/docker/ee12")
+VICTIM = replace(
+    MORE,
+    victims=(Victim(pid=395, comm="tail", main_process=False),),
+    evidence=(Evidence(source="kernel_log", time=2, detail="Killed process 395"),),
+)
+EXIT = ContainerExit(
+    episode_id="x",
+    detect_time=500_001,
+    verdict=Verdict.OOM,
+    confidence=Confidence.HIGH,
+    container=WEB,
+    cgroup_id=7,
+)
+ENTRY = Entry(17, "j", KILL)
+
+
+async def found(*events: Event) -> Later:
+    async def following() -> AsyncIterator[Entry]:
+        for revision, event in enumerate(events, 18):
+            yield Entry(revision, "j", event)
+
+    return await look_on(ENTRY, following())
+
+
+async def test_a_kill_is_explained_with_all_that_was_learned_later() -> None:
+    lines = explain(ENTRY, await found(NAME, LIMIT, replace(NAME, amends=16), VICTIM, MORE))
+    assert lines[0] == (
+        "Revision 17: web (docker ee12) lost process 395 `tail` at its own limit; "
+        "the container lived on."
+    )
+    assert "  What came later, in revision 18, 19, 21, 22, is told with it." in lines
+    assert lines[-2].endswith("Killed process 395")
+    assert explain(ENTRY)[0] == "Revision 17: the kernel's OOM killer killed once."
+
+
+async def test_what_is_told_again_is_one_victim() -> None:
+    event = whole(ENTRY, await found(VICTIM, VICTIM)).event
+    assert isinstance(event, OomKill)
+    assert len(event.victims) == 1
+
+
+async def test_a_sum_of_several_kills_is_none_of_its_parts() -> None:
+    sums = Entry(17, "j", replace(KILL, victim_cgroup=None, victim_cgroup_id=None, kill_count=2))
+    later = await found(replace(NAME, victim_cgroup="/docker/ee12"))
+    assert whole(sums, later) == sums
+    assert "  More is told of it in revision 18." in explain(sums, later)
+
+
+@pytest.mark.parametrize(
+    ("event", "ends"),
+    [
+        (EXIT, True),
+        (replace(EXIT, cgroup_id=None, kills=(18,)), True),
+        (replace(EXIT, cgroup_id=8, kills=(17,)), False),
+        (replace(EXIT, cgroup_id=None, kills=(4,)), False),
+        (replace(EXIT, amends=4), False),
+    ],
+)
+async def test_a_containers_end_is_that_of_the_life_in_which_the_kill_was(
+    event: ContainerExit, ends: bool
+) -> None:
+    later = await found(NAME, event, event)
+    assert later.end == (Entry(19, "j", event) if ends else None)
+
+
+async def test_it_is_not_looked_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    late = replace(MORE, detect_time=READ_ON_MICROSECONDS + 2)
+    assert await found(late) == Later()
+    monkeypatch.setattr(later_module, "MOST_READ", 2)
+    assert (await found(EXIT, EXIT, MORE)).amendments == ()
