@@ -62,6 +62,10 @@ class PackedLives(MutableMapping[LifeKey, Life]):
     def __len__(self) -> int:
         return len(self._packed)
 
+    def put_last(self, key: LifeKey) -> None:
+        """Have one behind all others."""
+        self._packed[key] = self._packed.pop(key)
+
     def arrange(self, keys: Iterable[LifeKey]) -> None:
         """Have them in this order from now on: each of the keys that there are, once."""
         self._packed = {key: self._packed[key] for key in keys}

@@ -28,7 +28,9 @@ MAX_REGISTERED = 10_000
 
 MAX_LIVES = 20_000
 MAX_ENDED = 4096
-"""Lives whose cgroup is gone, kept so that what comes last still finds their name."""
+"""Lives whose cgroup is gone, kept so that what comes last still finds their name: so many that
+somebody spoke of, and as many that are known by their path alone. Whoever may make cgroups, a user
+of rootless Podman too, makes as many of those as he likes: they take no other's place."""
 
 ENDED_SECONDS = 86_400
 
@@ -63,7 +65,8 @@ class Containers:
         self._by_path: KeyIndex[int] = KeyIndex()
         self._by_cgroup: KeyIndex[int] = KeyIndex()
         self._by_pid: dict[int, LifeKey] = {}
-        self._ended: dict[LifeKey, int] = {}
+        # By whether somebody spoke of them.
+        self._ended: tuple[dict[LifeKey, int], dict[LifeKey, int]] = {}, {}
         self._registered = 0
         self._kept: dict[LifeKey, Life] = {}
         self._forgotten: set[LifeKey] = set()
@@ -379,10 +382,12 @@ class Containers:
             self._forget_pid(old)
         if life.pid is not None:
             self._by_pid[life.pid] = key
+        spoken_of = life.said.keys() != {PATH}
+        self._ended[not spoken_of].pop(key, None)
         if life.ended_time is not None:
-            self._ended[key] = life.ended_time
+            self._ended[spoken_of][key] = life.ended_time
         else:
-            self._ended.pop(key, None)
+            self._ended[spoken_of].pop(key, None)
         self._registered += life.awaited - (old is not None and old.awaited)
 
     def _place(self, life: Life, placed: Life) -> None:
@@ -400,17 +405,31 @@ class Containers:
 
     def _bound(self, now: int) -> None:
         oldest = now - ENDED_SECONDS * 1_000_000
-        while self._ended:
-            key, ended = next(iter(self._ended.items()))
-            if len(self._ended) <= MAX_ENDED and ended > oldest and len(self._lives) <= MAX_LIVES:
-                break
-            self._forget(key)
+        for ended in self._ended:
+            while ended:
+                key, time = next(iter(ended.items()))
+                if len(ended) <= MAX_ENDED and time > oldest and len(self._lives) <= MAX_LIVES:
+                    break
+                self._forget(key)
         while len(self._lives) > MAX_LIVES:
-            self._forget(next(iter(self._lives)))
+            self._forget(self._first_to_go())
+
+    def _first_to_go(self) -> LifeKey:
+        """The oldest of all that nobody registered: a runtime may tell of as many as it likes.
+
+        Workers may register fewer than there is room for.
+        """
+        for _ in range(len(self._lives)):
+            key = next(iter(self._lives))
+            if not self._lives[key].awaited:
+                break
+            self._lives.put_last(key)
+        return next(iter(self._lives))
 
     def _forget(self, key: LifeKey) -> None:
         life = self._lives.pop(key)
-        self._ended.pop(key, None)
+        for ended in self._ended:
+            ended.pop(key, None)
         self._registered -= life.awaited
         self._by_id.discard(life.container_id, key)
         if life.cgroup is not None:

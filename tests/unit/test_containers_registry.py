@@ -206,6 +206,34 @@ def test_what_is_gone_is_remembered_within_bounds() -> None:
     assert containers.newest("late") is not None
 
 
+def test_what_is_known_by_its_path_alone_takes_no_place_of_what_somebody_spoke_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(registry, "MAX_ENDED", 3)
+    containers = Containers()
+    containers.seen(seen(WEB))
+    containers.removed(7, 2 * SECOND)
+    for number in range(10):
+        cgroup = Cgroup(10 + number, f"docker/{number:064}", Cgroup(1, ""))
+        named = containers.named(cgroup, 3 * SECOND)
+        assert named is not None
+        containers.seen(named)
+        containers.removed(cgroup.id, 3 * SECOND)
+    assert name_of(containers, PATH) == "web"
+    assert [containers.newest(f"{number:064}") is None for number in range(10)] == [
+        *[True] * 7,
+        *[False] * 3,
+    ]
+    # Who is spoken of late is one of those from then on, and once.
+    containers.seen(seen(Container(id=f"{9:064}", name="late"), None, 19, time=4 * SECOND))
+    for number in range(3):
+        containers.seen(seen(Container(id=f"c{number}"), None, 30 + number, time=5 * SECOND))
+        containers.removed(30 + number, 5 * SECOND)
+    assert containers.newest(ID) is None
+    assert containers.newest(f"{9:064}") is None
+    assert containers.newest("c0") is not None
+
+
 def end_newest(containers: Containers, container_id: str, time: int) -> None:
     life = containers.newest(container_id)
     assert life is not None
@@ -458,6 +486,24 @@ def test_a_life_that_is_forgotten_no_longer_counts_as_registered(
     for number in range(5):
         containers.seen(seen(Container(id=f"job-{number}"), None, number + 1, source=WORKER))
     assert containers.registered == 2
+
+
+def test_what_a_runtime_tells_takes_no_place_of_what_a_worker_registered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(registry, "MAX_LIVES", 4)
+    containers = Containers()
+    for number in range(2):
+        containers.seen(seen(Container(id=f"job-{number}"), None, number + 1, source=WORKER))
+    for number in range(20):
+        containers.seen(seen(Container(id=f"c{number}"), None, 10 + number))
+    assert containers.registered == 2
+    assert [life.container_id for life in containers.running() if life.registered] == [
+        "job-0",
+        "job-1",
+    ]
+    assert containers.newest("c17") is None
+    assert containers.newest("c18") is not None
 
 
 def test_lives_that_were_kept_come_back_in_the_order_of_time() -> None:
