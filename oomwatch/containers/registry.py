@@ -20,7 +20,7 @@ from oomwatch.containers.key_index import KeyIndex
 from oomwatch.containers.lives import PATH, WORKER, Life, LifeKey, LivesChange, merged
 from oomwatch.containers.packing import PackedLives
 from oomwatch.containers.paths import Identity, identify
-from oomwatch.events import Cgroup, Container, upwards
+from oomwatch.events import Cgroup, Container, is_within, upwards
 from oomwatch.observations import ContainerSeen
 
 MAX_REGISTERED = 10_000
@@ -230,7 +230,7 @@ class Containers:
         if identity is None or identity.cgroup != cgroup.path:
             return None
         container = identity.container
-        if container.runtime == "systemd":
+        if container.runtime == "systemd" or self._is_false(identity):
             return None
         return ContainerSeen(
             source=PATH, time=time, container=container, cgroup=cgroup.path, cgroup_id=cgroup.id
@@ -243,22 +243,46 @@ class Containers:
         alive (microseconds since the epoch), which tell the lives of a path apart.
         """
         identity = self._identify(cgroup)
-        shown = {one.cgroup: one.container for one in identity.nested()} if identity else {}
+        shown = {one.cgroup: one for one in identity.nested()} if identity else {}
         outermost = next(reversed(shown), None)
         # What is at the root is whatever else lives on the host.
         for path in takewhile("/".__ne__, upwards(cgroup)):
             lives = [life for life in self._at(path) if not life.moved]
             if path == outermost:
                 # A runtime names its cgroups after its ids: found also where it told no path.
-                named = (self._lives[key] for key in self._by_id[shown[path].id])
+                named = (self._lives[key] for key in self._by_id[shown[path].container.id])
                 lives += [life for life in named if life.cgroup is None]
             life = self._of_the_time(lives, cgroup_id if path == cgroup else None, time)
             if life is not None:
                 words = [life.container, *(other.container for other in self._beside(life))]
                 if path in shown:
-                    words.append(shown[path])
+                    words.append(shown[path].container)
                 return Owner(merged(words), path, life)
-        return Owner(shown[outermost], outermost) if outermost is not None else None
+        if outermost is None:
+            return None
+        if self._is_false(shown[outermost]):
+            return self.owner(outermost.rpartition("/")[0], None, time)
+        return Owner(shown[outermost].container, outermost)
+
+    def _is_false(self, identity: Identity) -> bool:
+        """Does a path name a container that somebody spoke of, and that lives elsewhere?
+
+        Whoever has cgroups of his own can name one after any container whose id he knows: a user
+        below his user@UID.service, a service, whoever lives in a container. Other cgroups are made
+        by the host's root, and then a container may have two (Kata's /kata_overhead/ID).
+        """
+        nested = identity.outer is not None
+        above = identity.cgroup.split("/")[:-1]
+        if not nested and not any(name.endswith((".service", ".scope")) for name in above):
+            return False
+        lives = [self._lives[key] for key in self._by_id[identity.container.id]]
+        spoken_of = [life for life in lives if life.said.keys() != {PATH}]
+        return bool(spoken_of) and not any(
+            not nested
+            if life.cgroup is None
+            else is_within(identity.cgroup, life.cgroup) or is_within(life.cgroup, identity.cgroup)
+            for life in spoken_of
+        )
 
     def _at(self, path: str) -> list[Life]:
         """Every life that was told to be in a cgroup of this path."""

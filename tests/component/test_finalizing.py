@@ -385,3 +385,43 @@ async def test_the_plain_client_asks_the_same(tmp_path: Path) -> None:
         thread.start()
         await asyncio.to_thread(thread.join)
         assert answers == await place.journaled()
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        f"/user.slice/user-1000.slice/user@1000.service/docker-{ID}.scope",
+        f"/docker/{'ff34' * 16}/{ID}",
+    ],
+    ids=["a user", "a container"],
+)
+async def test_a_cgroup_that_somebody_names_after_a_container_is_no_life_of_it(
+    tmp_path: Path, claim: str
+) -> None:
+    """Whoever has cgroups of his own can name one after any container whose id he knows."""
+    async with served(tmp_path) as place:
+        for path in sorted({*_paths_to(f"/docker/{ID}"), *_paths_to(claim)}):
+            place.tree.make(path)
+        web = Container(id=ID, name="web", runtime="docker")
+        await place.client.watch_container(web, cgroup=f"/docker/{ID}")
+        place.tree.kill(f"/docker/{ID}")
+        place.tree.kill(claim)
+        kills = {kill.victim_cgroup: kill for kill in await place.kills(2)}
+        assert kills[f"/docker/{ID}"].container == web
+        claimed = kills[claim].container
+        assert claimed is None or claimed.id != ID
+        place.tree.remove(claim)
+        async with asyncio.timeout(BOUND):
+            while await place.client.get_container(cgroup=claim) is not None:
+                await asyncio.sleep(0.01)
+        found = await place.client.get_container(container_id=ID)
+        assert found is not None
+        assert found.path == f"/docker/{ID}"
+        assert place.watcher.is_registered(ID)
+        exit_ = exit_of(await place.client.finalize(ID, exit_code=137, maximum_wait=WAIT))
+        assert (exit_.cgroup, exit_.verdict) == (f"/docker/{ID}", Verdict.OOM)
+
+
+def _paths_to(path: str) -> list[str]:
+    names = path.strip("/").split("/")
+    return ["/" + "/".join(names[: end + 1]) for end in range(len(names))]

@@ -73,6 +73,47 @@ def test_what_is_nested_in_a_container_cannot_claim_to_be_another() -> None:
     assert (owner.container.id, owner.cgroup) == (ID, PATH)
 
 
+USERS = "/user.slice/user-1000.slice/user@1000.service"
+
+
+@pytest.mark.parametrize(
+    ("life", "path", "false"),
+    [
+        (PATH, f"{USERS}/docker-{ID}.scope", True),
+        (PATH, f"/system.slice/worker.service/lxc/{ID}", True),
+        (PATH, f"/docker/{OTHER}/docker/{ID}", True),
+        (None, f"/docker/{OTHER}/docker/{ID}", True),
+        (None, f"{USERS}/user.slice/libpod-{ID}.scope", False),
+        (PATH, PATH, False),
+        (PATH, f"/kata_overhead/{ID}", False),
+        (f"{USERS}/user.slice", f"{USERS}/user.slice/libpod-{ID}.scope", False),
+        (f"{USERS}/docker-{ID}.scope/init", f"{USERS}/docker-{ID}.scope", False),
+    ],
+)
+def test_a_cgroup_that_is_named_after_a_container_elsewhere_is_none_of_it(
+    life: str | None, path: str, false: bool
+) -> None:
+    containers = Containers()
+    containers.seen(seen(WEB, life, None if life is None else 7))
+    owner = containers.owner(path)
+    told = None if owner is None else owner.container.id
+    assert told != ID if false else told == ID
+    named = containers.named(Cgroup(9, path[1:], Cgroup(1, "")), SECOND)
+    assert (named is None) == false
+
+
+def test_a_cgroup_with_a_false_name_is_whose_it_is_otherwise() -> None:
+    containers = Containers()
+    containers.seen(seen(WEB))
+    owner = containers.owner(f"{USERS}/docker-{ID}.scope")
+    assert owner is not None
+    assert (owner.container.name, owner.cgroup) == ("user@1000.service", USERS)
+    # As long as nobody spoke of it the path is believed: rootless runtimes live there.
+    assert containers.owner(f"{USERS}/docker-{OTHER}.scope") == registry.Owner(
+        Container(id=OTHER, runtime="docker"), f"{USERS}/docker-{OTHER}.scope"
+    )
+
+
 def test_a_container_told_without_its_cgroup_is_found_by_the_id_in_the_path() -> None:
     containers = Containers()
     containers.seen(seen(WEB, None, None))
