@@ -318,11 +318,8 @@ class Watcher:
         """Find a container of which nobody spoke, by the name of its cgroup."""
         if self.memory_events is None:
             return None
-        for cgroup in self.memory_events.named_after(container_id):
-            seen = self.correlator.containers.named(cgroup, _now())
-            if seen is not None and seen.container.id == container_id:
-                return seen
-        return None
+        cgroups = self.memory_events.named_after(container_id)
+        return self.correlator.containers.found(container_id, cgroups, _now())
 
     def _named_by_their_cgroups(self, beginning: str) -> dict[str, str]:
         """The cgroup of each container of which nobody spoke, by its id, where that begins so."""

@@ -236,6 +236,22 @@ class Containers:
             source=PATH, time=time, container=container, cgroup=cgroup.path, cgroup_id=cgroup.id
         )
 
+    def found(
+        self, container_id: str, cgroups: Iterable[Cgroup], time: int
+    ) -> ContainerSeen | None:
+        """Find a container of which nobody spoke, by its cgroup's name; `None` where none is.
+
+        Of several with that name it is one that the host's root made, before any that a user or a
+        container did.
+        """
+        found = (self.named(cgroup, time) for cgroup in cgroups)
+        mine = [one for one in found if one is not None and one.container.id == container_id]
+        return min(mine, key=self._is_a_claim, default=None)
+
+    def _is_a_claim(self, seen: ContainerSeen) -> bool:
+        identity = self._identify(seen.cgroup) if seen.cgroup is not None else None
+        return identity is None or _others_may_name(identity)
+
     def owner(self, cgroup: str, cgroup_id: int | None = None, time: int = 0) -> Owner | None:
         """Whose a cgroup is; `None` where neither a source nor its path tells.
 
@@ -265,16 +281,10 @@ class Containers:
         return Owner(shown[outermost].container, outermost)
 
     def _is_false(self, identity: Identity) -> bool:
-        """Does a path name a container that somebody spoke of, and that lives elsewhere?
-
-        Whoever has cgroups of his own can name one after any container whose id he knows: a user
-        below his user@UID.service, a service, whoever lives in a container. Other cgroups are made
-        by the host's root, and then a container may have two (Kata's /kata_overhead/ID).
-        """
-        nested = identity.outer is not None
-        above = identity.cgroup.split("/")[:-1]
-        if not nested and not any(name.endswith((".service", ".scope")) for name in above):
+        """Does a path claim to be a container that somebody spoke of, and that lives elsewhere?"""
+        if not _others_may_name(identity):
             return False
+        nested = identity.outer is not None
         lives = [self._lives[key] for key in self._by_id[identity.container.id]]
         spoken_of = [life for life in lives if life.said.keys() != {PATH}]
         return bool(spoken_of) and not any(
@@ -467,6 +477,18 @@ class Containers:
     def _forget_pid(self, life: Life) -> None:
         if life.pid is not None and self._by_pid.get(life.pid) == life.key:
             del self._by_pid[life.pid]
+
+
+def _others_may_name(identity: Identity) -> bool:
+    """May somebody else than the host's root have named a cgroup?
+
+    Whoever has cgroups of his own can name one after any container whose id he knows: a user below
+    his user@UID.service, a service, whoever lives in a container. Of the others a container may
+    have two (Kata's /kata_overhead/ID).
+    """
+    above = identity.cgroup.split("/")[:-1]
+    below_a_unit = any(name.endswith((".service", ".scope")) for name in above)
+    return identity.outer is not None or below_a_unit
 
 
 def _speaks_of(seen: ContainerSeen, newest: Life) -> bool:

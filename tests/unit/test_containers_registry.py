@@ -102,6 +102,21 @@ def test_a_cgroup_that_is_named_after_a_container_elsewhere_is_none_of_it(
     assert (named is None) == false
 
 
+def test_of_cgroups_with_one_name_that_is_found_which_the_hosts_root_made() -> None:
+    root = Cgroup(1, "")
+    paths = (f"{USERS}/docker-{ID}.scope", f"/docker/{OTHER}/{ID}", PATH, f"/docker/{OTHER}")
+    cgroups = [Cgroup(number, path[1:], root) for number, path in enumerate(paths, 20)]
+    containers = Containers()
+    for order in (cgroups, cgroups[::-1]):
+        found = containers.found(ID, order, SECOND)
+        assert found is not None
+        assert found.cgroup == PATH
+    alone = containers.found(ID, cgroups[:1], SECOND)
+    assert alone is not None
+    assert alone.cgroup == paths[0]
+    assert containers.found(ID, cgroups[3:], SECOND) is None
+
+
 def test_a_cgroup_with_a_false_name_is_whose_it_is_otherwise() -> None:
     containers = Containers()
     containers.seen(seen(WEB))
