@@ -16,7 +16,8 @@ from oomwatch.cgroup.process import sees_the_hosts_pids
 from oomwatch.cgroup.resolving import Resolved, resolve
 from oomwatch.containers.lives import WORKER, Life
 from oomwatch.containers.registry import MAX_REGISTERED, Containers
-from oomwatch.errors import LimitReached, NoSuchCgroup
+from oomwatch.errors import BadCgroupPath, LimitReached, NoSuchCgroup
+from oomwatch.escaping import quoted
 from oomwatch.events import Container, SourceState
 from oomwatch.observations import ContainerSeen, Observation
 from oomwatch.status import CgroupReport, Witness
@@ -87,6 +88,14 @@ class Registration:
             ]
         )
         report = await self._of(counted.path, counted.cgroup_id)
+        if report is None:
+            # Its removal may have been told before its name: nothing else would end that life.
+            self._containers.removed(counted.cgroup_id, time.time_ns() // 1000)
+            self._emit([])
+            raise NoSuchCgroup(
+                f"cgroup {quoted(counted.path)} was removed as it was registered; what was killed "
+                "in it is told by this name"
+            )
         life = self._containers.newest(container.id)
         return self._with_notes(report, life, None if counted == own else own.path)
 
@@ -113,6 +122,7 @@ class Registration:
         if life is None or life.cgroup is None:
             return None
         report = await self._of(life.cgroup, life.cgroup_id or 0)
+        report = report or self._named(CgroupReport(path=life.cgroup, id=life.cgroup_id or 0))
         return self._with_notes(report, life, None)
 
     def named(self, reports: Sequence[CgroupReport]) -> list[CgroupReport]:
@@ -151,13 +161,29 @@ class Registration:
         own = self._find(pid, cgroup)
         if self._hierarchy is None:
             return own, own
-        return own, nearest_counted(self._hierarchy, own) or own
+        counted = nearest_counted(self._hierarchy, own) or own
+        if counted != own and not self._exists(own):
+            # Its files went as it was removed; what is above it is none of its container's.
+            raise NoSuchCgroup(f"cgroup {quoted(own.path)} was removed as it was looked up")
+        return own, counted
 
-    async def _of(self, path: str, cgroup_id: int) -> CgroupReport:
+    def _exists(self, cgroup: Resolved) -> bool:
+        """Is just this one there, and not another that was made at its path?"""
+        if self._hierarchy is None:
+            return True
+        try:
+            return resolve(self._hierarchy, cgroup.path) == cgroup
+        except (NoSuchCgroup, BadCgroupPath):
+            return False
+
+    async def _of(self, path: str, cgroup_id: int) -> CgroupReport | None:
+        """Report a cgroup; `None` where it is gone."""
         for _ in range(_TREE_LOOKS):
             report = await self._report(path)
             if report is not None and report.id == cgroup_id:
                 return self._named(report)
+            if not await asyncio.to_thread(self._exists, Resolved(path, cgroup_id)):
+                return None
             if self._hierarchy is None:
                 break
             await asyncio.sleep(_TREE_PAUSE_SECONDS)

@@ -6,12 +6,17 @@ import asyncio
 import json
 import os
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from oomwatch import registration
+from oomwatch.cgroup.hierarchy import Hierarchy
+from oomwatch.cgroup.locating import nearest_counted
+from oomwatch.cgroup.resolving import Resolved
 from oomwatch.errors import LimitReached, RequestRefused
 from oomwatch.events import Container, Pod, Scope
 from oomwatch.subscriptions import Earliest, EventFilter
@@ -217,13 +222,70 @@ async def test_no_more_are_registered_than_the_bound_however_many_ask_at_once(
         await place.client.watch_container(Container(id="job-f"), cgroup="/a")
 
 
-async def test_unwatched_is_forgotten_and_known_by_id_no_more(tmp_path: Path) -> None:
+async def test_what_is_unwatched_is_awaited_no_more_and_its_name_is_remembered(
+    tmp_path: Path,
+) -> None:
     async with served(tmp_path) as place:
         place.tree.make("/a")
         await place.client.watch_container(JOB, cgroup="/a")
         assert await place.client.unwatch_container("job-17")
+        assert place.watcher.correlator.containers.registered == 0
         assert not await place.client.unwatch_container("job-17")
-        assert await place.client.get_container(container_id="none") is None
+        place.tree.kill("/a")
+        (kill,) = await place.kills(1)
+        assert kill.container == JOB
+        await place.client.watch_container(replace(JOB, name="again"), cgroup="/a")
+        assert place.watcher.correlator.containers.registered == 1
+        place.tree.kill("/a")
+        *_, kill = await place.kills(2, EventFilter(names=("job", "again")))
+        assert kill.container == replace(JOB, name="again")
+
+
+async def test_what_is_removed_as_it_is_registered_is_gone_and_takes_no_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with served(tmp_path) as place:
+        watched = place.watcher.memory_events
+        assert watched is not None
+
+        def removed(hierarchy: Hierarchy, cgroup: Resolved) -> Resolved | None:
+            """It is gone, and that is known, before it is put down who it was."""
+            counted = nearest_counted(hierarchy, cgroup)
+            place.tree.remove("/a/b")
+            while watched.follows("/a/b"):
+                time.sleep(0.005)
+            return counted
+
+        monkeypatch.setattr(registration, "nearest_counted", removed)
+        for number in range(3):
+            if number == 0:
+                place.tree.make("/a")
+            place.tree.make("/a/b")
+            with pytest.raises(RequestRefused, match="cgroup '/a/b'") as raised:
+                await place.client.watch_container(Container(id=f"job-{number}"), cgroup="/a/b")
+            assert raised.value.status == "NOT_FOUND"
+        assert place.watcher.correlator.containers.registered == 0
+
+
+@pytest.mark.parametrize("remade", [True, False])
+async def test_what_is_removed_as_it_is_looked_up_is_not_taken_for_what_is_above_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, remade: bool
+) -> None:
+    async with served(tmp_path) as place:
+
+        def removed(hierarchy: Hierarchy, cgroup: Resolved) -> Resolved | None:
+            place.tree.remove("/a/b")
+            if remade:
+                place.tree.make("/a/b")
+            return nearest_counted(hierarchy, cgroup)
+
+        monkeypatch.setattr(registration, "nearest_counted", removed)
+        place.tree.make("/a")
+        place.tree.make("/a/b")
+        with pytest.raises(RequestRefused, match="cgroup '/a/b'") as raised:
+            await place.client.watch_container(JOB, cgroup="/a/b")
+        assert raised.value.status == "NOT_FOUND"
+        assert place.watcher.correlator.containers.registered == 0
 
 
 async def test_a_beginning_that_fits_several_is_refused(tmp_path: Path) -> None:
