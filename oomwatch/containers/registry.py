@@ -11,6 +11,7 @@ the outermost that the path shows, since what is nested was named by whoever liv
 from __future__ import annotations
 
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import takewhile
@@ -36,6 +37,10 @@ ENDED_SECONDS = 86_400
 
 LATE_MICROSECONDS = 60_000_000
 """How long after a life's end was told the removal of its cgroup may still say where it was."""
+
+MOST_GONE = 512
+"""Cgroups of whose removal it is known that it was: somebody may yet speak of one that he saw just
+before. A boot gives no other the same inode."""
 
 RESTART_MICROSECONDS = 100_000
 """No runtime starts a container so soon after its last start: Docker waits at least as long."""
@@ -67,6 +72,7 @@ class Containers:
         self._by_pid: dict[int, LifeKey] = {}
         # By whether somebody spoke of them.
         self._ended: tuple[dict[LifeKey, int], dict[LifeKey, int]] = {}, {}
+        self._gone: deque[int] = deque(maxlen=MOST_GONE)
         self._registered = 0
         self._kept: dict[LifeKey, Life] = {}
         self._forgotten: set[LifeKey] = set()
@@ -97,10 +103,13 @@ class Containers:
                 self._put(heard)
             else:
                 self._place(life, heard)
+        if seen.cgroup_id in self._gone and (gone := self._with_cgroup(seen)) is not None:
+            self._end(gone.key, seen.time)
         return self.newest(seen.container.id)
 
     def removed(self, cgroup_id: int, time: int) -> None:
         """A cgroup is gone: the lives in it have ended, and are remembered for a while."""
+        self._gone.append(cgroup_id)
         for key in list(self._by_cgroup[cgroup_id]):
             self._end(key, time)
 

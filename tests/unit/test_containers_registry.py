@@ -209,6 +209,19 @@ def test_a_worker_calls_it_by_its_own_id_and_the_runtime_fills_in_the_rest() -> 
     )
 
 
+@pytest.mark.parametrize("source", ["docker", WORKER])
+def test_who_speaks_of_a_cgroup_that_is_gone_speaks_of_a_life_that_ended(source: str) -> None:
+    """He looked it up just before it was removed, and nothing would end that life again."""
+    containers = Containers()
+    containers.removed(7, SECOND)
+    containers.seen(seen(WEB, source=source, time=2 * SECOND))
+    life = containers.newest(ID)
+    assert life is not None
+    assert life.ended_time == 2 * SECOND
+    assert containers.registered == 0
+    assert name_of(containers, PATH, 7) == "web"
+
+
 def test_two_workers_that_share_a_cgroup_are_not_guessed_between() -> None:
     containers = Containers()
     for id_ in ("a", "b"):
