@@ -166,6 +166,27 @@ ROWS = [
         "containerd",
         pod=UID,
     ),
+    Row(
+        f"/kubepods-burstable-pod{UID_}.slice:cri-containerd:{A}",
+        "Kata without sandbox_cgroup_only (kata-containers/kata-containers#11325)",
+        A,
+        "containerd",
+        pod=UID,
+    ),
+    Row(
+        f"/kata_overhead/{A}",
+        "the same, the virtual machine's own (kata-containers/kata-containers#11598)",
+        A,
+        None,
+    ),
+    Row(
+        f"/user.slice/user-1001.slice/user@1001.service/u7s-rootlesskit.service/kubepods/burstable/pod{UID}/{A}",
+        "Usernetes (rootless-containers/usernetes#200)",
+        A,
+        None,
+        pod=UID,
+        pod_cgroup=f"/user.slice/user-1001.slice/user@1001.service/u7s-rootlesskit.service/kubepods/burstable/pod{UID}",
+    ),
     # CRI-O
     Row(
         f"/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod{UID_}.slice/crio-{B}.scope",
@@ -251,6 +272,13 @@ ROWS = [
         "lxc",
         "web-1",
         below="/system.slice/nginx.service",
+    ),
+    Row(
+        "/lxc.payload.snapcraft_build",
+        "LXD: PROJECT_NAME outside of its default project",
+        "snapcraft_build",
+        "lxc",
+        "snapcraft_build",
     ),
     Row("/lxc.payload/a1", "lxc 3.1 (lxc/lxc#2782)", "a1", "lxc", "a1"),
     Row("/lxc/101/ns/init.scope", "Proxmox VE", "101", "lxc", "101", below="/ns/init.scope"),
@@ -414,6 +442,7 @@ def test_a_path_tells_who_it_is(row: Row) -> None:
         "/docker",
         "/docker/buildkit",
         "/libpod_parent/conmon",
+        f"/kubepods/burstable/pod{UID}/crio-conmon-{B}",
         f"/libpod_parent/{A}",
         "/lxc.monitor.a1",
         "/lxc.pivot",
@@ -452,6 +481,24 @@ def test_kinds_nodes_are_containers_around_the_pods() -> None:
     assert found.outer is not None
     assert found.outer.container.pod is None
     assert found.outer.pod_cgroup is None
+
+
+def test_kinds_own_nesting_on_a_host_with_systemd() -> None:
+    # kind images/base/files/kind/bin/create-kubelet-cgroup-v2.sh; the node is a Docker container.
+    slices = (
+        "kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-burstable.slice/"
+        f"kubelet-kubepods-burstable-pod{UID_}.slice"
+    )
+    found = identify(f"/system.slice/docker-{A}.scope/{slices}/cri-containerd-{B}.scope")
+    assert ids(found) == [B, A]
+    assert found is not None
+    assert found.container == Container(id=B, runtime="containerd", pod=Pod(uid=UID))
+    assert found.pod_cgroup == f"/system.slice/docker-{A}.scope/{slices}"
+    # Before, in the node's own cgroup namespace, with the cgroupfs driver.
+    old = identify(f"/docker/{A}/kubelet/kubepods/besteffort/pod{UID}/{B}")
+    assert ids(old) == [B, A]
+    assert old is not None
+    assert old.container.pod == Pod(uid=UID)
 
 
 def test_a_pod_with_a_container_that_nests_is_the_outer_ones() -> None:
