@@ -331,6 +331,30 @@ async def test_a_life_is_told_from_its_making_to_its_end(socket: Path) -> None:
     assert (ended.stop_requested, ended.oom_killed) == (None, None)
 
 
+@pytest.mark.parametrize("answers", ["another", "nothing"])
+async def test_an_answer_about_another_container_is_none_and_costs_no_other(
+    socket: Path, answers: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grpc_api, "ANSWER_SECONDS", 0.5)
+    fake = FakeContainerd()
+    async with following(fake, socket) as watch:
+        await watch.until(lambda: "list" in fake.calls)
+        fake.containers["default"].update({one: container(one) for one in ("job", "next")})
+        if answers == "another":
+            another = pb.GetContainerResponse(container=container("bank"))
+            fake.raw = {"get": another.SerializeToString()}
+        else:
+            fake.hangs = {"get"}
+        await watch.event("/containers/create", pb.ContainerCreate(id="job"))
+        await watch.event("/tasks/oom", pb.TaskOom(container_id="job"))
+        await watch.some(RuntimeOom)
+        fake.raw, fake.hangs = {}, set()
+        await watch.event("/containers/create", pb.ContainerCreate(id="next"))
+        (seen,) = await watch.some(ContainerSeen)
+        assert watch.source.state().figures["connections"] == 1
+    assert seen.container.id == "next"
+
+
 async def test_an_exit_that_was_not_told_is_in_the_deletion(socket: Path) -> None:
     fake = FakeContainerd()
     fake.run("default", container("job"))

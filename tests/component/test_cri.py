@@ -38,6 +38,8 @@ class FakeCri:
         self.lists = 0
         # The containers that cannot be described: why, None where that is never said.
         self.broken: dict[str, grpc.StatusCode | None] = {}
+        # Of which container the status is that is given for another's.
+        self.confuses: dict[str, str] = {}
         self._queues: set[asyncio.Queue[bytes]] = set()
 
     @property
@@ -101,6 +103,7 @@ class FakeCri:
         found = self.statuses.get(asked.container_id)
         if found is None:
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such container")
+        found = self.statuses[self.confuses.get(asked.container_id, asked.container_id)]
         answer = pb.ContainerStatusResponse(status=found, info={"info": self.info})
         return answer.SerializeToString()
 
@@ -292,6 +295,25 @@ async def test_a_container_that_cannot_be_described_costs_no_other_its_name(
     assert (broken.container.image, broken.memory_limit_bytes) == ("shop:1", None)
     assert broken.container.pod == Pod(uid="u1", name="api-0", namespace="prod")
     assert (whole.container.id, whole.memory_limit_bytes) == (API, 32 << 20)
+
+
+async def test_a_status_of_another_container_is_none(tmp_path: Path) -> None:
+    fake = FakeCri()
+    fake.run(SANDBOX)
+    fake.run(API)
+    fake.statuses[API].resources.linux.memory_limit_in_bytes = 1 << 20
+    fake.confuses = {SANDBOX: API}
+    async with following(fake, tmp_path) as watch:
+        seen = await watch.some(ContainerSeen, 2)
+        await watch.until(lambda: fake.following)
+        fake.confuses = {API: SANDBOX}
+        fake.end(SANDBOX)
+        fake.event(API, pb.CONTAINER_EVENT_TYPE_STOPPED)
+        fake.event(SANDBOX, pb.CONTAINER_EVENT_TYPE_STOPPED)
+        (ended,) = await watch.some(ContainerEnded)
+    limits = {one.container.id: one.memory_limit_bytes for one in seen}
+    assert limits == {SANDBOX: None, API: 1 << 20}
+    assert ended.container_id == SANDBOX
 
 
 async def test_where_two_containers_in_turn_have_no_answer_it_is_the_runtime_that_hangs(
