@@ -16,11 +16,16 @@ import pytest
 from oomwatch import registration
 from oomwatch.cgroup.hierarchy import Hierarchy
 from oomwatch.cgroup.locating import nearest_counted
+from oomwatch.cgroup.process import sees_the_hosts_pids
 from oomwatch.cgroup.resolving import Resolved
+from oomwatch.config import Config
+from oomwatch.daemon import Watcher
 from oomwatch.errors import LimitReached, RequestRefused
 from oomwatch.events import Container, Pod, Scope
+from oomwatch.sources.runtimes import RuntimeSocket
 from oomwatch.subscriptions import Earliest, EventFilter
-from tests.component.served import BOUND, served
+from oomwatch.testing import FakeCgroupTree
+from tests.component.served import BOUND, in_memory, served
 
 pytestmark = pytest.mark.usefixtures("on_tmpfs")
 
@@ -58,6 +63,29 @@ async def test_a_registered_container_is_told_by_its_name(tmp_path: Path) -> Non
         assert (got.container, got.kills) == (JOB, 1)
         (listed,) = [r async for r in place.client.list_containers("/a")]
         assert listed.container == JOB
+
+
+async def test_a_worker_is_told_which_witnesses_it_has_not_and_why(tmp_path: Path) -> None:
+    tree = FakeCgroupTree(in_memory(tmp_path))
+    tree.make("/a")
+    missing = tmp_path / "docker.sock"
+    config = Config(
+        cgroup_root=tree.root,
+        kernel_log=None,
+        runtimes=(RuntimeSocket("docker", missing), RuntimeSocket("cri", tmp_path)),
+    )
+    async with Watcher(config) as watcher:
+        async with asyncio.timeout(BOUND):
+            while True:
+                report = await watcher.watch_container(JOB, cgroup="/a")
+                counters, docker, cri = report.witnesses
+                if "there is no" in (docker.detail or "") and "not answer" in (cri.detail or ""):
+                    break
+                await asyncio.sleep(0.01)
+        assert (counters.name, counters.active) == ("memory_events by inotify", True)
+        assert (docker.name, docker.active) == ("docker", False)
+        assert docker.detail == f"there is no {missing}: nothing is known from docker"
+        assert (cri.name, cri.active) == ("cri", False)
 
 
 async def test_each_key_of_a_filter_finds_a_containers_kills_however_they_are_asked_for(
@@ -146,6 +174,10 @@ async def test_a_process_is_found_by_its_pid(tmp_path: Path) -> None:
         place.tree.write("/a/b", "cgroup.procs", f"1\n{os.getpid()}\n")
         report = await place.client.watch_container(JOB, pid=os.getpid())
         assert report.path == "/a/b"
+        life = place.watcher.correlator.containers.newest("job-17")
+        assert life is not None
+        # In another PID namespace it is not the pid that the kernel prints.
+        assert life.pid == (os.getpid() if sees_the_hosts_pids() else None)
 
 
 async def test_a_leaf_without_memory_files_is_counted_above_and_said_so(tmp_path: Path) -> None:

@@ -75,5 +75,7 @@ def test_what_is_gone_or_cannot_be_seen_has_no_place(tmp_path: Path, proc: Path)
     (proc / "7/cgroup").write_text(f"0::/docker/{A}\n")
     assert places.locate(A, 7) == Place(7)  # its cgroup is gone already
     # In another PID namespace the pid is somebody else's here.
+    (tmp_path / "docker" / A).mkdir(parents=True)
+    assert places.locate(A, 7).cgroup == f"/docker/{A}"
     (proc / "self/ns/pid").unlink()
     assert Places(tree, os.fspath(proc)).locate(A, 7) == Place(7)
