@@ -142,6 +142,35 @@ def test_a_container_told_without_its_cgroup_is_found_by_the_id_in_the_path() ->
     assert containers.take_changes().forgotten == (owner.life.former_key,)
 
 
+def test_a_place_that_is_told_late_is_found_by_its_path() -> None:
+    """Also where the path shows nobody, and nobody knows its inode: containerd's own layout."""
+    containers = Containers()
+    containers.seen(seen(WEB, None, None))
+    containers.seen(seen(WEB, "/default/web", None, time=2 * SECOND))
+    assert name_of(containers, "/default/web") == "web"
+    assert len(containers.in_order(ID)) == 1
+    containers.seen(seen(WEB, "/moved/web", None, time=3 * SECOND))
+    assert name_of(containers, "/moved/web") == "web"
+    assert containers.owner("/default/web") is None
+
+
+def test_one_container_that_two_runtimes_speak_of_is_one() -> None:
+    """Docker's is containerd's as well, and a pod's is the CRI's and containerd's."""
+    docker = Container(id=ID, name="web", runtime="docker", handler="runc", labels={"app": "web"})
+    containerd = Container(id=ID, runtime="containerd", image="nginx", labels={})
+    for first, second in (("docker", "containerd"), ("containerd", "docker")):
+        containers = Containers()
+        said = {"docker": docker, "containerd": containerd}
+        containers.seen(seen(said[first], source=first))
+        containers.seen(seen(said[second], source=second, time=2 * SECOND))
+        owner = containers.owner(PATH, 7)
+        assert owner is not None
+        assert owner.container == replace(docker, image="nginx")
+        assert len(containers.in_order(ID)) == 1
+        containers.removed(7, 3 * SECOND)
+        assert not [*containers.running()]
+
+
 def test_two_nested_containers_that_were_both_told_are_told_apart() -> None:
     containers = Containers()
     containers.seen(seen(WEB))
