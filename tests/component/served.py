@@ -11,6 +11,7 @@ from pathlib import Path
 
 from oomwatch.client import AsyncClient
 from oomwatch.config import Config
+from oomwatch.containers.layouts import Layout
 from oomwatch.daemon import Watcher
 from oomwatch.events import Entry, OomKill
 from oomwatch.rpc.server import RpcServer
@@ -58,6 +59,7 @@ async def served(
     *,
     killer_log: Path | None = None,
     retention_events: int = 1000,
+    layouts: tuple[Layout, ...] = (),
 ) -> AsyncIterator[Place]:
     """Serve a tree, a new one unless given, with the journal that is in the directory."""
     tree = tree or FakeCgroupTree(in_memory(directory))
@@ -66,6 +68,7 @@ async def served(
         state_dir=directory / "state",
         killer_log=killer_log,
         retention_events=retention_events,
+        layouts=layouts,
     )
     socket = directory / "o.sock"
     async with (

@@ -19,6 +19,7 @@ from oomwatch.cgroup.locating import nearest_counted
 from oomwatch.cgroup.process import sees_the_hosts_pids
 from oomwatch.cgroup.resolving import Resolved
 from oomwatch.config import Config
+from oomwatch.containers.layouts import Layout
 from oomwatch.daemon import Watcher
 from oomwatch.errors import LimitReached, RequestRefused
 from oomwatch.events import Container, Pod, Scope
@@ -63,6 +64,20 @@ async def test_a_registered_container_is_told_by_its_name(tmp_path: Path) -> Non
         assert (got.container, got.kills) == (JOB, 1)
         (listed,) = [r async for r in place.client.list_containers("/a")]
         assert listed.container == JOB
+
+
+async def test_a_workers_own_layout_names_what_nobody_speaks_of(tmp_path: Path) -> None:
+    layout = Layout.parse("/own/{pod_namespace}_{pod_name}/{name}-{id}")
+    async with served(tmp_path, layouts=(layout,)) as place:
+        for path in ("/own", "/own/prod_api", "/own/prod_api/web-9", "/own/prod_api/web-9/nested"):
+            place.tree.make(path)
+        place.tree.kill("/own/prod_api/web-9/nested", limit="/own/prod_api/web-9")
+        event_filter = EventFilter(container_ids=("9",), namespaces=("prod",), pods=("api",))
+        (kill,) = await place.kills(1, event_filter)
+        expected = Container(id="9", name="web", pod=Pod(name="api", namespace="prod"))
+        assert (kill.container, kill.scope) == (expected, Scope.CONTAINER_LIMIT)
+        exit_ = await place.client.finalize("9", exit_code=137, maximum_wait=BOUND)
+        assert exit_.event.container == expected
 
 
 async def test_a_worker_is_told_which_witnesses_it_has_not_and_why(tmp_path: Path) -> None:
