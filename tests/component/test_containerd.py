@@ -52,6 +52,10 @@ def container(container_id: str, labels: dict[str, str] | None = None) -> pb.Con
     )
 
 
+NO_UTF8 = b"\x0a\x05\x0a\x03\xff\xfe\xfd"
+"""A container whose id is no UTF-8."""
+
+
 class FakeContainerd:
     """The runtime's state, and its misbehaviour."""
 
@@ -60,6 +64,8 @@ class FakeContainerd:
         self.tasks: dict[str, list[pb.Process]] = {}
         # Answers by the call's last word, as bytes; and the calls that never answer.
         self.raw: dict[str, bytes] = {}
+        # The containers of which a message is made that cannot be read.
+        self.unreadable: set[str] = set()
         self.hangs: set[str] = set()
         self.go_on = asyncio.Event()
         self.calls: list[str] = []
@@ -111,6 +117,9 @@ class FakeContainerd:
     async def list_containers(self, _: bytes, context: Context) -> AsyncIterator[bytes]:
         answer = await self._gate("list")
         for one in self.containers[namespace_of(context)].values():
+            if one.id in self.unreadable:
+                yield NO_UTF8
+                continue
             yield answer or pb.ListContainerMessage(container=one).SerializeToString()
 
     async def get(self, request: bytes, context: Context) -> bytes:
@@ -331,7 +340,20 @@ async def test_a_life_is_told_from_its_making_to_its_end(socket: Path) -> None:
     assert (ended.stop_requested, ended.oom_killed) == (None, None)
 
 
-@pytest.mark.parametrize("answers", ["another", "nothing"])
+async def test_a_container_that_cannot_be_read_costs_no_other_its_name(socket: Path) -> None:
+    fake = FakeContainerd()
+    for one in ("odd", "job"):
+        fake.run("default", container(one))
+    fake.unreadable = {"odd"}
+    async with following(fake, socket) as watch:
+        (seen,) = await watch.some(ContainerSeen)
+        await watch.event("/tasks/oom", pb.TaskOom(container_id="odd"))
+        await watch.some(RuntimeOom)
+        assert watch.source.state().figures["connections"] == 1
+    assert seen.container.id == "job"
+
+
+@pytest.mark.parametrize("answers", ["another", "nothing", "no message"])
 async def test_an_answer_about_another_container_is_none_and_costs_no_other(
     socket: Path, answers: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -343,6 +365,8 @@ async def test_an_answer_about_another_container_is_none_and_costs_no_other(
         if answers == "another":
             another = pb.GetContainerResponse(container=container("bank"))
             fake.raw = {"get": another.SerializeToString()}
+        elif answers == "no message":
+            fake.raw = {"get": NO_UTF8}
         else:
             fake.hangs = {"get"}
         await watch.event("/containers/create", pb.ContainerCreate(id="job"))
@@ -453,10 +477,9 @@ async def test_one_that_never_answers_costs_only_names(
     [
         ("namespaces", b"\xff\xff\xff"),
         ("tasks", b"\x0a\x05abc"),
-        ("list", b"\x0a\x05\x0a\x03\xff\xfe\xfd"),
         ("list", b"\x00" * (grpc_api.LARGEST_BYTES + 1)),
     ],
-    ids=["no message", "cut off", "no UTF-8", "too large"],
+    ids=["no message", "cut off", "too large"],
 )
 async def test_one_that_lies_is_left_and_tried_again(
     socket: Path, call: str, lie: bytes, monkeypatch: pytest.MonkeyPatch

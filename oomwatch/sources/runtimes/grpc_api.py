@@ -96,9 +96,10 @@ class GrpcApi:
             told = await self.call(method, request, answer, namespace)
         except RuntimeUnreachable as error:
             cause = error.__cause__
-            if not isinstance(cause, grpc.aio.AioRpcError) or cause.code() in _ITS_OWN:
+            code = cause.code() if isinstance(cause, grpc.aio.AioRpcError) else None
+            if code in _ITS_OWN:
                 raise
-            if cause.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+            if code is grpc.StatusCode.DEADLINE_EXCEEDED:
                 if self._silent not in (None, container_id):
                     raise
                 self._silent = container_id
@@ -134,7 +135,12 @@ class GrpcApi:
         async def read() -> AsyncIterator[Answer]:
             try:
                 async for message in call:
-                    yield message
+                    # None where it is no message of this kind: a label that is no UTF-8 makes one
+                    # of a container that some containerds send all the same.
+                    if isinstance(message, answer):
+                        yield message
+                    else:
+                        log.info("a message of %s cannot be read", method)
             except grpc.aio.AioRpcError as error:
                 raise RuntimeUnreachable(_shown(error)) from error
             finally:
