@@ -21,6 +21,8 @@
     ├── LayoutError             a pattern for container paths cannot be understood
     ├── LimitReached            a client asks for more than it is given
     ├── RuntimeUnreachable      a container runtime does not answer as it should
+    │   ├── RuntimeBadAnswer    ... but with something else than what was asked for
+    │   └── RuntimeSilent       ... at all, once it was asked
     ├── AddressError            a socket cannot be listened on or understood
     ├── LogUnreadable           a log file cannot be opened or unpacked (oomwatch.cli)
     ├── OwnFault                oomwatch itself has a fault, and ends rather than tell wrongly
@@ -135,6 +137,14 @@ class LayoutError(OomwatchError):
 
 class RuntimeUnreachable(OomwatchError):
     """A container runtime does not answer, refuses, or answers what it should not."""
+
+
+class RuntimeBadAnswer(RuntimeUnreachable):
+    """It answers, but not with what was asked for: with an error, or too much."""
+
+
+class RuntimeSilent(RuntimeUnreachable):
+    """It took the question, and does not answer in time."""
 
 
 class AddressError(OomwatchError):

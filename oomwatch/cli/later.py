@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 
-from oomwatch.events import ContainerExit, Entry, OomKill, Scope
+from oomwatch.events import ContainerExit, Entry, OomKill, Scope, is_within
 
 READ_ON_MICROSECONDS = 3_600_000_000
 """How long after an event it is looked for what was learned of it: names come within ten minutes
@@ -81,10 +81,16 @@ def _merged(event: OomKill, more: OomKill) -> OomKill:
 
 
 def _ends(later: Entry, entry: Entry, amendments: Sequence[Entry]) -> bool:
-    """Is it the first end of the life in which a kill was?"""
+    """Is it an end of the life in which a kill was? Lives follow one another: the first is it."""
     end, kill = later.event, entry.event
     if not isinstance(end, ContainerExit) or not isinstance(kill, OomKill) or end.amends:
         return False
-    if kill.victim_cgroup_id is not None and end.cgroup_id is not None:
-        return end.cgroup_id == kill.victim_cgroup_id
-    return bool({entry.revision, *(each.revision for each in amendments)} & set(end.kills))
+    if {entry.revision, *(each.revision for each in amendments)} & set(end.kills):
+        return True
+    told = [event.container for event in (kill, *(each.event for each in amendments))]
+    ids = {container.id for container in told if container is not None}
+    if end.container is None or end.container.id not in ids:
+        return False
+    if end.cgroup != kill.victim_cgroup:  # it was nested in it, perhaps
+        return is_within(kill.victim_cgroup or "/", end.cgroup or "/")
+    return end.cgroup_id in (None, kill.victim_cgroup_id)

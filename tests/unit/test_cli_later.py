@@ -48,6 +48,7 @@ EXIT = ContainerExit(
     verdict=Verdict.OOM,
     confidence=Confidence.HIGH,
     container=WEB,
+    cgroup="/docker/ee12",
     cgroup_id=7,
 )
 ENTRY = Entry(17, "j", KILL)
@@ -89,9 +90,13 @@ async def test_a_sum_of_several_kills_is_none_of_its_parts() -> None:
     ("event", "ends"),
     [
         (EXIT, True),
-        (replace(EXIT, cgroup_id=None, kills=(18,)), True),
-        (replace(EXIT, cgroup_id=8, kills=(17,)), False),
-        (replace(EXIT, cgroup_id=None, kills=(4,)), False),
+        (replace(EXIT, cgroup_id=None), True),
+        (replace(EXIT, cgroup_id=8), False),
+        (replace(EXIT, container=Container(id="other")), False),
+        (replace(EXIT, cgroup="/docker", cgroup_id=6), True),
+        (replace(EXIT, cgroup="/docker/ee12/nested", cgroup_id=9), False),
+        (replace(EXIT, container=None, kills=(18,)), True),
+        (replace(EXIT, container=None, kills=(4,)), False),
         (replace(EXIT, amends=4), False),
     ],
 )

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from oomwatch.containers.claims import Json, parse_json
-from oomwatch.errors import RuntimeUnreachable
+from oomwatch.errors import RuntimeBadAnswer, RuntimeSilent, RuntimeUnreachable
 
 if TYPE_CHECKING:
     import requests
@@ -44,14 +44,6 @@ _READ_BYTES = 65536
 _VERSION = re.compile(r"\d{1,2}\.\d{1,3}")
 # What the events' filter takes: Podman has names of its own for two of them.
 EVENTS = ("start", "oom", "kill", "die", "died", "rename", "destroy", "remove")
-
-
-class _Undescribed(RuntimeUnreachable):
-    """It answers, but not with what was asked for."""
-
-
-class _Silent(RuntimeUnreachable):
-    """It took the question, and does not answer."""
 
 
 class DockerApi:
@@ -117,10 +109,10 @@ class DockerApi:
         """
         try:
             answer = self._get(f"/containers/{container_id}/json", INSPECT_BYTES)
-        except _Undescribed as error:
+        except RuntimeBadAnswer as error:
             log.info("container %s is not described: %s", container_id, error)
             return None
-        except _Silent as error:
+        except RuntimeSilent as error:
             if self._silent not in (None, container_id):
                 raise
             log.warning("container %s is not described: %s", container_id, error)
@@ -192,9 +184,9 @@ class DockerApi:
             for part in response.iter_content(_READ_BYTES):
                 body += part
                 if len(body) > limit:
-                    raise _Undescribed(f"it answers with more than {limit >> 20} MiB")
+                    raise RuntimeBadAnswer(f"it answers with more than {limit >> 20} MiB")
                 if time.monotonic() > deadline:
-                    raise _Silent(f"it took more than {ANSWER_SECONDS:g} s to answer")
+                    raise RuntimeSilent(f"it took more than {ANSWER_SECONDS:g} s to answer")
         except self._failures as error:
             raise RuntimeUnreachable(_shown(error)) from error
         finally:
@@ -214,12 +206,12 @@ class DockerApi:
                 timeout=(ANSWER_SECONDS, seconds),
             )
         except self._timeout as error:
-            raise _Silent(_shown(error)) from error
+            raise RuntimeSilent(_shown(error)) from error
         except (*self._failures, ValueError) as error:
             raise RuntimeUnreachable(_shown(error)) from error
         if response.status_code not in (200, 404) or "Content-Encoding" in response.headers:
             response.close()
-            raise _Undescribed(f"it answers {response.status_code} to {path}")
+            raise RuntimeBadAnswer(f"it answers {response.status_code} to {path}")
         return response
 
 
