@@ -68,11 +68,12 @@ def told(event: OomKill, container: Container, end: Entry | None = None) -> str:
         after = max(0, (end.event.exit_time or end.event.detect_time) - event.detect_time)
         parts.append(f"the container ended {human_duration(after)} later (revision {end.revision})")
     elif victim is not None and victim.main_process is False:
-        # Who has a name is followed by its runtime or its worker, which would have told its end.
-        followed = container.name is not None and container.runtime != "systemd"
-        parts.append(
-            "the container lived on" if followed else "the container's main process was not killed"
-        )
+        # Whoever knows as much of it, its runtime or its worker, would have told its end as well.
+        # Its name is not enough: it may be all that its path shows.
+        known = (container.image, container.handler, container.labels)
+        followed = any(word is not None for word in known)
+        lived_on, spared = "the container lived on", "the container's main process was not killed"
+        parts.append(lived_on if followed else spared)
     return "; ".join(parts)
 
 

@@ -23,7 +23,7 @@ from oomwatch.events import (
     Victim,
 )
 
-WEB = Container(id="ee12", name="web", runtime="docker")
+WEB = Container(id="ee12", name="web", runtime="docker", image="nginx")
 KILL = OomKill(
     episode_id="e",
     detect_time=1,

@@ -63,8 +63,11 @@ def test_a_kill_is_told_in_one_sentence_about_its_container() -> None:
 
 
 def test_that_it_lived_on_is_said_only_where_its_end_would_have_been_told() -> None:
-    nobodys = Container(id=ID, runtime="docker")
-    assert told(KILL, nobodys).endswith("; the container's main process was not killed")
+    for nobodys in (
+        Container(id=ID, runtime="docker"),
+        Container(id="a1", name="a1", runtime="lxc"),
+    ):
+        assert told(KILL, nobodys).endswith("; the container's main process was not killed")
     ended = told(KILL, WEB, Entry(20, "j", EXIT))
     assert ended.endswith("it held 31.6 MiB; the container ended 2.1 s later (revision 20)")
     main = replace(KILL, victims=(Victim(pid=1, main_process=True),))
