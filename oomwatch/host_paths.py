@@ -8,7 +8,9 @@ path is matched by its end, against the cgroups that are watched:
 - what holds a container's id (64 digits) is *certain*: there is no second one;
 - any other end that fits exactly one watched cgroup is *likely*: another container may have a
   cgroup of that name too. It names the victim of a kill that a counter showed, and no more;
-- once a certain match has told what is missing, every path is known by its beginning.
+- once a certain match has told what is missing, every path is known by its beginning;
+- where a second one tells otherwise, somebody on the host has named a cgroup of his own after a
+  container: from then on no end is more than likely.
 
 A path that fits nothing is somebody else's, and so is one that fits several.
 """
@@ -45,6 +47,7 @@ class HostPaths:
         self._prefix = prefix
         self._watched = watched
         self._above: str | None = "" if ours else None
+        self._contradicted = False
 
     def ours(self, observations: Sequence[Observation]) -> list[Observation]:
         """Return the observations with the names of what is watched alone, by its paths."""
@@ -86,21 +89,29 @@ class HostPaths:
         )
 
     def _match(self, path: str) -> _Match | None:
-        if self._above is not None:
-            cgroup = self._cut(path, self._above)
-            return None if cgroup is None else _Match(cgroup, self._above, True)
-        fits = [
-            _Match(self._prefix + path[start:], path[:start], bool(_ID.search(path[start:])))
-            for start in (found.start() for found in re.finditer("/", path))
-            if start < len(path) - 1 and self._watched(self._prefix + path[start:])
-        ]
+        known = self._cut(path, self._above)
+        if known is not None:
+            assert self._above is not None
+            return _Match(known, self._above, True)
+        fits = self._by_end(path)
         certain = [fit for fit in fits if fit.certain]
-        if len(certain or fits) != 1:
-            return None
-        (fit,) = certain or fits
-        if fit.certain:
-            self._above = fit.above
-        return fit
+        if self._above is not None:
+            if not certain:
+                return None
+            self._contradicted, self._above = True, None
+        elif len(certain) == 1 and not self._contradicted:
+            self._above = certain[0].above
+            return certain[0]
+        return replace(fits[0], certain=False) if len(fits) == 1 else None
+
+    def _by_end(self, path: str) -> list[_Match]:
+        """The watched cgroups that an end of a printed path fits."""
+        ends = (found.start() for found in re.finditer("/", path) if found.start() < len(path) - 1)
+        return [
+            _Match(self._prefix + path[start:], path[:start], bool(_ID.search(path[start:])))
+            for start in ends
+            if self._watched(self._prefix + path[start:])
+        ]
 
     def _below(self, path: str) -> bool:
         inside = is_within(path, self._prefix)

@@ -62,6 +62,18 @@ def test_what_a_container_told_holds_for_every_other_path() -> None:
     assert inside.cgroup("/node2/a") is None
 
 
+def test_who_names_a_cgroup_after_a_container_hides_no_kill_in_it() -> None:
+    inside = Namespace(f"/{ID}", f"/{OTHER}", "/a")
+    assert inside.cgroup(f"/user/{ID}") == f"/{ID}"  # made by somebody on the host
+    for _ in range(2):
+        for container in (ID, OTHER):
+            kept = inside.here(named(f"/node/{container}", limit_cgroup="/node"))
+            assert kept is not None
+            assert (kept.cgroup, kept.certain, kept.limit_cgroup) == (f"/{container}", False, "/")
+    # And what was told falsely holds for no other path.
+    assert inside.cgroup("/user/gone") is None
+
+
 def test_an_end_that_fits_one_cgroup_alone_is_likely() -> None:
     inside = Namespace("/a", "/a/b")
     kept = inside.here(named("/node/a/b", limit_cgroup="/node/a"))
