@@ -163,3 +163,22 @@ def test_whose_cgroup_a_workers_container_was_known_by_has_an_exit_of_its_own() 
     host.ended(137, cgroup_id=cgroup.id)
     host.pass_time(1)
     assert told(host) == [first]
+
+
+def test_one_that_was_put_into_another_life_makes_room_like_any_other() -> None:
+    """It is kept under the key that it had as well, so that whoever asked by that is answered."""
+    host = Host()
+    host.heard_of("containerd")
+    first = host.correlator.containers.newest(ID)
+    assert first is not None
+    host.ended(1, source="containerd")
+    host.pass_time(1)
+    cgroup = host.make(ID)
+    host.seen(cgroup, ID, source="docker")
+    host.ended(1, cgroup_id=cgroup.id)
+    host.pass_time(1)
+    answer = host.correlator.exits.answer
+    assert answer((ID, cgroup.id)) is not None
+    assert answer(first.key) == answer((ID, cgroup.id))
+    another_ends(host)
+    assert (answer(first.key), answer((ID, cgroup.id))) == (None, None)

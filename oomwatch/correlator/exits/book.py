@@ -197,10 +197,13 @@ class ExitBook:
         self._exits[exit_.life.key] = self._by_episode[exit_.episode_id] = exit_
         forgotten = []
         while len(self._exits) > MAX_EXITS:
-            oldest = next(iter(self._exits.values()))
+            # The key itself: it may be that of a life which its exit was not in after all.
+            oldest = self._exits.pop(next(iter(self._exits)))
             for key in (oldest.life.key, oldest.life.former_key):
-                self._exits.pop(key, None)
-            self._by_episode.pop(oldest.episode_id, None)
+                if self._exits.get(key) is oldest:
+                    del self._exits[key]
+            if self._by_episode.get(oldest.episode_id) is oldest:
+                del self._by_episode[oldest.episode_id]
             forgotten.append(oldest)
         return forgotten
 
