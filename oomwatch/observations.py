@@ -302,7 +302,8 @@ class ContainerSeen:
     where it has none or nobody said. `start_time` is when its runtime says that this life began.
     `counted_above` says that its own cgroup counts no kills, and that `cgroup` is the nearest above
     that which does, with whatever else lives there. `listed` is one that was found in a list, and
-    not heard of as it began: a list may still show what has ended.
+    not heard of as it began: a list may still show what has ended. `created` is one that was made
+    and has not begun.
     """
 
     source: str
@@ -315,6 +316,7 @@ class ContainerSeen:
     start_time: int | None = None
     counted_above: bool = False
     listed: bool = False
+    created: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -104,7 +104,7 @@ class Life:
         limit = seen.memory_limit_bytes
         here = seen.source == WORKER
         begun_by = self.begun_by
-        if not seen.listed and seen.source not in begun_by:
+        if not (seen.listed or seen.created) and seen.source not in begun_by:
             begun_by = _begun_by(*begun_by, seen.source)
         return replace(
             self,

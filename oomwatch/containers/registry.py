@@ -318,7 +318,10 @@ class Containers:
 
     def _of_the_time(self, lives: list[Life], cgroup_id: int | None, time: int) -> Life | None:
         if cgroup_id is not None:
-            lives = [life for life in lives if life.cgroup_id in (None, cgroup_id)]
+            # One of no known cgroup may be that of another, which began under the same id since.
+            lives = [life for life in lives if life.cgroup_id == cgroup_id] or [
+                life for life in lives if life.cgroup_id is None
+            ]
         elif time:
             alive = [life for life in lives if life.ended_time is None or life.ended_time >= time]
             # A path is one life's at a time: the last that was heard of by then, and where none

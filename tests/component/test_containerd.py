@@ -332,7 +332,10 @@ async def test_a_life_is_told_from_its_making_to_its_end(socket: Path) -> None:
         await watch.event("/tasks/delete", pb.TaskDelete(container_id="job", exit_status=137))
         await watch.event("/tasks/oom", pb.TaskOom(container_id="last"))
         await watch.some(RuntimeOom, 2)
-    assert len(watch.all(ContainerSeen)) == 2
+    assert [(one.created, one.listed) for one in watch.all(ContainerSeen)] == [
+        (True, False),
+        (False, False),
+    ]
     oom = watch.all(RuntimeOom)[0]
     assert abs(oom.time - time.time_ns() // 1000) < 60_000_000
     (ended,) = watch.all(ContainerEnded)

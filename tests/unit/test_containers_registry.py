@@ -432,9 +432,23 @@ def test_what_was_created_and_is_heard_of_late_began_only_once() -> None:
         containers.seen(replace(cgroup, time=number * SECOND))
         containers.removed(7 + number, number * SECOND + 1)
         late = seen(WEB, None, None, source="containerd", time=number * SECOND + 2)
-        containers.seen(replace(late, listed=True))
+        containers.seen(replace(late, created=True))
         containers.seen(late)
     assert [life.cgroup_id for life in containers.in_order(ID)] == [7, 8]
+
+
+def test_what_is_created_anew_under_an_old_id_leaves_the_old_one_its_name() -> None:
+    """containerd's clients choose ids; the second is gone before its cgroup can be looked up."""
+    containers = Containers()
+    containers.seen(seen(WEB, source="containerd"))
+    containers.removed(7, 2 * SECOND)
+    shop = seen(replace(WEB, name="shop"), None, None, source="containerd", time=3 * SECOND)
+    containers.seen(replace(shop, created=True))
+    containers.seen(shop)
+    assert name_of(containers, PATH, 7) == "web"
+    assert [life.container.name for life in containers.in_order(ID)] == ["web", "shop"]
+    containers.seen(seen(Container(id=ID), PATH, 8, source=PATH_ALONE, time=4 * SECOND))
+    assert name_of(containers, PATH, 8) == "shop"
 
 
 @pytest.mark.parametrize("told_before", [True, False])

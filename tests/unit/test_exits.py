@@ -672,6 +672,19 @@ def test_an_exit_that_was_placed_before_a_restart_is_one_exit_after_it() -> None
     assert again.correlator.exits.answer((ID, cgroup.id)) == (2, host.exits[-1])
 
 
+def test_the_end_of_what_was_created_anew_and_was_gone_before_its_start_was_read_is_told() -> None:
+    """Of what containerd starts with --rm only the creation may be read in time."""
+    host = Host()
+    first = host.run(source="containerd", pid=395)
+    host.ended(0, source="containerd", cgroup_id=first.id, pid=395)
+    host.pass_time(1)
+    host.remove(first)
+    host.heard_of("containerd", created=True)
+    host.ended(1, source="containerd", pid=396)
+    host.pass_time(PLACE_SECONDS)
+    assert [(one.cgroup_id, one.exit_code) for one in host.exits] == [(first.id, 0), (None, 1)]
+
+
 def test_an_end_that_is_looked_at_again_is_amended_once_and_after_its_kill() -> None:
     host = Host()
     host.heard_of("containerd")

@@ -198,7 +198,8 @@ class ContainerdFollower:
                     memory_limit_bytes=claims.count(
                         at(spec, "linux", "resources", "memory", "limit")
                     ),
-                    listed=listed or not pid,
+                    listed=listed,
+                    created=not (listed or pid),
                 )
             ]
         )
