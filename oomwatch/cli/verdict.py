@@ -184,16 +184,23 @@ async def _whole_id(client: AsyncClient, asked: Daemon, beginning: str) -> str:
     """Find the container whose id begins so: among those that are here, else those remembered."""
     from oomwatch.errors import OomwatchError
 
-    if here := await _here(client, beginning):
+    here = await _here(client, beginning)
+    try:
+        report = await client.get_container(container_id=beginning)
+    except ValueError:  # several begin so, and the daemon says that
+        if not here:
+            raise
+        report = None
+    known = report.container if report is not None else None
+    # One that is remembered by just this id is the one that is meant, also by its refusal.
+    if here and (known is None or known.id != beginning):
         return _only(here, beginning)
-    # Where several begin so the daemon says that itself.
-    report = await client.get_container(container_id=beginning)
-    if report is None or report.container is None:
+    if known is None:
         raise OomwatchError(
             f"the daemon at {asked.address} knows no container whose id begins with "
             f"{beginning!r}: 'oomwatch list -o json' tells those that are here, as .container.id"
         )
-    return report.container.id
+    return known.id
 
 
 async def _here(client: AsyncClient, beginning: str) -> set[str]:

@@ -19,6 +19,7 @@ from oomwatch.events import Container
 from oomwatch.rpc import container_calls
 from oomwatch.rpc.server import RpcServer
 from oomwatch.testing import FakeCgroupTree
+from tests.component.served import served
 
 BOUND = 60.0
 
@@ -170,3 +171,27 @@ async def test_a_beginning_of_an_id_is_enough_where_it_fits_one_container(tmp_pa
         code, _, err = await verdict("job-")
         assert code == 1
         assert "several containers' ids: job-2, job-3; give more" in err
+
+
+@pytest.mark.usefixtures("on_tmpfs")
+async def test_a_whole_id_whose_exit_is_kept_no_longer_is_no_beginning_of_anothers(
+    tmp_path: Path,
+) -> None:
+    async with served(tmp_path) as place:
+        for name in ("job", "last"):
+            place.tree.make(f"/{name}")
+            await place.client.watch_container(Container(id=name), cgroup=f"/{name}")
+            await place.client.finalize(name, exit_code=0)
+            place.tree.remove(f"/{name}")
+        tree: FakeCgroupTree = place.tree
+    async with served(tmp_path, tree, retention_events=1) as place:
+        tree.make("/job-2")
+        await place.client.watch_container(Container(id="job-2"), cgroup="/job-2")
+        socket = str(tmp_path / "o.sock")
+        code, out, err = await oomwatch(
+            "verdict", "--container", "job", "--exit-code", "137", "--socket", socket
+        )
+        assert (code, out) == (1, "")
+        assert "was told, and is kept no longer" in err
+        assert await place.client.get_container(container_id="job-2")
+        assert len(await place.journaled()) == 1, "job-2 goes on"
