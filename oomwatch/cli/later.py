@@ -93,4 +93,4 @@ def _ends(later: Entry, entry: Entry, amendments: Sequence[Entry]) -> bool:
         return False
     if end.cgroup != kill.victim_cgroup:  # it was nested in it, perhaps
         return is_within(kill.victim_cgroup or "/", end.cgroup or "/")
-    return end.cgroup_id in (None, kill.victim_cgroup_id)
+    return kill.victim_cgroup_id is None or end.cgroup_id in (None, kill.victim_cgroup_id)

@@ -112,3 +112,15 @@ async def test_it_is_not_looked_for_without_end(monkeypatch: pytest.MonkeyPatch)
     assert await found(late) == Later()
     monkeypatch.setattr(later_module, "MOST_READ", 2)
     assert (await found(EXIT, EXIT, MORE)).amendments == ()
+
+
+async def test_the_end_of_a_life_is_found_where_the_kills_cgroup_is_known_by_its_path_alone() -> (
+    None
+):
+    """It was gone, and the kernel's log named it: the counts above showed the kill."""
+    kill = Entry(17, "j", replace(KILL, container=WEB, victim_cgroup_id=None))
+
+    async def following() -> AsyncIterator[Entry]:
+        yield Entry(18, "j", replace(EXIT, verdict=Verdict.UNKNOWN))
+
+    assert (await look_on(kill, following())).end is not None
