@@ -81,9 +81,12 @@ def _merged(event: OomKill, more: OomKill) -> OomKill:
 
 
 def _ends(later: Entry, entry: Entry, amendments: Sequence[Entry]) -> bool:
-    """Is it an end of the life in which a kill was? Lives follow one another: the first is it."""
+    """Is it an end of the life in which a kill was? Lives follow one another: the first is it.
+
+    What amends an end is one as well: the end may have been told before the kill was found.
+    """
     end, kill = later.event, entry.event
-    if not isinstance(end, ContainerExit) or not isinstance(kill, OomKill) or end.amends:
+    if not isinstance(end, ContainerExit) or not isinstance(kill, OomKill):
         return False
     if {entry.revision, *(each.revision for each in amendments)} & set(end.kills):
         return True
@@ -91,6 +94,8 @@ def _ends(later: Entry, entry: Entry, amendments: Sequence[Entry]) -> bool:
     ids = {container.id for container in told if container is not None}
     if end.container is None or end.container.id not in ids:
         return False
+    if end.amends and end.cgroup_id is None:
+        return False  # of whichever life
     if end.cgroup != kill.victim_cgroup:  # it was nested in it, perhaps
         return is_within(kill.victim_cgroup or "/", end.cgroup or "/")
     return kill.victim_cgroup_id is None or end.cgroup_id in (None, kill.victim_cgroup_id)

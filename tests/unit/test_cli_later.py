@@ -97,7 +97,11 @@ async def test_a_sum_of_several_kills_is_none_of_its_parts() -> None:
         (replace(EXIT, cgroup="/docker/ee12/nested", cgroup_id=9), False),
         (replace(EXIT, container=None, kills=(18,)), True),
         (replace(EXIT, container=None, kills=(4,)), False),
-        (replace(EXIT, amends=4), False),
+        # It was told before the kill, which a second look at the sums found.
+        (replace(EXIT, amends=16), True),
+        (replace(EXIT, amends=16, container=None, kills=(17,)), True),
+        (replace(EXIT, amends=4, cgroup_id=8), False),
+        (replace(EXIT, amends=4, cgroup_id=None), False),
     ],
 )
 async def test_a_containers_end_is_that_of_the_life_in_which_the_kill_was(
