@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from oomwatch.correlator.exits import PLACE_SECONDS, book
+from oomwatch.correlator.exits.told_before import MOST_WORDS
 from oomwatch.events import ContainerExit, Verdict
-from oomwatch.observations import FindExit
+from oomwatch.observations import ExitFound, FindExit
 from tests.unit.test_exits import ID, Host, ruled
 
 OTHER = "b" * 64
@@ -78,6 +79,22 @@ def test_words_that_come_before_it_is_found_are_all_taken_in_once_it_is() -> Non
     host.pass_time(1)
     assert told(host)[-1].stop_requested
     assert {event.amends for event in told(host)[1:]} == {host.journal.index(told(host)[0]) + 1}
+
+
+def test_whoever_asks_on_while_the_journal_cannot_be_read_takes_no_more_room_for_it() -> None:
+    host = Host()
+    cgroup = host.run(pid=395)
+    host.ended(137, source="worker", cgroup_id=cgroup.id)
+    host.pass_time(1)
+    another_ends(host)
+    host.lagging = FindExit
+    host.ended(137, cgroup_id=cgroup.id, stop_requested=False)
+    for _ in range(3 * MOST_WORDS):
+        host.ended(137, source="worker", cgroup_id=cgroup.id)
+    (question,) = set(host.unanswered)
+    assert isinstance(question, FindExit)
+    words = host.correlator.exits.found_exit(ExitFound(question, 1, told(host)[0]))
+    assert [word.source for word in words] == ["docker", *["worker"] * MOST_WORDS]
 
 
 def test_of_one_that_was_deleted_nothing_is_told_and_that_is_known() -> None:

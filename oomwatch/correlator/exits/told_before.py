@@ -9,6 +9,9 @@ from oomwatch.containers.lives import Life, LifeKey
 from oomwatch.correlator.exits.book import MAX_EXITS
 from oomwatch.observations import ContainerEnded, FindExit
 
+MOST_WORDS = 16
+"""Words of one source on one exit: a worker asks again and again while the journal is not read."""
+
 
 class ToldBefore:
     """The words that wait, and the lives whose exit the journal does not have any more."""
@@ -21,7 +24,11 @@ class ToldBefore:
         """Keep a word until the exit that it is on is found, and ask for that."""
         self._deleted.pop(life.key, None)
         question = FindExit(life.container_id, life.cgroup_id, episode_ids)
-        self._waiting.setdefault(question, (life, []))[1].append(ended)
+        _, words = self._waiting.setdefault(question, (life, []))
+        words.append(ended)
+        of_source = [word for word in words if word.source == ended.source]
+        if len(of_source) > MOST_WORDS:
+            words.remove(of_source[0])
         if len(self._waiting) > MAX_EXITS:
             del self._waiting[next(iter(self._waiting))]
         return question
