@@ -93,6 +93,8 @@ class Containers:
             while fresh.key in self._lives:
                 fresh = replace(fresh, seen_time=fresh.seen_time + 1)
             self._put(fresh.heard(seen))
+        elif seen.listed and life.ended_time is not None and seen.source in life.said:
+            return None  # it may be of another that was created under the same id since
         else:
             heard = life.heard(seen)
             if heard.cgroup_id is None:

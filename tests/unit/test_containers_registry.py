@@ -424,6 +424,22 @@ def test_a_list_that_still_shows_what_has_ended_tells_of_no_new_life() -> None:
     assert len(containers.in_order(ID)) == 2
 
 
+def test_a_list_renames_nothing_that_has_ended() -> None:
+    """It may be of another that was created under the same id since, and does not run."""
+    containers = Containers()
+    containers.seen(seen(WEB, source="containerd"))
+    containers.removed(7, 2 * SECOND)
+    shop = seen(replace(WEB, name="shop"), "/shop", None, source="containerd", time=3 * SECOND)
+    containers.seen(replace(shop, listed=True))
+    assert name_of(containers, PATH, 7) == "web"
+    # One of which that source has not spoken yet is named by it.
+    named = replace(WEB, id="new")
+    containers.seen(seen(Container(id="new"), "/new", 8, source=PATH_ALONE))
+    containers.removed(8, 2 * SECOND)
+    containers.seen(replace(seen(named, None, None, time=3 * SECOND), listed=True))
+    assert name_of(containers, "/new", 8) == "web"
+
+
 def test_what_was_created_and_is_heard_of_late_began_only_once() -> None:
     """containerd says that it was created, and then that it was started; it is gone by then."""
     containers = Containers()
