@@ -75,6 +75,11 @@ class Life:
         return WORKER in self.said
 
     @property
+    def spoken_of(self) -> bool:
+        """Did somebody tell of it? Else it is known by its cgroup's path alone."""
+        return self.said.keys() != {PATH}
+
+    @property
     def awaited(self) -> bool:
         """Did a worker name it, and nobody tell its end yet? Its cgroup may outlive it."""
         return self.registered and self.ended_time is None and not self.end_told

@@ -297,7 +297,7 @@ class Containers:
             return False
         nested = identity.outer is not None
         lives = [self._lives[key] for key in self._by_id[identity.container.id]]
-        spoken_of = [life for life in lives if life.said.keys() != {PATH}]
+        spoken_of = [life for life in lives if life.spoken_of]
         return bool(spoken_of) and not any(
             not nested
             if life.cgroup is None
@@ -430,12 +430,11 @@ class Containers:
             self._forget_pid(old)
         if life.pid is not None:
             self._by_pid[life.pid] = key
-        spoken_of = life.said.keys() != {PATH}
-        self._ended[not spoken_of].pop(key, None)
+        self._ended[not life.spoken_of].pop(key, None)
         if life.ended_time is not None:
-            self._ended[spoken_of][key] = life.ended_time
+            self._ended[life.spoken_of][key] = life.ended_time
         else:
-            self._ended[spoken_of].pop(key, None)
+            self._ended[life.spoken_of].pop(key, None)
         self._registered += life.awaited - (old is not None and old.awaited)
 
     def _place(self, life: Life, placed: Life) -> None:

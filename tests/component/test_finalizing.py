@@ -16,8 +16,9 @@ from oomwatch.client import Client
 from oomwatch.errors import DaemonUnavailable, RequestRefused
 from oomwatch.events import Confidence, Container, ContainerExit, Entry, OomKill, Verdict
 from oomwatch.observations import ContainerEnded, ContainerSeen
+from oomwatch.status import CgroupReport
 from oomwatch.verdict.words import STILL_DUE
-from tests.component.served import BOUND, served
+from tests.component.served import BOUND, Place, served
 
 pytestmark = pytest.mark.usefixtures("on_tmpfs")
 
@@ -30,6 +31,15 @@ WAIT = 20.0
 def exit_of(entry: Entry) -> ContainerExit:
     assert isinstance(entry.event, ContainerExit)
     return entry.event
+
+
+async def made(place: Place, path: str) -> CgroupReport:
+    """Make a cgroup, and return its report once the daemon follows it."""
+    place.tree.make(path)
+    async with asyncio.timeout(BOUND):
+        while (report := await place.client.get_container(path)) is None:
+            await asyncio.sleep(0.01)
+    return report
 
 
 async def test_counters_that_did_not_rise_say_that_the_kernel_did_not_do_it(
@@ -196,10 +206,7 @@ async def test_a_container_that_nobody_registered_is_found_by_its_cgroups_name(
 ) -> None:
     async with served(tmp_path) as place:
         path = f"/docker-{ID}.scope"
-        place.tree.make(path)
-        async with asyncio.timeout(BOUND):
-            while await place.client.get_container(path) is None:
-                await asyncio.sleep(0.01)
+        await made(place, path)
         entry = await place.client.finalize(ID, exit_code=0, maximum_wait=WAIT)
         assert (exit_of(entry).cgroup, exit_of(entry).verdict) == (path, Verdict.NOT_OOM)
 
@@ -208,10 +215,7 @@ async def test_a_container_whose_cgroup_is_gone_is_judged_by_the_sums(tmp_path: 
     async with served(tmp_path) as place:
         path = f"/docker-{ID}.scope"
         for attempt in ("clean", "killed"):
-            place.tree.make(path)
-            async with asyncio.timeout(BOUND):
-                while (report := await place.client.get_container(path)) is None:
-                    await asyncio.sleep(0.01)
+            report = await made(place, path)
             if attempt == "clean":
                 place.tree.remove(path)
             else:
@@ -236,10 +240,7 @@ async def test_a_container_that_its_runtime_could_not_place_is_judged_once_its_r
     """Its caller waits a moment, and is told that this is due; asked again, it has the answer."""
     async with served(tmp_path) as place:
         path = f"/docker-{ID}.scope"
-        place.tree.make(path)
-        async with asyncio.timeout(BOUND):
-            while await place.client.get_container(path) is None:
-                await asyncio.sleep(0.01)
+        await made(place, path)
         docker = ContainerSeen(
             source="docker", time=time.time_ns() // 1000, container=Container(id=ID)
         )
