@@ -73,6 +73,29 @@ async def test_a_kill_that_nobody_was_told_of_yet_is_read_and_told_first(tmp_pat
         assert any("at its own limit of 32.0 MiB" in reason for reason in exit_.reasons)
 
 
+@pytest.mark.parametrize(
+    ("victim", "limit", "said"),
+    [
+        ("/pod/a", "/pod/a", "at its own limit of 32.0 MiB;"),
+        ("/pod/a", "/pod", "at the limit of /pod;"),
+        ("/pod/a/nested", "/pod/a/nested", "at the limit of /pod/a/nested in it;"),
+        ("/pod/a/nested", "/pod/a", "at its own limit;"),
+        ("/pod/a/nested", "/pod", "at the limit of /pod;"),
+    ],
+)
+async def test_whose_limit_it_was_is_said_as_it_is_from_the_container(
+    tmp_path: Path, victim: str, limit: str, said: str
+) -> None:
+    async with served(tmp_path) as place:
+        place.tree.make("/pod", limit_bytes=64 << 20)
+        place.tree.make("/pod/a", limit_bytes=32 << 20)
+        place.tree.make("/pod/a/nested", limit_bytes=16 << 20)
+        await place.client.watch_container(JOB, cgroup="/pod/a")
+        place.tree.kill(victim, limit=limit)
+        exit_ = exit_of(await place.client.finalize("job-17", exit_code=137, maximum_wait=WAIT))
+        assert said in exit_.reasons[1]
+
+
 @pytest.mark.parametrize("unreadable", ["/a", "/a/nested"])
 async def test_a_last_look_that_fails_says_nothing_of_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unreadable: str

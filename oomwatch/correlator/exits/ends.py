@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple, assert_never
+from typing import NamedTuple
 
 from oomwatch.containers.lives import Life
 from oomwatch.events import OomKill, Scope, is_within
@@ -86,7 +86,7 @@ class End:
         return KillOfLife(
             time=min(time, time + leapt, key=lambda at: abs(self.exit_time - at)),
             kill_count=event.kill_count or 0,
-            words=_words(event),
+            words=_words(self.life, event),
             revision=revision,
             named=_all_named(event),
             main_process=self._main_process(event),
@@ -185,26 +185,28 @@ def _all_named(event: OomKill) -> bool:
     return len(event.victims) >= max(1, (event.kill_count or 0) - twice)
 
 
-def _words(event: OomKill) -> str:
+def _words(life: Life, event: OomKill) -> str:
     names = [f"{victim.comm or 'pid'}[{victim.pid}]" for victim in event.victims[:_MAX_WORDS]]
     if len(event.victims) > _MAX_WORDS:
         names.append(f"{len(event.victims) - _MAX_WORDS} more")
     who = ", ".join(names)
-    return " ".join(word for word in (who, _where(event)) if word)
+    return " ".join(word for word in (who, _where(life, event)) if word)
 
 
-def _where(event: OomKill) -> str:
-    match event.scope:
-        case Scope.CONTAINER_LIMIT:
-            limit = event.memory.limit_bytes if event.memory else None
-            return "at its own limit" + (f" of {size(limit)}" if limit else "")
-        case Scope.ANCESTOR_LIMIT:
-            return f"at the limit of {event.limit_cgroup or 'a cgroup above it'}"
-        case Scope.DESCENDANT:
-            return f"at the limit of {event.limit_cgroup or 'a cgroup'} in it"
-        case Scope.NODE:
-            return "as the node ran out of memory"
-        case Scope.UNKNOWN:
-            return ""
-        case _:
-            assert_never(event.scope)
+def _where(life: Life, event: OomKill) -> str:
+    """At whose limit it was, as seen from the container: an event may be seen from the victim's
+    cgroup, which may be one nested in it.
+    """
+    limit = event.limit_cgroup
+    if event.scope is Scope.NODE:
+        return "as the node ran out of memory"
+    if limit is None or event.scope is Scope.UNKNOWN:
+        return ""
+    if life.cgroup is None or life.lives_with_others or not is_within(limit, life.cgroup):
+        return f"at the limit of {limit}"
+    if limit != life.cgroup:
+        return f"at the limit of {limit} in it"
+    # Its figures may be the victim's cgroup's, where only the log told whose limit it was.
+    known = event.memory if event.victim_cgroup == limit else None
+    figure = f" of {size(known.limit_bytes)}" if known and known.limit_bytes else ""
+    return f"at its own limit{figure}"
