@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Iterable
 
@@ -15,6 +16,9 @@ _ROLES = {
 
 STILL_DUE = "still due: "
 """How a reason begins that names a witness which may amend the exit."""
+
+_KILLED = "the kernel's OOM killer killed "
+_WHEN = re.compile(r", \d+\.\d s (?:before the exit|after it)")
 
 _DUE = {
     Due.COUNTERS: "the counters of its cgroup, or of those above it; what they show amends this",
@@ -47,7 +51,7 @@ def _kill(evidence: ExitEvidence, kill: KillOfLife) -> str:
     seconds = (evidence.exit_time - kill.time) / 1e6
     when = f"{seconds:.1f} s before the exit" if seconds >= 0 else f"{-seconds:.1f} s after it"
     what = f": {kill.words}" if kill.words else ""
-    sentence = f"the kernel's OOM killer killed {times}, {when}{what}"
+    sentence = f"{_KILLED}{times}, {when}{what}"
     if kill.role is not None:
         sentence += f"; the victim was {_ROLES[kill.role]}"
     elif kill.main_process:
@@ -61,6 +65,11 @@ def _kill(evidence: ExitEvidence, kill: KillOfLife) -> str:
     if kill.candidates > 1:
         sentence += f"; it may be this container's or another's, one of {kill.candidates}"
     return sentence
+
+
+def kills_of(reasons: Iterable[str]) -> tuple[str, ...]:
+    """What reasons that were given say of kills, but for how long before the exit each was."""
+    return tuple(_WHEN.sub("", said, count=1) for said in reasons if said.startswith(_KILLED))
 
 
 def counters(evidence: ExitEvidence) -> str:

@@ -143,19 +143,30 @@ class Host:
         if pid is not None:
             self.name(cgroup, pid)
 
-    def name(self, cgroup: Cgroup, pid: int, time: int | None = None) -> None:
-        """The log names who was killed, now unless it was earlier: it may be read long after."""
+    def name(
+        self,
+        cgroup: Cgroup,
+        pid: int,
+        time: int | None = None,
+        *,
+        source: str = "kernel_log",
+        limit: str | None = None,
+    ) -> None:
+        """A witness names who was killed, now unless it was earlier: it may be read long after.
+
+        Whose limit it was the log alone prints: the victim's own cgroup's, unless another's.
+        """
         self.say(
             VictimNamed(
-                source="kernel_log",
+                source=source,
                 sequence=pid,
                 time=self.wall if time is None else time,
                 seen_time=self.wall,
                 victim=Victim(pid=pid, comm="hog"),
                 detail="Killed process",
                 cgroup=cgroup.path,
-                printed=True,
-                limit_cgroup=cgroup.path,
+                printed=source == "kernel_log",
+                limit_cgroup=(limit or cgroup.path) if source == "kernel_log" else None,
             )
         )
 
@@ -371,6 +382,41 @@ def test_a_name_that_is_due_as_the_caller_must_be_answered_is_said_to_be() -> No
     host.pass_time(1)
     assert ruled(host.exits[-1]) == ("oom", "confirmed")
     assert not host.exits[-1].reasons[-1].startswith(STILL_DUE)
+
+
+def test_a_limit_that_the_log_names_after_the_exit_was_told_amends_it() -> None:
+    """The tracepoint was read at once, and says who it was; the log, read later, at whose limit."""
+    host = Host()
+    pod = host.make("pod")
+    cgroup = host.make(ID, pod)
+    host.seen(cgroup, ID, source="docker", pid=395)
+    host.kill(cgroup)
+    host.name(cgroup, 395, source="tracepoint")
+    host.pass_time(SETTLE_SECONDS)
+    host.ended(137, source="worker")
+    host.pass_time(1)
+    assert ruled(host.exit) == ("oom", "confirmed")
+    host.name(cgroup, 395, limit=pod.path)
+    host.pass_time(1)
+    first, amended = host.exits
+    assert (amended.amends, ruled(amended)) == (host.journal.index(first) + 1, ruled(first))
+    assert "hog[395] at the limit of /pod; the main process was a victim" in amended.reasons[1]
+    host.ended(137, source="worker")
+    host.pass_time(AMEND_SECONDS + 1)
+    assert len(host.exits) == 2, "nothing new is told by whoever asks again"
+
+
+def test_a_name_that_never_comes_is_not_said_for_ever_to_be_due() -> None:
+    host = Host()
+    host.kill(host.run(pid=395))
+    host.ended(2, source="worker")
+    host.pass_time(AMEND_SECONDS)
+    assert host.exit.reasons[-1].startswith(f"{STILL_DUE}the name")
+    host.pass_time(1)
+    settled = host.exits[-1]
+    assert (len(host.exits), settled.amends) == (2, host.journal.index(host.exits[0]) + 1)
+    assert (ruled(settled), settled.reasons) == (ruled(host.exits[0]), host.exits[0].reasons[:-1])
+    assert host.correlator.deadline is None
 
 
 def test_each_life_of_a_container_has_its_own_exit() -> None:

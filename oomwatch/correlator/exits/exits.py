@@ -99,6 +99,9 @@ class Exits:
         self._unread: dict[Exit, float] = {}
         """Those that were told before their counters, or the sums, could be read; until when they
         may be."""
+        self._nameless: dict[Exit, float] = {}
+        """Those that were told before it was known who was killed; until when that may come. In the
+        order of time."""
         self._open: dict[Exit, None] = {}
 
     # What comes in
@@ -301,8 +304,9 @@ class Exits:
     def deadline(self) -> float | None:
         """When `expire` must be called next; `None` while no exit is open, and nothing due."""
         due = (exit_.held_until if exit_.due is None else exit_.due for exit_ in self._open)
-        times = (*(time for time in due if time is not None), *self._unread.values())
-        return min(times, default=None)
+        nameless = next(iter(self._nameless.values()), None)
+        times = (time for time in (*due, nameless) if time is not None)
+        return min((*times, *self._unread.values()), default=None)
 
     def expire(self, now: float, outcome: Outcome) -> None:
         """Do what `advance` does, at `deadline`, and judge the exits that must be judged by now.
@@ -321,6 +325,7 @@ class Exits:
             self._recent.popleft()
         self._take(outcome, 0)
         self._read_late(now, outcome)
+        self._give_names_up(now, outcome)
         for exit_ in list(self._open):
             if exit_.due is None:
                 if exit_.held_until is not None and exit_.held_until <= now:
@@ -440,6 +445,8 @@ class Exits:
             exit_.told = self._witnesses.event(exit_, exit_.seen_time)
             outcome.events.append(exit_.told)
             self._recent.append((now, exit_))
+            if exit_.names_due:
+                self._nameless[exit_] = now + AMEND_SECONDS
         if self._witnesses.lacks_revisions(exit_):
             self._lacking.append(exit_)
 
@@ -463,6 +470,15 @@ class Exits:
             if exit_.last_read is not None:
                 del self._unread[exit_]
                 self._judge_again(exit_, exit_.seen_time, outcome)
+
+    def _give_names_up(self, now: float, outcome: Outcome) -> None:
+        """Amend those of whose kills no name came while one could: none is due any more."""
+        for exit_, until in list(self._nameless.items()):
+            if until > now:
+                break
+            del self._nameless[exit_]
+            exit_.names_due = False
+            self._judge_again(exit_, exit_.seen_time, outcome)
 
     def _judge_again(self, exit_: Exit, time: int, outcome: Outcome) -> None:
         """Amend an exit that was told, if what was learned since changes what it says."""
@@ -488,6 +504,7 @@ class Exits:
         for oldest in forgotten:
             self._open.pop(oldest, None)
             self._unread.pop(oldest, None)
+            self._nameless.pop(oldest, None)
             if oldest in self._lacking:
                 self._lacking.remove(oldest)
         return exit_

@@ -10,7 +10,7 @@ from oomwatch.containers.lives import PATH, WORKER, Life
 from oomwatch.events import ContainerExit, Evidence
 from oomwatch.observations import AuditReading, ContainerEnded, LastLookReading
 from oomwatch.verdict import KillerMark, LastRead
-from oomwatch.verdict.words import STILL_DUE
+from oomwatch.verdict.words import STILL_DUE, kills_of
 
 _COUNTERS = "memory_events"
 
@@ -176,6 +176,8 @@ def gist(event: ContainerExit) -> tuple[object, ...]:
         event.cgroup_id,
         # Why: a userspace killer's name may come late, and change nothing else.
         event.reasons[:1],
+        # Who was killed and at whose limit: the log may say so after a kill was named.
+        kills_of(event.reasons[1:]),
         what_is_due(event),
     )
 
