@@ -203,9 +203,9 @@ class AsyncClient:
         """Tell the daemon how a container ended, and get the exit with its verdict.
 
         Call it *before* the cgroup is removed: the last read of its counters is made then. Set
-        what is known; `exit_time` is microseconds since the epoch, now unless given;
-        `cgroup_id` (from `watch_container`) names one life of several, else it is the newest that
-        does not run.
+        what is known; `exit_time` is microseconds since the epoch by the daemon's clock, now unless
+        given; `cgroup_id` (from `watch_container`) names one life of several, else it is the newest
+        that does not run.
         `maximum_wait` is how many seconds to wait at the most for witnesses that are due, 0.05
         unless given; a reason that begins with "still due" names one that did not come. Asking
         again gives the same exit and revision; what is learned later is told as its amendment,

@@ -227,8 +227,11 @@ def _exit_time(message: pb.FinalizeContainerRequest) -> int | None:
         told = read_time(message.exit_time)
     except ValueError as error:
         raise invalid(f"exit_time: {error}") from error
-    # A worker's clock that runs ahead would make every kill look old.
-    return min(time.time_ns() // 1000, told)
+    # A worker's clock that runs ahead would make every kill look old; and so would what stands for
+    # no time at all, 1970 or the year 1.
+    now = time.time_ns() // 1000
+    started = now - time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
+    return min(now, told) if told >= started else None
 
 
 def _wait(message: pb.FinalizeContainerRequest, remaining: float | None) -> float:

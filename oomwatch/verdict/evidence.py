@@ -178,8 +178,8 @@ class ExitEvidence:
 
         A program may exit with 137 by itself: the status cannot tell the two apart.
         """
-        if self.signal is not None:
-            return self.signal or None
+        if self.signal:
+            return self.signal
         if self.exit_code is not None and 128 < self.exit_code <= 128 + 64:
             return self.exit_code - 128
         return None

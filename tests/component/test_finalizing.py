@@ -367,6 +367,24 @@ async def test_an_exit_time_in_the_future_makes_no_kill_old(tmp_path: Path) -> N
         assert exit_of(entry).verdict is Verdict.OOM
 
 
+async def test_an_exit_time_before_this_machine_started_makes_no_kill_old(tmp_path: Path) -> None:
+    """A worker that has no time may send what stands for none: 1970, or the year 1."""
+    async with served(tmp_path) as place:
+        for number, never in enumerate((1, -62_135_596_800_000_000)):
+            name = f"job-{number}"
+            place.tree.make(f"/{name}")
+            await place.client.watch_container(Container(id=name), cgroup=f"/{name}")
+            place.tree.kill(f"/{name}")
+            asked = time.time_ns() // 1000
+            entry = await place.client.finalize(
+                name, exit_code=137, exit_time=never, maximum_wait=WAIT
+            )
+            exit_ = exit_of(entry)
+            assert exit_.verdict is Verdict.OOM
+            assert exit_.exit_time is not None
+            assert exit_.exit_time >= asked
+
+
 @pytest.mark.parametrize("seconds", [-3600, 3600])
 async def test_a_wall_clock_that_is_set_between_parts_no_kill_from_its_exit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: int

@@ -91,6 +91,7 @@ ROW_BY_ROW = {
         (exited(137, SOMEBODY, due=DUE | {Due.NAMES}), OOM, HIGH),
         (exited(137, SOMEBODY, last_read=READ), OOM, HIGH),
         (exited(None, CHILD, signal=9), OOM, HIGH),
+        (exited(137, CHILD, signal=0), OOM, HIGH),
         (exited(137, killed(-0.5)), OOM, HIGH),
     ],
     "child_killed_ended_well": [
