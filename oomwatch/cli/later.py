@@ -72,6 +72,7 @@ def _merged(event: OomKill, more: OomKill) -> OomKill:
         occur_time=min(times, default=None),
         group_kill=event.group_kill if more.group_kill is None else more.group_kill,
         constraint=more.constraint or event.constraint,
+        confidence=max(event.confidence, more.confidence, key=lambda sure: sure.rank),
         victims=(*event.victims, *(v for v in more.victims if v.pid not in known)),
         invoker=event.invoker or more.invoker,
         tasks=event.tasks or more.tasks,

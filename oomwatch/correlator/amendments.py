@@ -12,7 +12,15 @@ from dataclasses import dataclass, field, replace
 from oomwatch.correlator.names import KEEP_SECONDS, SAME_KILL_MICROSECONDS, Name
 from oomwatch.correlator.recall import Recalled
 from oomwatch.correlator.told_kills import ToldKill, ToldKills
-from oomwatch.events import Cgroup, Constraint, Evidence, OomKill, Scope, is_within
+from oomwatch.events import (
+    Cgroup,
+    Confidence,
+    Constraint,
+    Evidence,
+    OomKill,
+    Scope,
+    is_within,
+)
 from oomwatch.observations import Recorded, VictimNamed
 
 MAX_TOLD = 4096
@@ -83,6 +91,15 @@ class _Told(ToldKill):
     cgroup: Cgroup | None = None
     fresh: list[tuple[Name, VictimNamed]] = field(default_factory=list)
     until: int | None = None
+
+    @property
+    def confidence(self) -> Confidence:
+        """How sure it is by now: what was found by elimination is the kernel's word once its log
+        has printed that all the victims lived there.
+        """
+        where = self.event.victim_cgroup
+        said = self.missing <= 0 and all(n.printed and n.cgroup == where for n in self.names)
+        return Confidence.CONFIRMED if said else self.event.confidence
 
     def may_have(self, name: Name) -> bool:
         """Does a name's cgroup fit, and its time?"""
@@ -226,7 +243,8 @@ class Amendments:
         for name, record in fresh:
             where = told.event.victim_cgroup or name.cgroup
             by_cgroup.setdefault(where, []).append((name, record))
-        return [_amendment(told.event, revision, *each) for each in by_cgroup.items()]
+        event = replace(told.event, confidence=told.confidence)
+        return [_amendment(event, revision, *each) for each in by_cgroup.items()]
 
 
 def _amendment(

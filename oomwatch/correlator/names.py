@@ -67,6 +67,11 @@ class Name:
         return all(r.certain for r in self._by_weight()[:1])
 
     @property
+    def printed(self) -> bool:
+        """Did the kernel itself say where it lived, and no more than one cgroup fit that?"""
+        return any(r.printed and r.certain and r.cgroup is not None for r in self.records)
+
+    @property
     def limit_cgroup(self) -> str | None:
         """Whose limit was hit, if the kernel printed that."""
         return next((r.limit_cgroup for r in self.records if r.limit_cgroup is not None), None)

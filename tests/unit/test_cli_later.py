@@ -73,6 +73,13 @@ async def test_a_kill_is_explained_with_all_that_was_learned_later() -> None:
     assert explain(ENTRY)[0] == "Revision 17: the kernel's OOM killer killed once."
 
 
+async def test_what_made_a_kill_surer_is_told_with_it() -> None:
+    unsure = replace(ENTRY, event=replace(KILL, confidence=Confidence.HIGH))
+    event = whole(unsure, await found(VICTIM, replace(MORE, confidence=Confidence.HIGH))).event
+    assert isinstance(event, OomKill)
+    assert event.confidence is Confidence.CONFIRMED
+
+
 async def test_what_is_told_again_is_one_victim() -> None:
     event = whole(ENTRY, await found(VICTIM, VICTIM)).event
     assert isinstance(event, OomKill)

@@ -974,6 +974,28 @@ def test_a_name_that_comes_after_an_elimination_amends_it(kernel: Kernel) -> Non
     assert run.told == 2
 
 
+@pytest.mark.parametrize(
+    ("kills", "printed", "sure"),
+    [(1, True, Confidence.CONFIRMED), (1, False, Confidence.HIGH), (2, True, Confidence.HIGH)],
+)
+def test_an_elimination_is_confirmed_by_the_kernels_word_on_all_its_victims(
+    kernel: Kernel, kills: int, printed: bool, sure: Confidence
+) -> None:
+    parent = kernel.make(kernel.root, "p")
+    gone = kernel.make(parent, "a")
+    run = expecting(kernel)
+    for _ in range(kills):
+        kernel.kill(gone, limit=gone)
+    kernel.remove(gone)
+    run.feed(CgroupRemoved(gone.cgroup, 7))
+    run.pass_time(1)
+    assert (run.kills[0].victim_cgroup, run.kills[0].confidence) == ("/p/a", Confidence.HIGH)
+    run.feed(Recorded(run.kills[0].episode_id, "/p/a", 1))
+    run.feed(named(7, "/p/a", time=1, printed=printed))
+    run.pass_time(1)
+    assert (run.kills[1].amends, run.kills[1].confidence) == (1, sure)
+
+
 def test_a_name_that_comes_late_says_which_candidate_it_was(kernel: Kernel) -> None:
     parent = kernel.make(kernel.root, "p")
     gone = [kernel.make(parent, name) for name in "ab"]

@@ -1369,6 +1369,20 @@ def test_confidence_is_that_of_the_kill_it_rests_on(code: int) -> None:
     assert host.exit.confidence is CONFIRMED
 
 
+def test_the_logs_word_on_a_kill_that_was_found_by_elimination_confirms_its_exit() -> None:
+    host = Host()
+    cgroup = host.make(ID, host.make("pod"))
+    host.seen(cgroup, ID, source="docker", pid=395)
+    host.kill(cgroup, told=False)
+    host.remove(cgroup)
+    host.ended(137)
+    host.pass_time(1)
+    assert ruled(host.exit) == ("oom", "high")
+    host.name(cgroup, 395)
+    host.pass_time(1)
+    assert ruled(host.exits[-1]) == ("oom", "confirmed")
+
+
 # gVisor
 
 

@@ -242,6 +242,7 @@ def _merged(kill: OomKill, amendment: OomKill) -> OomKill:
         scope=amendment.scope if amendment.scope is not Scope.UNKNOWN else kill.scope,
         group_kill=kill.group_kill if amendment.group_kill is None else amendment.group_kill,
         occur_time=kill.occur_time or amendment.occur_time,
+        confidence=max(kill.confidence, amendment.confidence, key=lambda sure: sure.rank),
         victims=tuple({v.pid: v for v in (*kill.victims, *amendment.victims)}.values()),
         candidates=() if amendment.victim_cgroup is not None else kill.candidates,
     )
