@@ -406,6 +406,23 @@ def test_a_limit_that_the_log_names_after_the_exit_was_told_amends_it() -> None:
     assert len(host.exits) == 2, "nothing new is told by whoever asks again"
 
 
+def test_a_name_is_due_also_where_nobody_told_the_main_process() -> None:
+    """Who had begun before all others in the cgroup is it, and the name says which that was."""
+    host = Host()
+    cgroup = host.run(pid=None)
+    first = Resident(pid=395, comm="hog", started=5, oldest=True)
+    host.say(ProcessesSeen(cgroup, host.wall, (first,), complete=True))
+    host.kill(cgroup)
+    host.pass_time(SETTLE_SECONDS)
+    host.ended(137, source="worker")
+    host.pass_time(WAIT_SECONDS)
+    assert ruled(host.exit) == ("oom", "high")
+    assert host.exit.reasons[-1].startswith(f"{STILL_DUE}the name")
+    host.name(cgroup, 395)
+    host.pass_time(1)
+    assert ruled(host.exits[-1]) == ("oom", "confirmed")
+
+
 def test_a_name_that_never_comes_is_not_said_for_ever_to_be_due() -> None:
     host = Host()
     host.kill(host.run(pid=395))

@@ -420,7 +420,7 @@ class Exits:
 
     def _awaits_names(self, exit_: Exit) -> bool:
         """Was somebody killed near the exit, here or perhaps here, and nobody has said who?"""
-        if not self._open_kills.naming or exit_.place.pid is None:
+        if not self._open_kills.naming:
             return False
         return bool(self._witnesses.evidence(exit_).unnamed)
 
