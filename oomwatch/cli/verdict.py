@@ -132,6 +132,8 @@ def command(
     from oomwatch.cli.reach import find_daemon, nobody_to_ask
     from oomwatch.errors import RequestRefused
 
+    if stopped is None and stop_signal is not None:
+        stopped = True
     facts = (exit_code, signal, exit_time, stopped, stop_signal, oom_flag)
     told = any(fact is not None for fact in facts)
     if wait > parse_duration("60s"):

@@ -51,6 +51,7 @@ async def oomwatch(*words: str) -> tuple[int, str, str]:
         (["--exit-code", "143"], "not_oom", "low"),
         (["--exit-code", "0"], "not_oom", "low"),
         (["--exit-code", "137", "--stopped"], "not_oom", "medium"),
+        (["--exit-code", "137", "--stop-signal", "TERM"], "not_oom", "medium"),
         (["--exit-code", "137", "--oom-flag"], "oom", "medium"),
     ],
 )

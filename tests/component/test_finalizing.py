@@ -333,6 +333,23 @@ async def test_a_container_that_nobody_knows_is_not_found(tmp_path: Path) -> Non
         assert await place.journaled() == []
 
 
+async def test_whoever_says_by_what_signal_a_stop_was_asked_for_says_that_it_was(
+    tmp_path: Path,
+) -> None:
+    async with served(tmp_path) as place:
+        for name, asked in (("job-1", None), ("job-2", False)):
+            place.tree.make(f"/{name}")
+            await place.client.watch_container(Container(id=name), cgroup=f"/{name}")
+            place.tree.kill(f"/{name}")
+            exit_ = exit_of(
+                await place.client.finalize(
+                    name, exit_code=137, stop_requested=asked, stop_signal=15, maximum_wait=WAIT
+                )
+            )
+            assert exit_.stop_requested is (asked is None)
+            assert exit_.verdict is (Verdict.UNKNOWN if asked is None else Verdict.OOM)
+
+
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
