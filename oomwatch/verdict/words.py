@@ -86,7 +86,10 @@ def counters(evidence: ExitEvidence) -> str:
     if evidence.near or evidence.shared_near:
         return f"{known} hold no further kill"
     if evidence.earlier:
-        return f"{known} hold no kill but the {evidence.oom_kills} of earlier"
+        # What was left in the cgroup may have been killed after it.
+        before = all(kill.time <= evidence.exit_time for kill in evidence.earlier)
+        when = "earlier" if before else "other times"
+        return f"{known} hold no kill but the {evidence.oom_kills} of {when}"
     return f"{known} show no OOM kill"
 
 

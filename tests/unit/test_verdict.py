@@ -164,6 +164,7 @@ ROW_BY_ROW = {
     "stopped_unseen": [
         (exited(137, stop_requested=True), NOT_OOM, MEDIUM),
         (exited(143, stop_requested=True), NOT_OOM, MEDIUM),
+        (exited(143, MAYBE, last_read=READ, stop_requested=True), NOT_OOM, MEDIUM),
     ],
     "runtime_says": [(exited(137, runtime_oom_killed=True), OOM, MEDIUM)],
     "runtime_says_of_another": [
@@ -178,6 +179,7 @@ ROW_BY_ROW = {
     ],
     "sigkill_alone": [
         (exited(137), UNKNOWN, LOW),
+        (exited(137, last_read=READ, unwatched_before=EXIT - SECOND), UNKNOWN, LOW),
         (exited(None, signal=9), UNKNOWN, LOW),
         (exited(137, limit_hit=replace(AT_LIMIT, time=EXIT - 3 * SECOND)), UNKNOWN, LOW),
         *((exited(code, sandbox=Sandbox.UNSEEN), UNKNOWN, LOW) for code in (0, 128, 137, 143)),
@@ -187,6 +189,7 @@ ROW_BY_ROW = {
         (exited(0, due=DUE), NOT_OOM, LOW),
         (exited(0, due=UNPLACED), NOT_OOM, LOW),
         (exited(0), NOT_OOM, LOW),
+        (exited(0, MAYBE, last_read=READ), NOT_OOM, LOW),
         (exited(0, runtime_oom_killed=True), NOT_OOM, LOW),
     ],
     "nothing_known": [(exited(1), UNKNOWN, LOW), (exited(), UNKNOWN, LOW)],
@@ -225,6 +228,15 @@ def test_reasons_name_the_figures() -> None:
     assert "hold no further kill" in said
     assert "the runtime says" in said
     assert [kill.revision for kill in ruling.kills] == [7]
+
+
+def test_a_kill_after_the_exit_is_not_said_to_be_of_earlier() -> None:
+    """What was left in its cgroup may be killed later."""
+    said = judge(exited(137, killed(-20, main_process=False), last_read=READ)).reasons
+    assert "killed once, 20.0 s after it" in said[1]
+    assert said[2].endswith("hold no kill but the 1 of other times")
+    said = judge(exited(137, LONG_AGO, last_read=READ)).reasons
+    assert said[2].endswith("hold no kill but the 1 of earlier")
 
 
 def test_a_container_younger_than_the_watching_by_less_than_a_kill_is_not_clean() -> None:
