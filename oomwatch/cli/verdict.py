@@ -71,9 +71,10 @@ Examples:
   oomwatch verdict --container ee129607aff3 --exit-code 137 --stopped
                                                             tell of an end, and have it judged
 
-Without --container no daemon is asked, and the status alone is judged: never more than low. With a
-status the daemon is told that the container ended, as by FinalizeContainer: do that before its
-cgroup is removed, and only once it has ended."""
+Without --container no daemon is asked, and what is told is judged alone: a status never more than
+low, and with --stopped or --oom-flag never more than medium. With --container, and any word on its
+end, the daemon is told that it ended, as by FinalizeContainer: do that before its cgroup is
+removed, and only once it has ended."""
 )
 @click.option(
     "--container",
@@ -288,8 +289,9 @@ def _status_alone(
         }
         return [json.dumps(answer)]
     words = {"oom": "out of memory", "not_oom": "not out of memory", "unknown": "it cannot be told"}
+    alone = stopped is None and oom_flag is None
     return [
-        f"By the status alone: {words[ruling.verdict.value]}.",
+        f"By {'the status' if alone else 'what was told'} alone: {words[ruling.verdict.value]}.",
         *(f"  {reason}." for reason in ruling.reasons),
         f"  Confidence: {ruling.confidence.value}.",
     ]

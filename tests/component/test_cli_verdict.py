@@ -66,6 +66,15 @@ def test_a_status_alone_is_judged_without_a_daemon(
     assert f"Confidence: {confidence}." in capsys.readouterr().out
 
 
+def test_what_is_judged_without_a_daemon_is_said_to_be_told_and_not_seen(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(["verdict", "--exit-code", "137"]) == 0
+    assert capsys.readouterr().out.startswith("By the status alone: it cannot be told.\n")
+    assert run(["verdict", "--exit-code", "137", "--oom-flag"]) == 0
+    assert capsys.readouterr().out.startswith("By what was told alone: out of memory.\n")
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
