@@ -14,6 +14,8 @@ import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 
+import grpc
+import grpc.aio
 import pytest
 
 from oomwatch.client import AsyncClient, Bookmark, Client, ClientTls
@@ -29,6 +31,8 @@ from oomwatch.events import Confidence, Container, Entry, Event, OomKill, Scope
 from oomwatch.journal import Journal, Retention
 from oomwatch.ledger import LedgerChange
 from oomwatch.rpc.server import Limits, RpcServer, TlsFiles
+from oomwatch.rpc.v1 import oomwatch_pb2 as pb
+from oomwatch.rpc.v1 import oomwatch_pb2_grpc
 from oomwatch.status import CgroupReport, NodeStatus
 from oomwatch.subscriptions import (
     AfterRevision,
@@ -292,6 +296,21 @@ async def test_a_wait_that_is_asked_for_is_not_cut_by_the_time_of_any_other_call
     ):
         await client.finalize("job-17", exit_code=137)
     assert node.waits == [45.0, 0.05]
+    await node.close()
+
+
+async def test_witnesses_are_awaited_no_longer_than_the_callers_deadline(tmp_path: Path) -> None:
+    node = Patient()
+    request = pb.FinalizeContainerRequest(container_id="job-17", exit_code=137)
+    request.maximum_wait.FromSeconds(45)
+    async with (
+        RpcServer(node, socket=tmp_path / "s"),
+        grpc.aio.insecure_channel(f"unix:{tmp_path / 's'}") as channel,
+    ):
+        await oomwatch_pb2_grpc.OomWatchServiceStub(channel).FinalizeContainer(request, timeout=20)
+    (wait,) = node.waits
+    assert wait is not None
+    assert wait < 20
     await node.close()
 
 

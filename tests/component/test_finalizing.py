@@ -163,6 +163,29 @@ async def test_several_who_ask_at_once_get_one_exit(tmp_path: Path) -> None:
         assert len(await place.journaled()) == 1
 
 
+async def test_who_goes_away_while_it_waits_has_told_of_the_end_all_the_same(
+    tmp_path: Path,
+) -> None:
+    async with served(tmp_path) as place:
+        path = f"/docker-{ID}.scope"
+        await made(place, path)
+        # Its runtime cannot say where it is: the removal of its cgroup tells, and is awaited.
+        docker = ContainerSeen(
+            source="docker", time=time.time_ns() // 1000, container=Container(id=ID)
+        )
+        place.watcher.pipeline.emit([docker])
+        asked = asyncio.create_task(place.client.finalize(ID, exit_code=137, maximum_wait=WAIT))
+        async with asyncio.timeout(BOUND):
+            while place.watcher.correlator.exits.deadline is None:
+                await asyncio.sleep(0.01)
+        asked.cancel()
+        place.tree.kill_and_remove(path)
+        entry = await place.client.finalize(ID, maximum_wait=WAIT)
+        assert (exit_of(entry).exit_code, exit_of(entry).verdict) == (137, Verdict.OOM)
+        kill, told = await place.journaled()
+        assert (exit_of(entry).kills, told) == ((kill.revision,), entry)
+
+
 async def test_what_a_later_call_knows_amends(tmp_path: Path) -> None:
     async with served(tmp_path) as place:
         place.tree.make("/a")
