@@ -81,6 +81,7 @@ ROW_BY_ROW = {
     "stop_obeyed_beside_kill": [
         (exited(143, CHILD, stop_requested=True), NOT_OOM, HIGH),
         (exited(130, CHILD, stop_requested=True, stop_signal=2), NOT_OOM, HIGH),
+        (exited(0, CHILD, stop_requested=True), NOT_OOM, HIGH),
     ],
     "stop_forced_beside_kill": [
         (exited(137, CHILD, stop_requested=True), UNKNOWN, MEDIUM),
@@ -116,6 +117,7 @@ ROW_BY_ROW = {
     ],
     "shared_kill": [
         (exited(137, MAYBE, last_read=SUMS), UNKNOWN, MEDIUM),
+        (exited(137, killed(main_process=True, candidates=2), last_read=READ), UNKNOWN, MEDIUM),
         (exited(0, MAYBE, last_read=READ, sandbox=Sandbox.SHARED), UNKNOWN, MEDIUM),
     ],
     "userspace_killer": [
@@ -165,6 +167,7 @@ ROW_BY_ROW = {
         (exited(137, stop_requested=True), NOT_OOM, MEDIUM),
         (exited(143, stop_requested=True), NOT_OOM, MEDIUM),
         (exited(143, MAYBE, last_read=READ, stop_requested=True), NOT_OOM, MEDIUM),
+        (exited(0, stop_requested=True), NOT_OOM, MEDIUM),
     ],
     "runtime_says": [(exited(137, runtime_oom_killed=True), OOM, MEDIUM)],
     "runtime_says_of_another": [
@@ -174,6 +177,7 @@ ROW_BY_ROW = {
     "hinted": [
         (exited(2, sandbox=Sandbox.UNSEEN, sandbox_out_of_memory=True), UNKNOWN, MEDIUM),
         (exited(137, usage=FULL), UNKNOWN, MEDIUM),
+        (exited(137, usage=replace(FULL, usage_bytes=95)), UNKNOWN, MEDIUM),
         (exited(128, sandbox=Sandbox.UNSEEN, usage=FULL), UNKNOWN, MEDIUM),
         (exited(137, limit_hit=AT_LIMIT), UNKNOWN, MEDIUM),
     ],
@@ -181,6 +185,7 @@ ROW_BY_ROW = {
         (exited(137), UNKNOWN, LOW),
         (exited(137, last_read=READ, unwatched_before=EXIT - SECOND), UNKNOWN, LOW),
         (exited(None, signal=9), UNKNOWN, LOW),
+        (exited(137, usage=replace(FULL, usage_bytes=94)), UNKNOWN, LOW),
         (exited(137, limit_hit=replace(AT_LIMIT, time=EXIT - 3 * SECOND)), UNKNOWN, LOW),
         *((exited(code, sandbox=Sandbox.UNSEEN), UNKNOWN, LOW) for code in (0, 128, 137, 143)),
     ],
@@ -237,6 +242,16 @@ def test_a_kill_after_the_exit_is_not_said_to_be_of_earlier() -> None:
     assert said[2].endswith("hold no kill but the 1 of other times")
     said = judge(exited(137, LONG_AGO, last_read=READ)).reasons
     assert said[2].endswith("hold no kill but the 1 of earlier")
+
+
+def test_what_may_be_anothers_is_not_counted_among_the_kills_of_a_life() -> None:
+    assert exited(0, CHILD, MAYBE, LONG_AGO).oom_kills == 2
+
+
+def test_that_it_was_at_its_limit_is_not_said_beside_counters_that_clear_it() -> None:
+    for read, said in ((LastRead.NONE, True), (READ, False), (SUMS, False)):
+        reasons = judge(exited(137, limit_hit=AT_LIMIT, last_read=read)).reasons
+        assert any("at its limit 12 times" in reason for reason in reasons) is said
 
 
 def test_a_container_younger_than_the_watching_by_less_than_a_kill_is_not_clean() -> None:
