@@ -134,8 +134,8 @@ ROWS: tuple[Row, ...] = (
     ),
     Row(
         "sandbox_killed_unnamed",
-        "gVisor with a cgroup of its own: a kill in it near the exit, and no name for the victim, "
-        "whatever the exit code",
+        "gVisor with a cgroup of its own: a kill in it near the exit, whose victim has no name, or "
+        "one of which nobody knows what part of the sandbox it was, whatever the exit code",
         Verdict.OOM,
         Confidence.HIGH,
         "the kernel's OOM killer killed in the sandbox's own cgroup as it ended",

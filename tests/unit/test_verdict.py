@@ -76,7 +76,9 @@ ROW_BY_ROW = {
         for role in (VictimRole.SENTRY, VictimRole.STUB)
     ],
     "sandbox_killed_unnamed": [
-        (exited(code, SOMEBODY, sandbox=Sandbox.OWN), OOM, HIGH) for code in (0, 128, 137, 143)
+        (exited(code, kill, sandbox=Sandbox.OWN), OOM, HIGH)
+        for code in (0, 128, 137, 143)
+        for kill in (SOMEBODY, killed(named=True))
     ],
     "stop_obeyed_beside_kill": [
         (exited(143, CHILD, stop_requested=True), NOT_OOM, HIGH),
