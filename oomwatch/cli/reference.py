@@ -29,7 +29,7 @@ is not known is absent.
 | 2 | wrong usage |
 | 3 | no daemon answers |
 | 4 | the history that was asked for was deleted, or belongs to another journal |
-| 130 | interrupted by Ctrl-C (143 by SIGTERM; `serve` then exits with 0) |
+| 130 | interrupted by Ctrl-C (143 by SIGTERM; `serve` then exits with 0), as a shell says it |
 | 141 | nobody reads the output any more |
 
 """

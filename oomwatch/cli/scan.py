@@ -54,6 +54,8 @@ def command(
     xz, bzip2 or Zstandard. "-" is stdin. A log that cannot be read is said, and the others are
     read all the same; the exit code is 1 then.
     """
+    import signal
+
     from oomwatch.cli.log_files import LogUnreadable, open_log
     from oomwatch.cli.output import put, say, stdout_paint
     from oomwatch.cli.progress import ProgressBar
@@ -66,6 +68,9 @@ def command(
     table = None if summary or output == "json" else KillTable(stdout_paint())
     printer = _Printer(bar, counts if summary else None, table)
     failed = False
+    # Ctrl-C ends the process at once (`oomwatch.__main__`): from here on after the bar is gone.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     for path in logs:
         try:
             with open_log(path) as log:
