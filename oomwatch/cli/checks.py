@@ -51,7 +51,6 @@ class Host:
     """Where to look. `root` stands for "/": a test hands a directory with proc/, sys/ and dev/."""
 
     root: Path = Path("/")
-    socket: Path | None = None
 
     def path(self, absolute: str) -> Path:
         """The file that stands for that absolute path."""
@@ -261,25 +260,6 @@ def check_sandbox(host: Host) -> Check:
     return Check("gVisor", State.OK, "this is not the inside of a gVisor sandbox")
 
 
-def check_daemon(host: Host) -> Check:
-    """Does a daemon answer? Without one there is no history, but every command works."""
-    if host.socket is None:
-        return Check("daemon", State.OK, "not looked for")
-    silence = why_silent(host.socket)
-    if silence is None:
-        return Check("daemon", State.OK, f"answers at {host.socket}")
-    if silence == FORBIDDEN:
-        found = f"{host.socket} may not be connected to by this user ({silence})"
-        return Check("daemon", State.DEGRADED, found, f"Be {who_may(host.socket)}.")
-    return Check(
-        "daemon",
-        State.DEGRADED,
-        f"none answers at {host.socket} ({silence}): tail and list look for themselves, "
-        "and nothing is kept",
-        "oomwatch serve --state-dir /var/lib/oomwatch",
-    )
-
-
 FORBIDDEN = "permission denied"
 """What `why_silent` gives where somebody may listen, and the asker may not connect."""
 
@@ -320,6 +300,5 @@ HOST_CHECKS: tuple[Callable[[Host], Check], ...] = (
     check_tracepoint,
     check_pressure,
     check_sandbox,
-    check_daemon,
 )
 """The checks that need nothing but the host."""

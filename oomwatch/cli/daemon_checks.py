@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from oomwatch.cli.checks import FORBIDDEN, Check, Host, State, check_daemon, why_silent
-from oomwatch.errors import OomwatchError
+from oomwatch.cli.checks import FORBIDDEN, Check, Host, State, who_may, why_silent
+from oomwatch.cli.reach import Daemon
+from oomwatch.errors import AddressError, OomwatchError
 
 if TYPE_CHECKING:
     from oomwatch.status import NodeStatus
@@ -16,32 +17,44 @@ _MEND = "Do as it says; until then its health is NOT_SERVING."
 _SEE_KILLS = ("memory_events", "kernel_log", "tracepoint")
 
 
-def ask_daemon(host: Host) -> list[Check]:
-    """How the daemon says it is doing; nothing where none answers, which is a check of its own."""
-    if host.socket is None or why_silent(host.socket) is not None:
-        return []
-    status = _status(host)
-    return [status] if isinstance(status, Check) else _health(status)
+def ask_daemon(asked: Daemon) -> list[Check]:
+    """Does a daemon answer, and how does it say it is doing?
+
+    Without one there is no history, but every command works. Raises AddressError where what was
+    given for TLS cannot be used.
+    """
+    if (silence := _silence(asked)) is not None:
+        if silence == FORBIDDEN:
+            return [_forbidden(asked)]
+        found = f"none answers at {asked.address} ({silence}): tail and list look for themselves, "
+        mend = "oomwatch serve --state-dir /var/lib/oomwatch"
+        return [Check("daemon", State.DEGRADED, f"{found}and nothing is kept", mend)]
+    status = _status(asked)
+    if not isinstance(status, Check):
+        return [_answers(asked), *_health(status)]
+    return (
+        [status] if asked.socket is None else [_answers(asked), replace(status, name="its status")]
+    )
 
 
-def judge_daemon(host: Host) -> list[Check]:
+def judge_daemon(host: Host, asked: Daemon) -> list[Check]:
     """Whether a daemon that was named sees kills, by its own word alone; the first: does it answer?
 
     What it sees need not be what this process would: it may have another tree, other rights, its
-    own mounts, or be on another machine behind a socket that is passed on.
+    own mounts, or be on another machine. Raises AddressError as `ask_daemon` does.
     """
-    assert host.socket is not None
-    answers, silence = check_daemon(host), why_silent(host.socket)
+    silence = _silence(asked)
     if silence == FORBIDDEN:
-        return [replace(answers, state=State.FAILED), _NOT_JUDGED]
+        return [replace(_forbidden(asked), state=State.FAILED), _NOT_JUDGED]
     if silence is not None:
-        found = f"none answers at {host.socket} ({silence})"
-        mend = f"Name another socket, or start one there: oomwatch serve --socket {host.socket}"
+        found = f"none answers at {asked.address} ({silence})"
+        mend = f"Name another socket, or start one there: oomwatch serve --socket {asked.address}"
         return [Check("daemon", State.FAILED, found, mend), _NOT_JUDGED]
-    status = _status(host)
+    status = _status(asked)
     if isinstance(status, Check):
-        return [replace(status, name=answers.name, state=State.FAILED), _NOT_JUDGED]
-    return [answers, _place(host, status), *_sight(status), *_health(status), _NOT_JUDGED]
+        return [replace(status, state=State.FAILED), _NOT_JUDGED]
+    place, health = _place(host, status), _health(status)
+    return [_answers(asked), place, *_sight(status), *health, _NOT_JUDGED]
 
 
 _NOT_JUDGED = Check(
@@ -49,21 +62,44 @@ _NOT_JUDGED = Check(
     State.SKIPPED,
     "a daemon was asked about, so not judged is what this process would find here: the cgroup "
     "tree, inotify, the kernel's log, the tracepoint, rights, namespaces, runtimes",
-    "Leave --socket and OOMWATCH_SOCKET out, or name a tree beside it with --cgroup-root.",
+    "Leave --socket, --address and their variables out, or name a tree beside it with "
+    "--cgroup-root.",
 )
 
 
-def _status(host: Host) -> NodeStatus | Check:
-    from oomwatch.client import Client
+def _silence(asked: Daemon) -> str | None:
+    """Why nobody can be asked at its Unix socket; over TCP that is seen as it is asked."""
+    return None if asked.socket is None else why_silent(asked.socket)
 
-    assert host.socket is not None
+
+def _forbidden(asked: Daemon) -> Check:
+    assert asked.socket is not None
+    found = f"{asked.address} may not be connected to by this user ({FORBIDDEN})"
+    return Check("daemon", State.DEGRADED, found, f"Be {who_may(asked.socket)}.")
+
+
+def _answers(asked: Daemon) -> Check:
+    return Check("daemon", State.OK, f"answers at {asked.address}")
+
+
+def _status(asked: Daemon) -> NodeStatus | Check:
+    import asyncio
+
+    async def status() -> NodeStatus:
+        async with asked.client(_ANSWER_SECONDS) as client:
+            return await client.get_status()
+
     try:
-        with Client(host.socket, timeout=_ANSWER_SECONDS) as client:
-            return client.get_status()
+        return asyncio.run(status())
+    except AddressError:
+        raise
     except OomwatchError as error:
+        if asked.socket is None:
+            mend = "See that it runs, and listens there: oomwatch serve --listen HOST:PORT"
+            return Check("daemon", State.DEGRADED, str(error), mend)
         found = f"something listens there, and does not say how it is: {error}"
         mend = "Look into its log; if it hangs, start it again: no kill is lost by that."
-        return Check("its status", State.DEGRADED, found, mend)
+        return Check("daemon", State.DEGRADED, found, mend)
 
 
 def _place(host: Host, status: NodeStatus) -> Check:

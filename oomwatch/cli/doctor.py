@@ -19,6 +19,7 @@ from oomwatch.cli.cgroup_checks import (
 from oomwatch.cli.checks import HOST_CHECKS, Check, Host, State, check_inotify, check_kernel
 from oomwatch.cli.daemon_checks import ask_daemon, judge_daemon
 from oomwatch.cli.output import put, stdout_paint
+from oomwatch.cli.reach import Daemon, named_daemon
 from oomwatch.cli.runtime_checks import check_runtimes
 from oomwatch.cli.terminal import Paint, escape, pad
 
@@ -34,6 +35,7 @@ Examples:
   oomwatch doctor -o json | jq -r 'select(.state != "ok") | .mend'
   oomwatch doctor --cgroup-root /sys/fs/cgroup/unified
   oomwatch doctor --socket /run/oomwatch-b/oomwatch.sock    is that daemon well?
+  oomwatch doctor --address node-7:7433 --tls-ca ca.pem
 
 Exits with 0 if kills can be seen, however poorly, with 1 if not, and with 3 if the daemon that
 was named does not answer."""
@@ -45,24 +47,26 @@ was named does not answer."""
     metavar="DIR",
     help="Judge this cgroup tree; by default the one that is mounted.",
 )
-@options.socket
-def command(output: str, cgroup_root: Path | None, socket: Path | None) -> int:
+@options.connection
+def command(output: str, cgroup_root: Path | None, connection: options.Connection) -> int:
     """Say what can be seen on this host, what cannot, why, and the mend.
 
     Where a daemon runs, it is asked how its sources and its journal are doing. Where one is named
-    by --socket, it alone is judged, by what it says of itself: what this process would see need not
-    be what that one sees. With --cgroup-root beside it, both are. Nothing is changed.
+    by --socket or --address, it alone is judged, by what it says of itself: what this process would
+    see need not be what that one sees. With --cgroup-root beside it, both are. Nothing is changed.
     Each line is ok, degraded (events are poorer, later or less sure), failed (no kill can be seen)
     or skipped (not judged).
     """
     from oomwatch.address import DEFAULT_SOCKET
     from oomwatch.cli.main import NO_DAEMON
 
-    if socket is not None and cgroup_root is None:
-        checks, where = judge_daemon(Host(socket=socket)), f"by the daemon at {socket}"
+    named = named_daemon(connection)
+    if named is not None and cgroup_root is None:
+        checks, where = judge_daemon(Host(), named), f"by the daemon at {named.address}"
         silent = checks[0].state is State.FAILED
     else:
-        checks, where = examine(Host(socket=socket or Path(DEFAULT_SOCKET)), cgroup_root), ON_HOST
+        asked = named or Daemon(DEFAULT_SOCKET, connection)
+        checks, where = examine(Host(), asked, cgroup_root), ON_HOST
         silent = False
     if output == "json":
         for check in checks:
@@ -84,7 +88,7 @@ def command(output: str, cgroup_root: Path | None, socket: Path | None) -> int:
     return 0 if can_see_kills(checks) else 1
 
 
-def examine(host: Host, cgroup_root: Path | None = None) -> list[Check]:
+def examine(host: Host, asked: Daemon, cgroup_root: Path | None = None) -> list[Check]:
     """Run every check, the one that decides first."""
     root = cgroup_root or default_cgroup_root(host)
     checks = [
@@ -93,7 +97,7 @@ def examine(host: Host, cgroup_root: Path | None = None) -> list[Check]:
         check_inotify(host, count_cgroups(root)),
         check_kernel(host, root),
         *(check(host) for check in HOST_CHECKS),
-        *ask_daemon(host),
+        *ask_daemon(asked),
         check_sandboxes(root),
         check_runtimes(host),
     ]

@@ -202,29 +202,28 @@ class Connection:
     tls_ca: Path | None = None
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    tls_server_name: str | None = None
     insecure: bool = False
 
-
-_SOCKET = click.option(
-    "--socket",
-    # Who may not connect is told so when it is tried: in a sentence, not as a wrong option.
-    type=Named(path_type=Path, readable=False),
-    metavar="PATH",
-    envvar="OOMWATCH_SOCKET",
-    show_envvar=True,
-    help="The Unix socket of the daemon to ask; by default the usual one, if it answers.",
-)
-
-
-def socket(command: Decorated) -> Decorated:
-    """--socket P alone."""
-    return _SOCKET(command)
+    @property
+    def wants_tls(self) -> bool:
+        """Whether anything was said of TLS."""
+        said = (self.tls_ca, self.tls_cert, self.tls_key, self.tls_server_name)
+        return any(word is not None for word in said)
 
 
 def connection(command: Callable[..., int]) -> Callable[..., int]:
-    """--socket, --address and the TLS files, given to the command as one `connection`."""
+    """--socket, --address and what is said of TLS, given to the command as one `connection`."""
 
-    @_SOCKET
+    @click.option(
+        "--socket",
+        # Who may not connect is told so when it is tried: in a sentence, not as a wrong option.
+        type=Named(path_type=Path, readable=False),
+        metavar="PATH",
+        envvar="OOMWATCH_SOCKET",
+        show_envvar=True,
+        help="The Unix socket of the daemon to ask; by default the usual one, if it answers.",
+    )
     @click.option(
         "--address",
         metavar="HOST:PORT",
@@ -250,6 +249,11 @@ def connection(command: Callable[..., int]) -> Callable[..., int]:
         metavar="FILE",
         help="With --address: the certificate's key, PEM.",
     )
+    @click.option(
+        "--tls-server-name",
+        metavar="NAME",
+        help="With --address: the name in the daemon's certificate, where that is another.",
+    )
     @click.option("--insecure", is_flag=True, help="With --address: without TLS.")
     @wraps(command)
     def with_connection(
@@ -259,6 +263,7 @@ def connection(command: Callable[..., int]) -> Callable[..., int]:
         tls_ca: Path | None,
         tls_cert: Path | None,
         tls_key: Path | None,
+        tls_server_name: str | None,
         insecure: bool,
         **others: Any,
     ) -> int:
@@ -268,6 +273,7 @@ def connection(command: Callable[..., int]) -> Callable[..., int]:
             tls_ca=tls_ca,
             tls_cert=tls_cert,
             tls_key=tls_key,
+            tls_server_name=tls_server_name,
             insecure=insecure,
         )
         return command(connection=given, **others)

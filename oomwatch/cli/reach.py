@@ -29,18 +29,34 @@ class Daemon:
     address: str
     connection: Connection
 
+    @property
+    def socket(self) -> Path | None:
+        """Its Unix socket; None where it is reached over TCP."""
+        parsed = parse_address(self.address)
+        return Path(parsed.path) if isinstance(parsed, UnixAddress) else None
+
     @asynccontextmanager
-    async def client(self) -> AsyncIterator[AsyncClient]:
-        """Open a client; what the daemon finds malformed becomes an error with its sentence."""
+    async def client(self, seconds: float = 10.0) -> AsyncIterator[AsyncClient]:
+        """Open a client that waits so many seconds for an answer.
+
+        What the daemon finds malformed becomes an error with its sentence.
+        """
         # Before gRPC is loaded: else a line of its own goes before our sentence on a handshake.
         os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
         from oomwatch.client import AsyncClient, ClientTls
 
         given = self.connection
         tls = None
-        if given.tls_ca or given.tls_cert or given.tls_key:
-            tls = ClientTls(ca=given.tls_ca, certificate=given.tls_cert, key=given.tls_key)
-        async with AsyncClient(self.address, tls=tls, insecure=given.insecure) as client:
+        if given.wants_tls:
+            tls = ClientTls(
+                ca=given.tls_ca,
+                certificate=given.tls_cert,
+                key=given.tls_key,
+                server_name=given.tls_server_name,
+            )
+        async with AsyncClient(
+            self.address, tls=tls, insecure=given.insecure, timeout=seconds
+        ) as client:
             try:
                 yield client
             except ValueError as error:
@@ -56,6 +72,26 @@ def find_daemon(connection: Connection, cgroup_root: Path | None = None) -> Daem
     if cgroup_root is not None:
         refuse_beside_daemon("--cgroup-root watches in this process")
         return None
+    asked = named_daemon(connection)
+    if asked is None:
+        silent = why_silent(Path(DEFAULT_SOCKET)) is not None
+        return None if silent else Daemon(DEFAULT_SOCKET, connection)
+    path = asked.socket
+    if path is not None and (why := why_silent(path)) is not None:
+        if why == FORBIDDEN:
+            raise DaemonUnavailable(f"{path} may not be connected to ({why}): be {who_may(path)}")
+        raise DaemonUnavailable(
+            f"no daemon answers at {path} ({why}): start one with 'oomwatch serve', "
+            "or leave the address out to look from here"
+        )
+    return asked
+
+
+def named_daemon(connection: Connection) -> Daemon | None:
+    """The daemon that was named, whether or not it answers; None where none was.
+
+    Raises click.UsageError where what was said of it makes no sense.
+    """
     if connection.socket is not None and connection.address is not None:
         typed = [name for name in ("socket", "address") if _on_command_line(name)]
         if len(typed) != 1:
@@ -68,30 +104,22 @@ def find_daemon(connection: Connection, cgroup_root: Path | None = None) -> Daem
             connection = replace(connection, address=None)
         else:
             connection = replace(connection, socket=None)
-    files = (connection.tls_ca, connection.tls_cert, connection.tls_key)
-    if connection.address is None and (connection.insecure or any(files)):
+    if connection.address is None and (connection.insecure or connection.wants_tls):
         raise click.UsageError("TLS and --insecure are about --address HOST:PORT: give that too")
+    if connection.insecure and connection.wants_tls:
+        raise click.UsageError("--insecure is without TLS: leave it out, or what is said of TLS")
     if (connection.tls_cert is None) != (connection.tls_key is None):
         raise click.UsageError("--tls-cert and --tls-key need each other")
     named = str(connection.socket.absolute()) if connection.socket else connection.address
     if named is None:
-        silent = why_silent(Path(DEFAULT_SOCKET)) is not None
-        return None if silent else Daemon(DEFAULT_SOCKET, connection)
+        return None
     try:
         parsed = parse_address(named)
     except AddressError as error:
         raise click.UsageError(str(error)) from None
-    secured = connection.insecure or any(files)
+    secured = connection.insecure or connection.wants_tls
     if isinstance(parsed, TcpAddress) and not secured:
         raise click.UsageError(f"{parsed} is reached over TCP: give --tls-ca, or say --insecure")
-    if isinstance(parsed, UnixAddress) and (why := why_silent(Path(parsed.path))) is not None:
-        if why == FORBIDDEN:
-            may = who_may(Path(parsed.path))
-            raise DaemonUnavailable(f"{parsed.path} may not be connected to ({why}): be {may}")
-        raise DaemonUnavailable(
-            f"no daemon answers at {parsed.path} ({why}): start one with 'oomwatch serve', "
-            "or leave the address out to look from here"
-        )
     return Daemon(named, connection)
 
 

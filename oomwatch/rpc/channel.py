@@ -178,7 +178,10 @@ class Connection:
         if "CERTIFICATE_VERIFY_FAILED" in words:
             return "; its certificate was not signed by the CA that was given"
         if "Hostname Verification" in words:
-            return f"; its certificate is for another name than {self._server_name or self.address}"
+            name = self._server_name or self.address
+            return (
+                f"; its certificate is for another name than {name}: give a TLS server name in it"
+            )
         if "WRONG_VERSION_NUMBER" in words:
             return "; does it speak without TLS?"
         if "Socket closed" not in words:

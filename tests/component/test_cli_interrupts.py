@@ -73,7 +73,7 @@ def test_ctrl_c_as_a_command_is_loaded_ends_it_quietly(
 
 
 @pytest.mark.parametrize("module", ["asyncio", "grpc"])
-@pytest.mark.parametrize("words", ["tail", "list", "show 1", "verdict --container a"])
+@pytest.mark.parametrize("words", ["tail", "list", "doctor", "show 1", "verdict --container a"])
 def test_ctrl_c_as_a_command_loads_what_is_heavy_ends_it_quietly(
     words: str, module: str, pressed_at: dict[str, str]
 ) -> None:

@@ -39,8 +39,10 @@ def make_authority(directory: Path) -> None:
     )  # fmt: skip
 
 
-def make_pair(directory: Path, name: str, serial: int) -> None:
-    (directory / "ext").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
+def make_pair(
+    directory: Path, name: str, serial: int, of: str = "IP:127.0.0.1,DNS:localhost"
+) -> None:
+    (directory / "ext").write_text(f"subjectAltName={of}\n")
     openssl(
         "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
         "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}", cwd=directory,
@@ -53,11 +55,14 @@ def make_pair(directory: Path, name: str, serial: int) -> None:
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CA, the pairs first (serial 1), second (2) and client (3), and another CA's stranger."""
+    """A CA, the pairs first (serial 1), second (2), client (3) and elsewhere (4), which has another
+    name, and another CA's stranger.
+    """
     made = tmp_path_factory.mktemp("pem")
     make_authority(made)
     for serial, name in enumerate(("first", "second", "client"), start=1):
         make_pair(made, name, serial)
+    make_pair(made, "elsewhere", 4, of="DNS:node-7.example")
     make_authority(made / "other")
     make_pair(made / "other", "stranger", 9)
     return made
@@ -355,6 +360,13 @@ async def test_commands_reach_a_daemon_over_mutual_tls(
         for code, out, errors in done:
             assert (code, errors) == (0, "")
             assert "/a" in out
+        code, out, errors = await oomwatch("doctor", *named)
+        assert (code, errors) == (0, "")
+        assert f"answers at 127.0.0.1:{server.port}" in out
+        assert out.endswith(f"Kills can be seen by the daemon at 127.0.0.1:{server.port}.\n")
+        code, out, errors = await oomwatch("doctor", *where)
+        assert (code, errors) == (3, "")
+        assert "does it want a client's certificate" in out
         code, _, errors = await oomwatch("list", *where)
         assert code == 3
         assert "no daemon answers" in errors
@@ -370,11 +382,27 @@ async def test_commands_reach_a_daemon_over_mutual_tls(
         assert errors.count("\n") == 1
 
 
+@pytest.mark.parametrize("command", ["list", "doctor"])
+async def test_a_certificate_of_another_name_is_taken_by_that_name(
+    watcher: Watcher, authority: Path, command: str
+) -> None:
+    files = TlsFiles(authority / "elsewhere.pem", authority / "elsewhere.key")
+    async with serving(watcher, files) as server:
+        where = ("--address", f"127.0.0.1:{server.port}", "--tls-ca", str(authority / "ca.pem"))
+        code, out, errors = await oomwatch(command, *where)
+        assert code == 3
+        assert f"is for another name than 127.0.0.1:{server.port}" in out + errors
+        code, out, errors = await oomwatch(command, *where, "--tls-server-name", "node-7.example")
+        assert (code, errors) == (0, "")
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
         (("--tls-ca", "ca.pem"), 2, "about --address"),
         (("--insecure",), 2, "about --address"),
+        (("--tls-server-name", "node-7"), 2, "about --address"),
+        (("--address", "127.0.0.1:1", "--insecure", "--tls-ca", "ca.pem"), 2, "without TLS"),
         (("--address", "127.0.0.1:1"), 2, "give --tls-ca"),
         (("--address", "127.0.0.1:1", "--tls-cert", "client.pem"), 2, "need each other"),
         (("--address", "127.0.0.1:1", "--tls-ca", "client.key"), 1, "cannot be used"),

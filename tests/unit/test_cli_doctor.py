@@ -18,7 +18,6 @@ from oomwatch.cli.cgroup_checks import (
 from oomwatch.cli.checks import (
     Host,
     State,
-    check_daemon,
     check_inotify,
     check_kernel,
     check_kernel_log,
@@ -32,9 +31,11 @@ from oomwatch.cli.checks import (
 from oomwatch.cli.daemon_checks import ask_daemon, judge_daemon
 from oomwatch.cli.doctor import can_see_kills, examine, report
 from oomwatch.cli.main import run
+from oomwatch.cli.options import Connection
+from oomwatch.cli.reach import Daemon
 from oomwatch.cli.runtime_checks import check_runtimes
 from oomwatch.cli.terminal import Paint
-from oomwatch.client import Client
+from oomwatch.client import AsyncClient
 from oomwatch.containers import gvisor
 from oomwatch.events import SourceState
 from oomwatch.status import JournalStatus, NodeStatus
@@ -52,7 +53,9 @@ class Tree:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.host = Host(root, socket=root / "oomwatch.sock")
+        self.host = Host(root)
+        self.socket = root / "oomwatch.sock"
+        self.asked = Daemon(str(self.socket), Connection())
 
     def write(self, path: str, text: str) -> None:
         file = self.root / path.lstrip("/")
@@ -99,14 +102,14 @@ def good(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> Tree:
 
 
 def test_a_good_host_is_well_and_lacks_only_a_daemon(good: Tree) -> None:
-    checks = examine(good.host)
+    checks = examine(good.host, good.asked)
     assert [check.name for check in checks if check.state is not State.OK] == ["daemon"]
     assert can_see_kills(checks)
     assert report(checks, Paint(enabled=False))[-1] == "Kills can be seen on this host."
 
 
 def test_whatever_is_not_well_says_how_to_mend_it(tree: Tree) -> None:
-    for check in examine(tree.host):
+    for check in examine(tree.host, tree.asked):
         assert check.found
         assert check.state is State.OK or check.mend, check
 
@@ -128,7 +131,7 @@ def test_a_hybrid_is_recognised(tree: Tree) -> None:
     assert check.state is State.FAILED
     assert "hybrid" in check.found
     assert "/sys/fs/cgroup/unified has none" in check.found
-    assert not can_see_kills(examine(tree.host))
+    assert not can_see_kills(examine(tree.host, tree.asked))
 
 
 def test_a_hybrid_whose_v2_has_memory_is_used(tree: Tree) -> None:
@@ -231,24 +234,25 @@ def test_where_the_device_is_missing_other_logs_are_offered(good: Tree) -> None:
 def test_without_counters_the_log_alone_is_poor_and_no_failure(good: Tree) -> None:
     good.write("/sys/fs/cgroup/cgroup.controllers", "cpu\n")
     (good.root / "sys/fs/cgroup/a/memory.events.local").unlink()
-    first, *_ = examine(good.host)
+    first, *_ = examine(good.host, good.asked)
     assert first.state is State.DEGRADED
     assert "told by the kernel log and the tracepoint alone" in first.found
-    assert can_see_kills(examine(good.host))
+    assert can_see_kills(examine(good.host, good.asked))
     (good.root / "dev/kmsg").unlink()
     (good.root / "sys/kernel/tracing/events/oom/mark_victim/format").unlink()
-    assert not can_see_kills(examine(good.host))
+    assert not can_see_kills(examine(good.host, good.asked))
 
 
-def test_a_stale_socket_is_no_daemon(tree: Tree) -> None:
+def test_a_stale_socket_is_no_daemon(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(daemon_checks, "_ANSWER_SECONDS", 0.2)
     path = tree.root / "oomwatch.sock"
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
-        assert check_daemon(tree.host).state is State.DEGRADED
+        assert ask_daemon(tree.asked)[0].state is State.DEGRADED
         server.listen()
-        assert check_daemon(tree.host).state is State.OK
+        assert ask_daemon(tree.asked)[0].state is State.OK
     assert path.exists()
-    assert check_daemon(tree.host).state is State.DEGRADED
+    assert ask_daemon(tree.asked)[0].state is State.DEGRADED
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becoming somebody else needs root")
@@ -263,7 +267,7 @@ def test_who_may_not_connect_is_told_who_may(tree: Tree, mode: int, who: str) ->
         os.chown(path, 12345, 12345)
         os.seteuid(65534)
         try:
-            check = check_daemon(tree.host)
+            (check,) = ask_daemon(tree.asked)
         finally:
             os.seteuid(0)
     assert check.state is State.DEGRADED
@@ -275,12 +279,12 @@ def test_who_may_not_connect_is_told_who_may(tree: Tree, mode: int, who: str) ->
 def test_what_listens_and_does_not_answer_is_said(
     tree: Tree, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert ask_daemon(tree.host) == []
     monkeypatch.setattr(daemon_checks, "_ANSWER_SECONDS", 0.2)
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(tree.root / "oomwatch.sock"))
         server.listen()
-        (check,) = ask_daemon(tree.host)
+        daemon, check = ask_daemon(tree.asked)
+    assert daemon.state is State.OK
     assert check.state is State.DEGRADED
     assert "did not answer within 0.2 s" in check.found
     assert "start it again" in check.mend
@@ -290,10 +294,10 @@ def test_a_named_daemon_that_does_not_answer_is_a_failure_and_no_word_on_this_ho
     good: Tree, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Though kills could be seen here: that is not what was asked."""
-    assert run(["doctor", "--socket", str(good.host.socket), "-o", "json"]) == 3
+    assert run(["doctor", "--socket", str(good.socket), "-o", "json"]) == 3
     daemon, here = map(json.loads, capsys.readouterr().out.splitlines())
     assert (daemon["name"], daemon["state"]) == ("daemon", "failed")
-    assert f"none answers at {good.host.socket} (no such file" in daemon["found"]
+    assert f"none answers at {good.socket} (no such file" in daemon["found"]
     assert (here["name"], here["state"]) == ("this host", "skipped")
     assert "--cgroup-root" in here["mend"]
 
@@ -334,11 +338,15 @@ def test_a_named_daemon_is_judged_by_what_it_sees_itself(
             pending_events=0,
         ),
     )
-    monkeypatch.setattr(Client, "get_status", lambda _: status)
+
+    async def answer(_: AsyncClient) -> NodeStatus:
+        return status
+
+    monkeypatch.setattr(AsyncClient, "get_status", answer)
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(tree.root / "oomwatch.sock"))
         server.listen()
-        checks = judge_daemon(tree.host)
+        checks = judge_daemon(tree.host, tree.asked)
     assert can_see_kills(checks) is seen
     found = {check.name: check.found for check in checks}
     assert found["its tree"] == ("/host/cgroup on node-7 (Linux 6.12.0, this machine): 12 cgroups")
