@@ -138,6 +138,10 @@ class Pod:
     namespace: str | None = None
 
 
+LONGEST_ID = 256
+"""Characters of the longest id of a container that a request may have."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Container:
     """Who a cgroup is. `handler` is the OCI runtime's name: runc, crun, runsc, …"""

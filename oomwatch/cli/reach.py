@@ -93,14 +93,14 @@ def named_daemon(connection: Connection) -> Daemon | None:
     Raises click.UsageError where what was said of it makes no sense.
     """
     if connection.socket is not None and connection.address is not None:
-        typed = [name for name in ("socket", "address") if _on_command_line(name)]
-        if len(typed) != 1:
+        named_by = typed("socket", "address")
+        if len(named_by) != 1:
             raise click.UsageError(
                 "--socket and --address (or OOMWATCH_SOCKET and OOMWATCH_ADDRESS) both name a "
                 "daemon: give one of them"
             )
         # What is typed outweighs what the environment says.
-        if typed == ["socket"]:
+        if named_by == ["--socket"]:
             connection = replace(connection, address=None)
         else:
             connection = replace(connection, socket=None)
@@ -125,7 +125,7 @@ def named_daemon(connection: Connection) -> Daemon | None:
 
 def refuse_beside_daemon(option: str) -> None:
     """Take it for wrong usage that a daemon was named too, beside what the sentence is about."""
-    if _on_command_line("socket", "address"):
+    if typed("socket", "address"):
         raise click.UsageError(f"{option}: it asks no daemon")
 
 
@@ -144,10 +144,15 @@ def nobody_to_ask(otherwise: str) -> DaemonUnavailable:
     return DaemonUnavailable(f"{nobody}: {start}{otherwise}")
 
 
-def _on_command_line(*names: str) -> bool:
+def typed(*names: str) -> list[str]:
+    """Those of the options that stand on the command line, as they are written there."""
     context = click.get_current_context()
     line = click.core.ParameterSource.COMMANDLINE
-    return any(context.get_parameter_source(name) is line for name in names)
+    return [
+        f"--{name.replace('_', '-')}"
+        for name in names
+        if context.get_parameter_source(name) is line
+    ]
 
 
 def own_watcher(cgroup_root: Path | None) -> Watcher:

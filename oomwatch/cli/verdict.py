@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from oomwatch.client import AsyncClient
     from oomwatch.events import Entry
 
-LONGEST_ID = 256
-"""Characters of the longest container's id that a daemon takes."""
-
 _NAMED = 5
+
+_OF_A_CONTAINER = (
+    *("cgroup_id", "exit_time", "wait", "socket", "address"),
+    *("tls_ca", "tls_cert", "tls_key", "tls_server_name", "insecure"),
+)
 
 
 def _signal(_: click.Context, __: click.Parameter, text: str | None) -> int | None:
@@ -56,6 +58,8 @@ def _time(_: click.Context, __: click.Parameter, text: str | None) -> int | None
 
 def _beginning(_: click.Context, __: click.Parameter, text: str | None) -> str | None:
     """Read a container's id, or a beginning of one."""
+    from oomwatch.events import LONGEST_ID
+
     if text is not None and not 0 < len(text) <= LONGEST_ID:
         raise click.BadParameter(
             f"{quoted(text)} is no container's id: give 1 to {LONGEST_ID} characters of one"
@@ -130,7 +134,7 @@ def command(
 ) -> int:
     """Say whether a container's end was out of memory, how sure that is, and why."""
     from oomwatch.cli.output import put
-    from oomwatch.cli.reach import find_daemon, nobody_to_ask
+    from oomwatch.cli.reach import find_daemon, nobody_to_ask, typed
     from oomwatch.errors import RequestRefused
 
     if stopped is None and stop_signal is not None:
@@ -140,14 +144,22 @@ def command(
     if wait > parse_duration("60s"):
         raise click.UsageError("--wait is 60s at the most")
     if container is None:
-        if cgroup_id is not None or exit_time is not None:
-            raise click.UsageError("--cgroup-id and --exit-time say more of a --container")
+        if of_a_container := typed(*_OF_A_CONTAINER):
+            raise click.UsageError(
+                f"{of_a_container[0]} is about a --container: give that too, or leave it out; no "
+                "daemon is asked of a status alone"
+            )
         if not told:
             raise click.UsageError("say what ended: --container, or --exit-code or --signal")
         lines = _status_alone(exit_code, signal, stopped, stop_signal, oom_flag, output)
         for line in lines:
             put(line)
         return 0
+
+    if not told and typed("wait"):
+        raise click.UsageError(
+            "--wait is for an end that is told: give --exit-code or --signal too, or leave it out"
+        )
 
     from oomwatch.cli.show import show
 
@@ -184,35 +196,16 @@ def command(
 
 
 async def _whole_id(client: AsyncClient, asked: Daemon, beginning: str) -> str:
-    """Find the container whose id begins so: among those that are here, else those remembered."""
+    """Find the container whose id begins so, of those that are here or remembered."""
     from oomwatch.errors import OomwatchError
 
-    here = await _here(client, beginning)
-    try:
-        report = await client.get_container(container_id=beginning)
-    except ValueError:  # several begin so, and the daemon says that
-        if not here:
-            raise
-        report = None
-    known = report.container if report is not None else None
-    # One that is remembered by just this id is the one that is meant, also by its refusal.
-    if here and (known is None or known.id != beginning):
-        return _only(here, beginning)
-    if known is None:
+    report = await client.get_container(container_id=beginning)
+    if report is None or report.container is None:
         raise OomwatchError(
             f"the daemon at {asked.address} knows no container whose id begins with "
             f"{beginning!r}: 'oomwatch list -o json' tells those that are here, as .container.id"
         )
-    return known.id
-
-
-async def _here(client: AsyncClient, beginning: str) -> set[str]:
-    """The ids that begin so, of the containers that are here."""
-    return {
-        report.container.id
-        async for report in client.list_containers()
-        if report.container is not None and report.container.id.startswith(beginning)
-    }
+    return report.container.id
 
 
 def _only(ids: Iterable[str], beginning: str) -> str:
@@ -246,9 +239,13 @@ async def _told_exit(asked: Daemon, beginning: str, cgroup_id: int | None) -> En
             assert isinstance(event, ContainerExit)
             if event.container is not None and cgroup_id in (None, event.cgroup_id):
                 newest[event.container.id] = entry
-        # One that goes on may be meant as well: another's end is not to be taken for its own.
-        here = await _here(client, beginning) if beginning not in newest else set()
-    whole = _only({*newest, *here}, beginning) if newest else beginning
+        known = set(newest)
+        if len(newest) == 1 and beginning not in newest:
+            # One that goes on may be meant as well: another's end is not to be taken for its own.
+            report = await client.get_container(container_id=beginning)
+            if report is not None and report.container is not None:
+                known.add(report.container.id)
+    whole = _only(known, beginning) if known else beginning
     if whole not in newest:
         which = "" if cgroup_id is None else f" in a cgroup of inode {cgroup_id}"
         raise OomwatchError(

@@ -19,7 +19,7 @@ from oomwatch.errors import (
     NoSuchProcess,
 )
 from oomwatch.escaping import quoted
-from oomwatch.events import Container, Entry
+from oomwatch.events import LONGEST_ID, Container, Entry
 from oomwatch.rpc import translator_node
 from oomwatch.rpc.limits import Caller, Limits
 from oomwatch.rpc.paging import BYTES_A_PAGE, page_size, page_token, token_parts
@@ -29,13 +29,12 @@ from oomwatch.rpc.translator import entry_to_message, read_time
 from oomwatch.rpc.v1 import oomwatch_pb2 as pb
 from oomwatch.status import CgroupReport
 
-LONGEST_ID = 256
 LONGEST_TEXT = 1024
 LONGEST_LABEL = 4096
 MOST_LABELS = 256
 MOST_LABEL_TEXT = 16 * 1024
-"""Characters of an id, of a name or an image, of a label's key and value; how many labels, and how
-many characters all of them together, one container has."""
+"""Characters of a name or an image, of a label's key and value; how many labels, and how many
+characters all of them together, one container has."""
 
 DEFAULT_WAIT_SECONDS = 0.05
 LONGEST_WAIT_SECONDS = 60.0

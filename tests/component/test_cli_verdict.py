@@ -11,12 +11,10 @@ from pathlib import Path
 import pytest
 
 from oomwatch.cli.main import run
-from oomwatch.cli.verdict import LONGEST_ID
 from oomwatch.client import AsyncClient
 from oomwatch.config import Config
 from oomwatch.daemon import Watcher
 from oomwatch.events import Container
-from oomwatch.rpc import container_calls
 from oomwatch.rpc.server import RpcServer
 from oomwatch.testing import FakeCgroupTree
 from tests.component.served import served
@@ -90,8 +88,14 @@ def test_what_is_judged_without_a_daemon_is_said_to_be_told_and_not_seen(
         (["--exit-code", "abc"], "'abc' is not a whole number from 0 to 255"),
         (["--exit-code", "9" * 5000], "is not a whole number from 0 to 255"),
         (["--exit-code", "1", "--wait", "2m"], "60s at the most"),
-        (["--exit-code", "1", "--cgroup-id", "7"], "say more of a --container"),
-        (["--exit-code", "1", "--exit-time", "1s"], "say more of a --container"),
+        (["--exit-code", "1", "--cgroup-id", "7"], "--cgroup-id is about a --container"),
+        (["--exit-code", "1", "--exit-time", "1s"], "--exit-time is about a --container"),
+        (["--exit-code", "1", "--wait", "1s"], "--wait is about a --container"),
+        (["--exit-code", "1", "--socket", "/s"], "--socket is about a --container"),
+        (["--exit-code", "1", "--address", "a:1"], "--address is about a --container"),
+        (["--exit-code", "1", "--tls-server-name", "a"], "--tls-server-name is about a --cont"),
+        (["--exit-code", "1", "--insecure"], "--insecure is about a --container"),
+        (["--container", "a", "--wait", "1s"], "--wait is for an end that is told"),
         (["--container", "a", "--exit-time", "soon"], "is not a time"),
         (["--container", "a", "--cgroup-id", "0"], "'0' is not a whole number of 1 or more"),
         (["--container", ""], "is no container's id"),
@@ -105,9 +109,12 @@ def test_what_cannot_be_meant_is_wrong_usage(
     assert sentence in capsys.readouterr().err
 
 
-def test_an_id_is_as_long_as_the_daemon_takes_it() -> None:
-    """The command does not load gRPC to know that."""
-    assert container_calls.LONGEST_ID == LONGEST_ID
+def test_the_daemon_of_the_environment_is_not_what_was_typed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OOMWATCH_SOCKET", "/nowhere/o.sock")
+    assert run(["verdict", "--exit-code", "137"]) == 0
+    assert "By the status alone" in capsys.readouterr().out
 
 
 async def test_an_end_is_told_to_the_daemon_and_its_verdict_shown_again(tmp_path: Path) -> None:
@@ -167,7 +174,7 @@ async def test_a_beginning_of_an_id_is_enough_where_it_fits_one_container(tmp_pa
         assert await verdict("cccc", "--exit-code", "0") == (0, "c" * 64, "")
         code, _, err = await verdict("a" * 12, "--exit-code", "0")
         assert code == 1
-        assert f"several containers' ids: {alike}, {other}; give more" in err
+        assert f"fits several, {alike} and {other} among them: give more" in err
         assert await verdict("a" * 12 + "2", "--exit-code", "0") == (0, other, "")
         assert await verdict("job-2", "--exit-code", "0") == (0, "job-2", "")
         code, _, err = await verdict("job")
