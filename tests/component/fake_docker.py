@@ -45,6 +45,8 @@ class FakeDocker:
         self.containers: dict[str, Any] = {}
         # What stands for the answer to a path, as it is.
         self.raw: dict[str, bytes] = {}
+        # What is answered once, instead, before the connection is closed.
+        self.cut: dict[str, bytes] = {}
         self.hangs: set[str] = set()
         self.requests: list[str] = []
         self.sinces: list[float] = []
@@ -81,6 +83,12 @@ class FakeDocker:
         for stream in self._streams:
             stream.write(b"%x\r\n%s\r\n" % (len(data), data))
 
+    def break_off(self, data: bytes) -> None:
+        """Send this to whoever follows, which is no chunk, and close the connection."""
+        for stream in self._streams:
+            stream.write(data)
+            stream.close()
+
     def drop(self) -> None:
         """Close every connection, as a daemon that is killed does."""
         for writer in list(self._writers):
@@ -107,6 +115,10 @@ class FakeDocker:
         self.requests.append(path)
         if path in self.hangs:
             return False
+        if path in self.cut:
+            writer.write(self.cut.pop(path))
+            await writer.drain()
+            raise ConnectionResetError
         if path in self.raw:
             writer.write(self.raw[path])
             await writer.drain()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import subprocess
 import sys
 import threading
@@ -604,6 +605,91 @@ async def test_a_runtime_that_lies_is_left_and_tried_again(
         await watch.until(lambda: "does not answer" in watch.source.state().detail)
         docker.raw = {}
         await watch.named(1)
+
+
+HALF = b'[{"Id": "ee12'
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\nContent-Le",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 4000\r\n\r\n" + HALF,
+        b"HTTP/1.1 200 OK\r\n\r\n" + HALF,
+        CHUNKED + b"f00\r\n" + HALF,
+        CHUNKED + b"%x\r\n" % len(HALF) + HALF + b"\r\n",
+        CHUNKED + b"%x\r\n" % len(HALF) + HALF + b"\r\nnonsense\r\n",
+    ],
+    ids=["nothing", "header", "length", "until it closes", "chunk", "chunks", "garbage"],
+)
+@pytest.mark.parametrize("path", ["/containers/json", f"/containers/{WEB}/json"])
+async def test_an_answer_that_is_cut_costs_a_connection(
+    socket: Path, path: str, cut: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime_source, "FIRST_RETRY_SECONDS", 0.01)
+    docker = FakeDocker()
+    docker.containers = {WEB: container(WEB, "web"), DB: container(DB, "db")}
+    docker.cut = {path: cut}
+    async with following(docker, socket) as watch:
+        await watch.until(lambda: {s.container.id for s in watch.inspected()} == {WEB, DB})
+        assert watch.source.state().figures["connections"] == 2
+        assert not docker.cut
+
+
+async def test_a_past_that_is_cut_is_asked_for_again(
+    socket: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How a container ended that was removed meanwhile is known from nowhere else."""
+    monkeypatch.setattr(runtime_source, "FIRST_RETRY_SECONDS", 0.01)
+    docker = FakeDocker()
+    life = before_a_restart(1, "2026-11-22T22:08:29Z")
+    for action, told in (("kill", {"signal": "9"}), ("die", {"exitCode": "137"})):
+        docker.event(action, WEB, **told)
+    long_ago = b'"timeNano": %d' % (time.time_ns() - 600 * 10**9)
+    docker.past = [re.sub(rb'"timeNano": \d+', long_ago, line) for line in docker.past]
+    kill = docker.past[0]
+    docker.cut = {"/events": CHUNKED + b"%x\r\n%s\r\nf00\r\n{" % (len(kill), kill)}
+    async with started_again(docker, socket, life) as watch:
+        (ended,) = await watch.ended()
+        await watch.event("die", DB, exitCode="0")
+        assert [e.container_id for e in await watch.ended(2)] == [WEB, DB], "once"
+    assert (ended.cgroup_id, ended.exit_code, ended.stop_signal) == (1, 137, 9)
+
+
+@pytest.mark.parametrize("garbage", [b"nonsense\r\n", b"f00\r\n{", b"-1\r\n", b"\x00" * 100])
+async def test_events_that_turn_to_garbage_cost_a_connection(
+    socket: Path, garbage: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime_source, "FIRST_RETRY_SECONDS", 0.01)
+    docker = FakeDocker()
+    async with following(docker, socket) as watch:
+        await watch.event("oom", WEB)
+        await watch.until(lambda: bool(watch.all(RuntimeOom)))
+        docker.break_off(garbage)
+        await watch.until(lambda: watch.source.state().figures["connections"] == 2)
+        await watch.event("oom", DB)
+        await watch.until(lambda: len(watch.all(RuntimeOom)) > 1)
+    assert [oom.container_id for oom in watch.all(RuntimeOom)] == [WEB, DB]
+
+
+async def test_who_started_is_known_though_the_answer_was_cut(
+    socket: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And though it was gone when it could be asked for again."""
+    monkeypatch.setattr(runtime_source, "FIRST_RETRY_SECONDS", 0.01)
+    docker = FakeDocker()
+    async with following(docker, socket) as watch:
+        await watch.until(lambda: docker.following)
+        docker.cut = {f"/containers/{WEB}/json": b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"}
+        docker.event("start", WEB, name="web", image="shop:1")
+        await watch.until(lambda: bool(watch.all(ContainerSeen)))
+        docker.event("die", WEB, exitCode="137")
+        (ended,) = await watch.ended()
+    (seen,) = watch.all(ContainerSeen)
+    assert (seen.container.id, seen.container.name) == (WEB, "web")
+    assert ended.exit_code == 137
 
 
 @pytest.mark.parametrize("lie", [b"[" * 200_000, b"\xff\xfe", b"{}", b"[7]"])

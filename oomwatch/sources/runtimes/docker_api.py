@@ -139,26 +139,33 @@ class DockerApi:
         silence = ANSWER_SECONDS if past else IDLE_SECONDS
         response = self._request("/events", params, silence)
         self._response = response
-        # The wrapper's close() ends a read that is under way in another thread.
-        self._stream = CancellableStream(response.iter_content(_READ_BYTES), response)
+        parts = response.iter_content(_READ_BYTES)
+        # Its close() ends a read that is under way in another thread. It is not read by: to it a
+        # stream that was cut has ended.
+        self._stream = CancellableStream(parts, response)
         if self._cancelled:
             self.cancel()
         yield None
         lines = _Lines()
         began = heard = time.monotonic()
         try:
-            for part in self._stream:
+            for part in parts:
                 heard = time.monotonic()
                 if past and heard - began > ANSWER_SECONDS:
                     break
                 yield from lines.feed(part)
+            else:
+                if not past:
+                    raise RuntimeUnreachable("it closed the connection")
         except (AttributeError, ValueError) as error:
             # urllib3 lost its socket under its hands: cancel() came from the other thread.
             raise RuntimeUnreachable("the connection was closed") from error
-        # The SDK's stream ends in the same way whatever ended it.
-        response.close()
-        if not past and time.monotonic() - heard < IDLE_SECONDS - 1:
-            raise RuntimeUnreachable("it closed the connection")
+        except self._failures as error:
+            # Silence is such a failure too.
+            if self._cancelled or time.monotonic() - heard < 0.9 * silence:
+                raise RuntimeUnreachable(_shown(error)) from error
+        finally:
+            response.close()
 
     def cancel(self) -> None:
         """End the events, from whichever thread."""
@@ -191,7 +198,11 @@ class DockerApi:
             raise RuntimeUnreachable(_shown(error)) from error
         finally:
             response.close()
-        return parse_json(bytes(body))
+        answer = parse_json(bytes(body))
+        if answer is None and not _says_its_length(response, len(body)):
+            # Its header was cut: then an answer is as long as the connection, and seems whole.
+            raise RuntimeUnreachable("it closed the connection")
+        return answer
 
     def _request(self, path: str, params: dict[str, str], seconds: float) -> requests.Response:
         if self._cancelled:
@@ -213,6 +224,12 @@ class DockerApi:
             response.close()
             raise RuntimeBadAnswer(f"it answers {response.status_code} to {path}")
         return response
+
+
+def _says_its_length(response: requests.Response, length: int) -> bool:
+    """Is it known that an answer came to its end? A missing chunk is an error by itself."""
+    told = response.headers.get("Content-Length")
+    return "Transfer-Encoding" in response.headers or told == str(length)
 
 
 class _Lines:

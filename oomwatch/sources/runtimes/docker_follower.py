@@ -143,17 +143,21 @@ class DockerFollower:
             case "start":
                 life = self._lives.started(event.container_id, event.time, self._connection)
                 self._found_ended.discard(event.container_id)
-                if not self._inspect(event.container_id, api):
-                    who = read_started(event, self._runtime)
-                    # It is gone already; when it began says which of its lives this was.
-                    began = life.start_time
-                    self._tell(
-                        [
-                            ContainerSeen(
-                                source=self._name, time=_now(), container=who, start_time=began
-                            )
-                        ]
-                    )
+                described = False
+                try:
+                    described = self._inspect(event.container_id, api)
+                finally:
+                    if not described:
+                        # It is gone already, or will be when Docker answers again; when it began
+                        # says which of its lives this was.
+                        who, began = read_started(event, self._runtime), life.start_time
+                        self._tell(
+                            [
+                                ContainerSeen(
+                                    source=self._name, time=_now(), container=who, start_time=began
+                                )
+                            ]
+                        )
             case "rename":
                 self._inspect(event.container_id, api)
             case "oom":
