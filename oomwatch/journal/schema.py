@@ -95,7 +95,7 @@ def _check_schema(connection: sqlite3.Connection, name: str) -> None:
         )
     elif version < _VERSION:
         raise damaged(name, f"it has no journal of schema {_VERSION} in it")
-    connection.execute(exits.SCHEMA)  # an older oomwatch made none
+    exits.index_exits(connection, name)
 
 
 def _create(connection: sqlite3.Connection) -> None:

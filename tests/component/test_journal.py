@@ -27,7 +27,7 @@ from oomwatch.events import (
     Scope,
     Verdict,
 )
-from oomwatch.journal import Journal, Retention
+from oomwatch.journal import Journal, Retention, exits
 from oomwatch.ledger import LedgerChange, LedgerRow, LogPlace
 
 BOUND = 20.0
@@ -544,6 +544,13 @@ async def test_the_exit_of_a_life_is_found_as_it_was_told_last(state_dir: Path |
     assert await journal.exit_of("a", 9, none) is None, "an inode of another boot"
     assert await journal.exit_of("ab" * 32, None, none) is None, "its kill is no exit"
     await journal.close()
+
+
+def test_an_exit_is_found_by_its_index(tmp_path: Path) -> None:
+    asyncio.run(Journal.open(tmp_path).close())
+    with contextlib.closing(sqlite3.connect(tmp_path / "journal.db")) as beside:
+        plan = beside.execute(f"EXPLAIN QUERY PLAN {exits._NEWEST_FIRST}", ("a", 1)).fetchall()
+    assert ["exits_by_life" in step[3] for step in plan] == [True]
 
 
 async def test_exits_are_found_in_a_journal_of_before_and_beside_a_row_that_is_damaged(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +16,14 @@ from pathlib import Path
 import pytest
 
 from oomwatch.errors import JournalUnusable
-from oomwatch.events import Entry, EvidenceGap
+from oomwatch.events import (
+    Confidence,
+    Container,
+    ContainerExit,
+    Entry,
+    EvidenceGap,
+    Verdict,
+)
 from oomwatch.journal import Journal, Retention, writer
 from oomwatch.journal.files import RESERVE_BYTES
 from oomwatch.ledger import LedgerChange, LedgerRow
@@ -233,6 +242,53 @@ async def test_a_disk_that_others_filled_holds_events_until_there_is_room(tiny: 
     assert heard.health[0][0] is False
     assert heard.health[-1] == (True, "")
     await journal.close()
+
+
+async def test_a_journal_of_before_exits_were_indexed_opens_on_a_full_disk(
+    tiny: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It goes on without, also where the reserve is spent, and has the index when there is room."""
+
+    def of(number: int) -> ContainerExit:
+        return ContainerExit(
+            episode_id=f"boot-exit-{number}",
+            detect_time=2**51,
+            container=Container(id=f"{number:064x}"),
+            cgroup_id=number,
+            verdict=Verdict.NOT_OOM,
+            confidence=Confidence.HIGH,
+        )
+
+    def is_indexed() -> bool:
+        with contextlib.closing(sqlite3.connect(tiny / "state/journal.db")) as beside:
+            beside.execute("PRAGMA query_only = ON")
+            ask = "SELECT 1 FROM sqlite_schema WHERE name = 'exits_by_life'"
+            return bool(beside.execute(ask).fetchall())
+
+    journal, _ = await begun(tiny)
+    journal.append([of(number) for number in range(10_000)], LedgerChange())
+    assert await asyncio.wait_for(journal.flush(), BOUND)
+    await journal.close()
+    with contextlib.closing(sqlite3.connect(tiny / "state/journal.db")) as beside:
+        beside.execute("DROP INDEX exits_by_life")
+        beside.execute("VACUUM")
+    (tiny / "state/journal.reserve").unlink()
+    ballast = fill(tiny)
+    os.truncate(ballast, ballast.stat().st_size - (256 << 10))
+    journal = Journal.open(tiny / "state", retention=Retention(max_age_seconds=1e10))
+    (said,) = caplog.messages
+    assert "no room for an index" in said
+    heard = Recorder()
+    journal.start("boot", heard.committed, heard.healthy)
+    assert await journal.exit_of(f"{7:064x}", 7, ["boot-exit-7"]) == (9, of(7))
+    journal.append([gap(2)], LedgerChange())
+    assert await asyncio.wait_for(journal.flush(), BOUND)
+    assert [entry.event for entry in heard.entries] == [gap(2)]
+    await journal.close()
+    assert not is_indexed()
+    ballast.unlink()
+    await Journal.open(tiny / "state", retention=Retention(max_age_seconds=1e10)).close()
+    assert is_indexed()
 
 
 def test_a_full_or_read_only_disk_at_the_start_is_a_sentence(tiny: Path) -> None:
