@@ -177,6 +177,30 @@ def test_an_end_that_nobody_can_tell_of_any_more_is_told_by_the_counters(
     assert host.exit.recovered
 
 
+@pytest.mark.parametrize("gone", [False, True])
+def test_an_end_after_the_clock_was_set_back_is_not_recovered(gone: bool) -> None:
+    """Though by that clock it was before the start; and what was recovered stays that."""
+    host = Machine()
+    before, cgroup = host.run("b" * 64, pid=396), host.run(pid=395)
+    host.crash()
+    host.lose(before)
+    host.look_again()
+    host.ended(None, container_id="b" * 64, cgroup_id=before.id)
+    host.pass_time(5)
+    host.set_clock(-3600)
+    host.pass_time(5)
+    if gone:
+        host.remove(cgroup)
+    host.ended(137, exit_time=host.wall, cgroup_id=cgroup.id)
+    host.pass_time(5)
+    recovered, watched = host.exits
+    assert (recovered.recovered, watched.recovered) == (True, False)
+    host.ended(3, container_id="b" * 64, cgroup_id=before.id)
+    host.pass_time(5)
+    *_, amended = host.exits
+    assert (amended.amends, amended.recovered) == (1, True)
+
+
 def test_an_end_that_a_runtime_was_away_for_and_has_forgotten_is_told_as_well() -> None:
     host = Machine()
     gone, told = host.run(pid=395), host.run("b" * 64, pid=396)

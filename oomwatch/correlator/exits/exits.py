@@ -377,7 +377,7 @@ class Exits:
         self._ask_for_log(exit_, outcome)
         if self._counted and place.cgroup is not None:
             outcome.questions.append(LastLook(place.cgroup, place.cgroup_id))
-        elif self._counted and not self._witnesses.was_unwatched(exit_.said_time):
+        elif self._counted and not self._witnesses.was_unwatched(exit_, exit_.said_time):
             exit_.place_until = exit_.place_until or now + PLACE_SECONDS
             exit_.due = min(exit_.due, exit_.place_until) if waits else exit_.place_until
         else:

@@ -59,6 +59,7 @@ class ExitWitnesses:
         self._kills = kills
         self._blind: tuple[int, int] | None = None
         self._unwatched_until: int | None = None
+        self._leapt_then = 0
         self._sandboxes: dict[LifeKey, SandboxSeen] = {}
         self._sandbox_logs: dict[LifeKey, SandboxLogRead] = {}
         self._signalled: deque[SignalledByKiller] = deque(maxlen=MAX_SIGNALLED)
@@ -69,7 +70,7 @@ class ExitWitnesses:
 
     def unwatched_until(self, time: int) -> None:
         """Say that nobody watched before this since an earlier oomwatch, whose books go on."""
-        self._unwatched_until = time
+        self._unwatched_until, self._leapt_then = time, self._kills.leapt
 
     def seen(self, seen: ContainerSeen) -> list[Question]:
         """Ask what is to be known of a container before it ends."""
@@ -184,7 +185,7 @@ class ExitWitnesses:
         evidence = self.evidence(exit_)
         ruling = judge(evidence)
         life = exit_.life
-        recovered = self.was_unwatched(evidence.exit_time)
+        recovered = self.was_unwatched(exit_, evidence.exit_time)
         if exit_.recalled and exit_.told is not None:
             recovered = exit_.told.recovered  # whoever told it watched, or knew that nobody did
         return ContainerExit(
@@ -218,7 +219,7 @@ class ExitWitnesses:
             # A runtime's event comes seconds after the cgroup is gone, and may tell its own time.
             times.append(life.ended_time)
         exit_time = min(times)
-        if exit_.is_lost and self.was_unwatched(exit_time):
+        if exit_.is_lost and self.was_unwatched(exit_, exit_time):
             # Nobody knows when it was: where the kernel killed in it meanwhile it may be of that.
             exit_time = self._kills.recovered_in(place) or exit_time
         sharing = self._sharing(place, seen)
@@ -294,9 +295,16 @@ class ExitWitnesses:
         pids = {life.pid for life in self._containers.lives_in(place.cgroup_id)}
         return frozenset(pid for pid in pids if pid not in (None, place.pid))
 
-    def was_unwatched(self, time: int) -> bool:
-        """Was it while nobody watched, or before?"""
-        return self._unwatched_until is not None and time <= self._unwatched_until
+    def was_unwatched(self, exit_: Exit, time: int) -> bool:
+        """Was an exit of this time while nobody watched, or before?
+
+        A clock that was set back since dates what is told then to before its own start; of what
+        nobody told how it ended the time is that at which its cgroup was seen to be gone.
+        """
+        if self._unwatched_until is None:
+            return False
+        set_back = 0 if exit_.is_lost else max(0, self._leapt_then - exit_.leapt)
+        return time + set_back <= self._unwatched_until
 
     def _blindness(self, life: Life) -> int | None:
         """When a life was first looked at, if it is older than the watching."""
