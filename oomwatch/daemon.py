@@ -179,11 +179,12 @@ class Watcher:
         """Stop every part, and commit what was told."""
         if self._audit_timer is not None:
             self._audit_timer.cancel()
-        await self.recollection.stop()
         await self.sandboxes.stop()
         await self.samples.stop()
         for source in self.witnesses.all:
             await source.stop()
+        # Last: a runtime's word that came just now may ask for an exit of long ago.
+        await self.recollection.stop()
         self.pipeline.stop()
         self.subscriptions.close()
         await self.journal.close()
