@@ -29,7 +29,8 @@ class Sight(Enum):
     `BASELINE`: the first look at a cgroup that was there before us; what it counts is old.
     `FOLLOWED`: it was seen before, or appeared under our eyes (counters start at 0).
     `REVEALED`: the counter's file is another one than before (memory controller switched off and
-    on): it may have started from 0, or have lived on hidden.
+    on): it may have started from 0, or have lived on hidden. Or it was there before us, in a
+    directory that could not be listed then.
     `YOUNG`: what was looked at as a baseline was made only then, under our eyes.
     """
 
@@ -284,11 +285,15 @@ class FoundRisen:
 
 @dataclass(frozen=True, slots=True)
 class Surveyed:
-    """Every cgroup below the root has been looked at: these are all that exist."""
+    """Every cgroup below the root has been looked at: these are all that exist.
+
+    Unless it is not `whole`: then a directory could not be listed, and there may be others in it.
+    """
 
     cgroup_ids: frozenset[int]
     root: Cgroup
     time: int
+    whole: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -97,6 +97,8 @@ class Correlator:
         self._kills = OpenKills(self._boot, ledger, self._names, settle_seconds)
         self._log = LogProgress()
         self._root: Cgroup | None = None
+        self._unwatched_until: int | None = None
+        """Until all that went while nobody watched is known."""
         self._unclaimed_due: float | None = None
         self._strays_due: float | None = None
         self._logged = None if counted else LoggedKills(self._boot, settle_seconds)
@@ -389,11 +391,15 @@ class Correlator:
         # Again means after an overflow.
         self._residuals.unseen = self._resumed or not first
         self._root = observation.root
-        self.ledger.forget_all_but(observation.cgroup_ids)
-        self.containers.only(observation.cgroup_ids, observation.time)
         if first and self._resumed:
+            self._unwatched_until = observation.time
             self.exits.unwatched_until(observation.time)
-            self._lost_ends.surveyed(now)
+        if observation.whole:
+            until, self._unwatched_until = self._unwatched_until, None
+            self.ledger.forget_all_but(observation.cgroup_ids)
+            self.containers.only(observation.cgroup_ids, until or observation.time)
+            if until is not None:
+                self._lost_ends.surveyed(now)
         if first:
             self.exits.reopen(now, outcome)
         early, self._early = self._early, []

@@ -19,6 +19,9 @@ from oomwatch.ledger import Ledger, LedgerRow
 from oomwatch.observations import Audit, AuditReading, CgroupRemoved, Observation
 from oomwatch.pipeline import Pipeline
 from oomwatch.sources.memory_events import MemoryEvents
+from oomwatch.sources.memory_events import source as memory_events_source
+from oomwatch.sources.memory_events.node import Node
+from oomwatch.sources.memory_events.tree import Tree
 from oomwatch.testing import FakeCgroupTree, MemorySink
 
 BOOT = "0b9e5a8c-0000-4000-8000-000000000000"
@@ -279,6 +282,66 @@ async def test_a_restart_tells_what_happened_meanwhile_and_nothing_twice(
     async with watching(tree, rows) as third:
         await third.settled()
         assert third.sink.told() == 0
+
+
+class NotListed:
+    """A directory that cannot be listed for want of descriptors, until it `heals`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+        monkeypatch.setattr(memory_events_source, "RETRY_SECONDS", 0.01)
+        listed, self.tries, self.heals = Tree._children, 0, False
+
+        def children(node: Node, directory: str) -> dict[str, int]:
+            if directory.endswith(name) and not self.heals:
+                self.tries += 1
+                raise OSError(24, "Too many open files", directory)
+            return listed(node, directory)
+
+        monkeypatch.setattr(Tree, "_children", staticmethod(children))
+
+
+@pytest.mark.parametrize("meanwhile", [0, 1])
+async def test_what_cannot_be_listed_at_a_restart_is_not_gone(
+    tree: FakeCgroupTree, monkeypatch: pytest.MonkeyPatch, meanwhile: int
+) -> None:
+    """What was told of it stays told."""
+    for path in ("/a", "/a/b", "/a/b/c"):
+        tree.make(path)
+    async with watching(tree) as first:
+        tree.kill("/a/b/c", 2)
+        await first.until(lambda sink: sink.told() == 2)
+        rows = first.rows()
+    if meanwhile:
+        tree.kill("/a/b/c", meanwhile)
+    blind = NotListed(monkeypatch, "/a")
+    async with watching(tree, rows) as second:
+        await second.until(lambda _: blind.tries > 2)
+        assert second.source.state().degraded
+        await second.until(lambda sink: sink.told() == meanwhile)
+        blind.heals = True
+        await second.until(lambda _: not second.source.state().degraded)
+        tree.kill("/a/b/c", 1)
+        await second.until(lambda sink: sink.told() > meanwhile)
+        await second.settled()
+        assert second.sink.told() == meanwhile + 1
+        assert [kill.recovered for kill in second.sink.kills] == [True] * meanwhile + [False]
+
+
+async def test_what_cannot_be_listed_at_the_start_was_counted_before_us(
+    tree: FakeCgroupTree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in ("/a", "/a/b", "/a/b/c"):
+        tree.make(path)
+    tree.kill("/a/b/c", 5)
+    blind = NotListed(monkeypatch, "/a")
+    async with watching(tree) as watch:
+        await watch.until(lambda _: blind.tries > 2)
+        blind.heals = True
+        await watch.until(lambda _: not watch.source.state().degraded)
+        tree.kill("/a/b/c", 1)
+        await watch.until(lambda sink: sink.told() > 0)
+        await watch.settled()
+        assert (watch.sink.told(), watch.sink.told("/a/b/c")) == (1, 1)
 
 
 async def test_thrashing_rests_and_a_kill_inside_is_still_told(tree: FakeCgroupTree) -> None:

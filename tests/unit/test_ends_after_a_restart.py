@@ -67,15 +67,18 @@ class Machine(Host):
         del self.kills[cgroup]
         self.node_kills += kills
 
-    def look_again(self) -> None:
-        """Every cgroup that there is is looked at, for the first time since the restart."""
+    def look_again(self, *, whole: bool = True) -> None:
+        """Every cgroup that there is is looked at, for the first time since the restart.
+
+        Where that is not whole, none can be listed.
+        """
         old = Sight.BASELINE
         self.say(CounterReading(self.root, 0, self.wall, Counters(), self.node_kills, old))
-        for cgroup, kills in self.kills.items():
+        for cgroup, kills in self.kills.items() if whole else ():
             counters = Counters(0, kills, 0)
             self.say(CounterReading(cgroup, cgroup.id + 1000, self.wall, counters, None, old))
-        ids = frozenset({self.root.id, *(cgroup.id for cgroup in self.kills)})
-        self.say(Surveyed(ids, self.root, self.wall))
+        ids = frozenset({self.root.id, *(cgroup.id for cgroup in self.kills if whole)})
+        self.say(Surveyed(ids, self.root, self.wall, whole))
 
 
 def test_an_end_while_nobody_watched_is_told_once_as_recovered() -> None:
@@ -199,6 +202,25 @@ def test_an_end_after_the_clock_was_set_back_is_not_recovered(gone: bool) -> Non
     host.pass_time(5)
     *_, amended = host.exits
     assert (amended.amends, amended.recovered) == (1, True)
+
+
+def test_what_could_not_be_listed_after_a_restart_has_not_ended() -> None:
+    """Once it can, what is not there ended while nobody watched."""
+    host = Machine()
+    here, gone = host.run(pid=395), host.run("b" * 64, pid=396)
+    host.crash()
+    host.lose(gone)
+    host.look_again(whole=False)
+    host.pass_time(2 * LOST_SECONDS)
+    assert not host.exits
+    host.look_again()
+    host.pass_time(LOST_SECONDS + 1)
+    assert (host.exit.cgroup_id, host.exit.recovered, host.exit.exit_time) == (gone.id, True, None)
+    host.kill(here, pid=395)
+    host.ended(137, cgroup_id=here.id)
+    host.pass_time(1)
+    _, exit_ = host.exits
+    assert (ruled(exit_), exit_.recovered) == (("oom", "confirmed"), False)
 
 
 def test_an_end_that_a_runtime_was_away_for_and_has_forgotten_is_told_as_well() -> None:

@@ -338,7 +338,8 @@ class MemoryEvents:
 
     def _surveyed(self) -> Surveyed:
         ids = frozenset(node.cgroup.id for node in self.tree.root.subtree())
-        return Surveyed(ids, self.tree.root.cgroup, wall_time())
+        whole = not self.tree.unlisted
+        return Surveyed(ids, self.tree.root.cgroup, wall_time(), whole)
 
     def _audit_slices(self, question: Audit) -> Iterator[None]:
         for reading in answers.audit(self.tree, question):

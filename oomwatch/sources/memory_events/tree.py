@@ -64,12 +64,16 @@ class Tree:
         """When inotify's queue was last seen empty: what it told of later was made later."""
         self.unreadable: dict[Node, str] = {}
         """Cgroups whose counters could not be read when last tried, and why."""
+        self.unlisted: dict[Node, bool] = {}
+        """Cgroups whose directory could not be listed when last tried, and whether it never was:
+        then what is in it was there before us."""
         self._last_error = ""
         self._reader = files.EventsReader()
         self._batch: list[Observation] = []
         self._newly_unwatched: list[Node] = []
         self._unseen = 0
         self._surveyed_at = 0
+        self._first_sight = Sight.BASELINE
         root = Cgroup(os.stat(hierarchy.directory).st_ino, hierarchy.prefix, None)
         self.root = Node(root, None, baseline=True)
 
@@ -101,6 +105,8 @@ class Tree:
         self.cgroups = 1
         self.take_in(self.root, self.hierarchy.directory)
         yield from self._descend([self.root], baseline=True)
+        # What could not be listed comes late: what it counts may be told below its parent by then.
+        self._first_sight = Sight.REVEALED
 
     def relist(self, node: Node) -> Iterator[None]:
         """List a directory again: attach what is new, detach what is gone, and so on below it."""
@@ -111,6 +117,9 @@ class Tree:
         while stack:
             node = stack.pop()
             if node.gone:
+                continue
+            if not baseline and self.unlisted.get(node):
+                yield from self._descend([node], baseline=True)
                 continue
             stack.extend(self._list(node, baseline=baseline))
             done += 1
@@ -128,8 +137,11 @@ class Tree:
                 return []
             found = self._children(node, directory)
         except OSError as error:
-            self._failed(node, error)
+            if self._failed(node, error):
+                self.unlisted.setdefault(node, baseline)
             return []
+        if self.unlisted.pop(node, None) is not None:
+            self.unreadable.pop(node, None)
         for name, child in list((node.children or {}).items()):
             if found.get(name) != child.cgroup.id:
                 self.detach(child)
@@ -203,6 +215,7 @@ class Tree:
                 self._unwatch(watch)
             self.unwatched.pop(removed, None)
             self.unreadable.pop(removed, None)
+            self.unlisted.pop(removed, None)
             removed.gone = True
             self.cgroups -= 1
             hits = self.limit_hits.pop(removed, None)
@@ -393,7 +406,7 @@ class Tree:
             return
         node.seen, node.counter_id = local.counters, local.inode
         counted = subtree.counters.oom_kill if subtree and not self.hierarchy.local_events else None
-        self._observe(node, local.counters, sight=Sight.BASELINE, subtree=counted)
+        self._observe(node, local.counters, sight=self._first_sight, subtree=counted)
         node.looked_at = began
 
     def _survey_time(self) -> int:
@@ -418,11 +431,13 @@ class Tree:
             )
         )
 
-    def _failed(self, node: Node, error: OSError) -> None:
-        """Note that a directory could not be listed, unless it is gone."""
-        if error.errno not in (errno.ENOENT, errno.ENODEV):
-            self.read_errors += 1
-            self.unreadable[node] = error.strerror or str(error)
+    def _failed(self, node: Node, error: OSError) -> bool:
+        """Note that a directory could not be listed; False where it is gone."""
+        if error.errno in (errno.ENOENT, errno.ENODEV):
+            return False
+        self.read_errors += 1
+        self.unreadable[node] = error.strerror or str(error)
+        return True
 
     def _read_own(self, node: Node, directory: str) -> files.EventsFile | None:
         """Read a cgroup's own counters; where they are there and not to be had, note why."""
@@ -436,7 +451,7 @@ class Tree:
             self.read_errors += 1
             self.unreadable[node] = "it has no count of oom_kill"
             return None
-        if self.unreadable:
+        if self.unreadable and node not in self.unlisted:
             self.unreadable.pop(node, None)
         return file
 
