@@ -295,13 +295,16 @@ class Containers:
         """Does a path claim to be a container that somebody spoke of, and that lives elsewhere?"""
         if not _others_may_name(identity):
             return False
-        nested = identity.outer is not None
+        nested, unit = identity.outer is not None, _outermost_unit(identity.cgroup)
         lives = [self._lives[key] for key in self._by_id[identity.container.id]]
         spoken_of = [life for life in lives if life.spoken_of]
         return bool(spoken_of) and not any(
             not nested
             if life.cgroup is None
-            else is_within(identity.cgroup, life.cgroup) or is_within(life.cgroup, identity.cgroup)
+            else is_within(identity.cgroup, life.cgroup)
+            or is_within(life.cgroup, identity.cgroup)
+            # It may start anew elsewhere: whoever named this one had named that.
+            or (not nested and life.ended_time is not None and _outermost_unit(life.cgroup) == unit)
             for life in spoken_of
         )
 
@@ -502,6 +505,15 @@ def _others_may_name(identity: Identity) -> bool:
     above = identity.cgroup.split("/")[:-1]
     below_a_unit = any(name.endswith((".service", ".scope")) for name in above)
     return identity.outer is not None or below_a_unit
+
+
+def _outermost_unit(cgroup: str) -> str | None:
+    """The service or scope, a user's user@UID.service for one, that a cgroup is below or is."""
+    names = cgroup.split("/")
+    for number, name in enumerate(names, 1):
+        if name.endswith((".service", ".scope")):
+            return "/".join(names[:number])
+    return None
 
 
 def _speaks_of(seen: ContainerSeen, newest: Life) -> bool:

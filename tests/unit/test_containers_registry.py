@@ -102,6 +102,25 @@ def test_a_cgroup_that_is_named_after_a_container_elsewhere_is_none_of_it(
     assert (named is None) == false
 
 
+def test_a_rootless_container_may_start_anew_elsewhere_below_its_users_service() -> None:
+    """Once it has ended: whoever can name the one had named the other."""
+    containers = Containers()
+    containers.seen(seen(WEB, f"{USERS}/a.slice/libpod-{ID}.scope"))
+    elsewhere = f"{USERS}/b.slice/libpod-{ID}.scope"
+    another_users = f"/user.slice/user-1001.slice/user@1001.service/libpod-{ID}.scope"
+
+    def whose(path: str) -> str | None:
+        owner = containers.owner(path, 9)
+        return owner.container.id if owner is not None else None
+
+    assert ID not in (whose(elsewhere), whose(another_users)), "it runs"
+    containers.removed(7, 2 * SECOND)
+    assert whose(elsewhere) == ID
+    assert containers.named(Cgroup(9, elsewhere[1:], Cgroup(1, "")), 3 * SECOND) is not None
+    assert whose(another_users) != ID
+    assert whose(f"/system.slice/libpod-{OTHER}.scope/libpod-{ID}.scope") != ID
+
+
 def test_of_cgroups_with_one_name_that_is_found_which_the_hosts_root_made() -> None:
     root = Cgroup(1, "")
     paths = (f"{USERS}/docker-{ID}.scope", f"/docker/{OTHER}/{ID}", PATH, f"/docker/{OTHER}")
