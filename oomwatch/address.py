@@ -66,11 +66,14 @@ def parse_address(text: str | os.PathLike[str]) -> Address:
     if "/" in text or text.startswith("."):
         return _unix(text, text)
     host, colon, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
-    if not colon or not host or not (port.isascii() and port.isdecimal()) or int(port) > 65535:
+    bracketed = host.startswith("[") and host.endswith("]")
+    host = host[1:-1] if bracketed else host
+    is_port = port.isascii() and port.isdecimal() and len(port) <= 5 and int(port) <= 65535
+    # Without brackets nobody knows where an IPv6 address ends and its port begins.
+    if not colon or not host or not is_port or "[" in host or (":" in host and not bracketed):
         raise AddressError(
-            f"{text!r} is no address: give a socket's path ({DEFAULT_SOCKET}), unix:PATH, "
-            "or HOST:PORT"
+            f"{text[:256]!r} is no address: give a socket's path ({DEFAULT_SOCKET}), unix:PATH, "
+            "or HOST:PORT, of IPv6 [::1]:PORT"
         )
     return TcpAddress(host, int(port))
 

@@ -123,7 +123,11 @@ def test_addresses_as_people_type_them(text: str, address: UnixAddress | TcpAddr
 
 
 @pytest.mark.parametrize(
-    "text", ["", "unix:", "host", "host:", ":1", "host:65536", "host:-1", "/run/", "/" + "x" * 107]
+    "text",
+    [
+        *("", "unix:", "host", "host:", ":1", "host:65536", "host:-1", "/run/", "/" + "x" * 107),
+        *("::1", "fd00::7:9090", "[::1", "[::1:9090", "[]:1", "host:" + "9" * 5000),
+    ],
 )
 def test_what_is_no_address_is_told_so(text: str) -> None:
     with pytest.raises(AddressError):
