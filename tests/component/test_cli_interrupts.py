@@ -42,6 +42,11 @@ def pressed_at(tmp_path: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(tmp_path)}
 
 
+def as_at_a_terminal() -> None:
+    """Whoever runs these tests in the background has the signal ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def interrupted(environment: dict[str, str], module: str, *words: str) -> tuple[int, str]:
     done = subprocess.run(
         words,
@@ -51,6 +56,7 @@ def interrupted(environment: dict[str, str], module: str, *words: str) -> tuple[
         text=True,
         check=False,
         timeout=BOUND,
+        preexec_fn=as_at_a_terminal,
     )
     return done.returncode, done.stderr
 
@@ -97,6 +103,7 @@ def test_ctrl_c_takes_the_bar_of_a_long_reading_away_with_it() -> None:
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=terminal,
+        preexec_fn=as_at_a_terminal,
     )
     os.close(terminal)
     assert scan.stdin is not None
