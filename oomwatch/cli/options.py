@@ -144,7 +144,7 @@ class Runtime(_Runtime):
         from oomwatch.cli import spared_modules
         from oomwatch.errors import AddressError
 
-        spared_modules.import_asyncio()  # before it is imported with the sources
+        spared_modules.spare()  # before it is imported with the sources
         from oomwatch.sources.runtimes import RuntimeSocket
 
         try:

@@ -229,7 +229,7 @@ def command(
 
     from oomwatch.cli import spared_modules
 
-    spared_modules.import_asyncio()  # before any other does
+    spared_modules.spare()  # before any other does
     from oomwatch.cli.interrupts import run_until_signal
     from oomwatch.cli.logs import log_to_stderr
     from oomwatch.config import Config

@@ -19,7 +19,7 @@ from typing import Any
 # Everything that `serve` imports when it is run: the start is measured beyond that.
 from oomwatch.cli import spared_modules
 
-spared_modules.import_asyncio()
+spared_modules.spare()
 
 import oomwatch.cli.interrupts
 import oomwatch.cli.logs

@@ -1,11 +1,11 @@
-"""What asyncio is imported without is there for whoever imports it later."""
+"""What the daemon is spared is there for whoever imports it later, or asks it for anything."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 
-SPARED = "import sys\nfrom oomwatch.cli import spared_modules\nspared_modules.import_asyncio()\n"
+SPARED = "import sys\nfrom oomwatch.cli import spared_modules\nspared_modules.spare()\n"
 
 
 def run(code: str) -> None:
@@ -39,3 +39,28 @@ def test_asyncio_says_what_it_cannot_do() -> None:
 
 def test_what_was_imported_before_stays() -> None:
     run(f"import asyncio, ssl\n{SPARED}assert sys.modules['ssl'] is ssl is asyncio.base_events.ssl")
+
+
+MESSAGE = "from google.protobuf.duration_pb2 import Duration\nmessage = Duration(seconds=7)\n"
+PURE = "pure = sys.modules['google.protobuf.internal.python_message']\n"
+
+
+def test_protobuf_in_c_goes_without_that_in_pure_python() -> None:
+    run(
+        f"{SPARED}{MESSAGE}{PURE}assert '__getattr__' in vars(pure)\n"
+        "assert message == Duration.FromString(message.SerializeToString())\n"
+        "assert 'google.protobuf.internal.decoder' not in sys.modules\n"
+        "assert str(message) == 'seconds: 7\\n'"
+    )
+
+
+def test_protobuf_in_pure_python_is_there_where_it_is_asked_for() -> None:
+    run(
+        "import os\nos.environ['PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION'] = 'python'\n"
+        f"{SPARED}{MESSAGE}{PURE}assert type(Duration) is pure.GeneratedProtocolMessageType\n"
+        "assert message == Duration.FromString(message.SerializeToString())"
+    )
+
+
+def test_what_it_does_not_have_it_says_it_does_not_have() -> None:
+    run(f"{SPARED}{MESSAGE}{PURE}assert not hasattr(pure, 'no_such_thing')\nassert pure.containers")
