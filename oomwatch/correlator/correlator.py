@@ -106,7 +106,12 @@ class Correlator:
         self._residual_kills = ResidualKills(self._boot, ledger, self._names)
         self._revealed: dict[int, CounterReading] = {}
         self.exits = Exits(
-            self._boot, self.containers, self._kills, self._residuals, counted=counted
+            self._boot,
+            self.containers,
+            self._kills,
+            self._residuals,
+            name=self._ownership.name,
+            counted=counted,
         )
         self._first = True
         self._baselines: set[int] = set()
@@ -126,7 +131,6 @@ class Correlator:
                 self.exits.reopen(now, outcome)
         self._take(observation, now, outcome)
         self.exits.advance(now, outcome)
-        outcome.events = self._ownership.name(outcome.events, now)
         return outcome
 
     def expire(self, now: float) -> Outcome:
@@ -149,7 +153,6 @@ class Correlator:
             self._ended(ended, now, outcome)
         outcome.events += self._ownership.expire(now)
         self.exits.expire(now, outcome)
-        outcome.events = self._ownership.name(outcome.events, now)
         return outcome
 
     def expect(self, witnesses: frozenset[str]) -> None:

@@ -1059,6 +1059,25 @@ def test_a_kill_in_a_nested_cgroup_is_the_containers() -> None:
     assert ruled(host.exit) == ("oom", "high")
 
 
+def test_the_limit_of_a_nested_cgroup_is_not_called_the_containers_own() -> None:
+    host = Host()
+    nested = host.make("app.service", host.run(pid=395))
+    host.kill(nested, pid=400)
+    host.ended(137)
+    assert f"at the limit of /{ID}/app.service in it" in " ".join(host.exit.reasons)
+
+
+def test_a_kill_that_is_told_for_its_exits_sake_has_its_container() -> None:
+    host = Host()
+    host.lagging = Describe
+    host.kill(host.run())
+    host.ended(137)
+    host.pass_time(RUNTIME_SECONDS)
+    kill, *exits = host.journal
+    assert isinstance(kill, OomKill)
+    assert [event.container for event in (kill, *exits)] == [Container(id=ID)] * 3
+
+
 @pytest.mark.parametrize("pid", [395, None])
 def test_the_first_process_of_a_nested_cgroup_is_not_the_containers_main_process(
     pid: int | None,

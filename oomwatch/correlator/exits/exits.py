@@ -17,7 +17,7 @@ from a source, a late name or another call, amends it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from oomwatch.containers.lives import WORKER, Life
@@ -70,12 +70,16 @@ class Exits:
         open_kills: OpenKills,
         residuals: Residuals,
         *,
+        name: Callable[[Sequence[Event], float], list[Event]],
         counted: bool = True,
     ) -> None:
-        """`counted` is False where there are no counters at all."""
+        """`name` gives events their containers; `counted` is False where there are no counters at
+        all.
+        """
         self._containers = containers
         self._open_kills = open_kills
         self._residuals = residuals
+        self._name = name
         self._counted = counted
         self._kills = KillsTold()
         self._witnesses = ExitWitnesses(containers, self._kills, counted=counted)
@@ -320,10 +324,10 @@ class Exits:
                 self._conclude(exit_, now, outcome)
 
     def advance(self, now: float, outcome: Outcome) -> None:
-        """Take in the kills that are told now; judge the exits that can be judged."""
+        """Name and take in what is told now; judge the exits that can be judged."""
         while self._recent and now - self._recent[0][0] > AMEND_SECONDS:
             self._recent.popleft()
-        self._take(outcome, 0)
+        self._take(outcome, 0, now)
         self._read_late(now, outcome)
         self._give_names_up(now, outcome)
         for exit_ in list(self._open):
@@ -333,9 +337,13 @@ class Exits:
             elif self._nothing_is_due(exit_):
                 self._conclude(exit_, now, outcome)
 
-    def _take(self, outcome: Outcome, first: int) -> None:
-        """Take in kills that are told now; one of them may change an exit that was told before."""
-        for event in outcome.events[first:]:
+    def _take(self, outcome: Outcome, first: int, now: float) -> None:
+        """Name the events that are told now, and take in the kills among them; one of them may
+        change an exit that was told before.
+        """
+        told = self._name(outcome.events[first:], now)
+        outcome.events[first:] = told
+        for event in told:
             if not isinstance(event, OomKill):
                 continue
             before = self._kills.told(event)
@@ -432,7 +440,7 @@ class Exits:
             first = len(outcome.events)
             for cgroup in self._open_kills.below(exit_.place.cgroup):
                 self._open_kills.close(cgroup, now, outcome)
-            self._take(outcome, first)
+            self._take(outcome, first, now)
         self._settle(exit_, now)
         if exit_.last_read is None:
             self._unread[exit_] = exit_.place_until or now + AMEND_SECONDS
