@@ -34,6 +34,7 @@ class ToldKills(Generic[_Kill]):
     def __init__(self, settle_seconds: float) -> None:
         self._settle_seconds = settle_seconds
         self._kills: deque[_Kill] = deque()
+        self._unrecorded: dict[tuple[str, str | None], _Kill] = {}
         self._due: list[_Kill] = []
 
     def __len__(self) -> int:
@@ -53,20 +54,25 @@ class ToldKills(Generic[_Kill]):
     def add(self, kill: _Kill) -> None:
         """Remember one more."""
         self._kills.append(kill)
+        if kill.revision is None:
+            self._unrecorded[_key(kill)] = kill
 
     def forget_oldest(self) -> None:
         """Forget the kill that was told first, with what was to be appended to it."""
         kill = self._kills.popleft()
+        if kill.revision is None and self._unrecorded.get(_key(kill)) is kill:
+            del self._unrecorded[_key(kill)]
         if kill.due is not None:
             self._due.remove(kill)
 
     def recorded(self, recorded: Recorded) -> None:
-        """Take in a kill's revision: from now on it can be amended."""
-        for kill in reversed(self._kills):
-            same = kill.event.episode_id == recorded.episode_id
-            if same and kill.event.victim_cgroup == recorded.victim_cgroup:
-                kill.revision = kill.revision or recorded.revision
-                return
+        """Take in a kill's revision: from now on it can be amended.
+
+        What was told may be no kill, or one that is not remembered.
+        """
+        kill = self._unrecorded.pop((recorded.episode_id, recorded.victim_cgroup), None)
+        if kill is not None:
+            kill.revision = recorded.revision
 
     def amend(self, kill: _Kill, now: float) -> None:
         """Something was learned of a kill: it is due in a moment, if it is not already."""
@@ -92,3 +98,7 @@ class ToldKills(Generic[_Kill]):
                 self._due.remove(kill)
                 taken.append((kill, kill.revision))
         return taken
+
+
+def _key(kill: ToldKill) -> tuple[str, str | None]:
+    return kill.event.episode_id, kill.event.victim_cgroup

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from oomwatch.correlator.told_kills import ToldKill, ToldKills
@@ -61,3 +63,30 @@ def test_what_is_forgotten_is_not_due(kills: ToldKills[ToldKill]) -> None:
     assert len(kills) == 2
     assert kills.deadline is None
     assert kills.take_due(99.0) == []
+
+
+def test_an_exit_that_is_written_down_has_no_kills_looked_through() -> None:
+    looks: list[ToldKill] = []
+
+    class Watched(ToldKill):
+        def __getattribute__(self, name: str) -> Any:
+            if name == "event":
+                looks.append(self)
+            return super().__getattribute__(name)
+
+    kills: ToldKills[ToldKill] = ToldKills(0.025)
+    for number in range(100):
+        kills.add(Watched(event=kill(number).event, at=float(number)))
+        kills.recorded(Recorded(f"e{number}", "/a", number + 1))
+    assert [told.revision for told in kills] == [*range(1, 101)]
+    looks.clear()
+    kills.recorded(Recorded("exit", None, 101))
+    assert not looks
+
+
+def test_one_that_is_forgotten_before_it_is_written_down_is_written_down_all_the_same(
+    kills: ToldKills[ToldKill],
+) -> None:
+    kills.forget_oldest()
+    kills.recorded(Recorded("e0", "/a", 7))
+    assert [told.revision for told in kills] == [None, None]
