@@ -66,9 +66,9 @@ class Containers:
     ) -> None:
         self._identify = identify
         self._lives = PackedLives()
-        self._by_id: KeyIndex[str] = KeyIndex()
-        self._by_path: KeyIndex[int] = KeyIndex()
-        self._by_cgroup: KeyIndex[int] = KeyIndex()
+        self._by_id: KeyIndex[str, LifeKey] = KeyIndex()
+        self._by_path: KeyIndex[int, LifeKey] = KeyIndex()
+        self._by_cgroup: KeyIndex[int, LifeKey] = KeyIndex()
         self._by_pid: dict[int, LifeKey] = {}
         # By whether somebody spoke of them.
         self._ended: tuple[dict[LifeKey, int], dict[LifeKey, int]] = {}, {}

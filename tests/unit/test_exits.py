@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from oomwatch.containers.lives import Life
 from oomwatch.containers.registry import Containers
 from oomwatch.correlator import Correlator
 from oomwatch.correlator.exits import (
@@ -13,8 +14,10 @@ from oomwatch.correlator.exits import (
     PLACE_SECONDS,
     RUNTIME_SECONDS,
     WORKER_SECONDS,
+    book,
     kills,
 )
+from oomwatch.correlator.exits.book import _long_before
 from oomwatch.correlator.exits.ends import End
 from oomwatch.correlator.kills import SETTLE_SECONDS, Outcome
 from oomwatch.events import (
@@ -1822,6 +1825,48 @@ def test_a_verdict_looks_at_its_own_kills_however_many_were_told(
     host.pass_time(RUNTIME_SECONDS)
     assert host.exit.verdict is Verdict.OOM
     assert set(looked_at) == {cgroup.path}
+
+
+def test_a_worker_has_its_exit_looked_for_among_those_of_its_container_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    host = Host()
+    for number in range(100):
+        host.run(f"{number:064x}")
+        host.ended(0, container_id=f"{number:064x}")
+    host.run()
+    looks: list[int] = []
+
+    def counting(time: int) -> float:
+        looks.append(time)
+        return _long_before(time)
+
+    monkeypatch.setattr(book, "_long_before", counting)
+    host.ended(0)
+    host.ended(0, container_id="nobody-knows-it")
+    assert len(host.exits) == 101
+    assert len(looks) < 5
+
+
+def test_an_exit_that_is_kept_no_longer_is_not_found_by_its_container(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(book, "MAX_EXITS", 4)
+    exits = book.ExitBook(BOOT[:8], Containers())
+    lives = [Life(f"{number:064x}", number, START, "/c") for number in range(1, 7)]
+    for life in lives:
+        exits.add(life, START)
+    found = [exits.life(life.container_id, None) for life in lives]
+    assert found == [None, None, *lives[2:]]
+
+
+def test_an_exit_that_was_another_containers_after_all_is_found_by_that() -> None:
+    exits = book.ExitBook(BOOT[:8], Containers())
+    first, second = Life("first", 1, START, "/c"), Life("second", 1, START, "/c")
+    exit_, _ = exits.add(first, START)
+    exits.move(exit_, second)
+    assert exits.life("first", None) is None
+    assert exits.life("second", None) is second
 
 
 def test_what_is_no_concern_of_an_exit_has_no_kills_of_it_looked_at(

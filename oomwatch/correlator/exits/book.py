@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from oomwatch.containers.key_index import KeyIndex
 from oomwatch.containers.lives import WORKER, Life, LifeKey
 from oomwatch.containers.registry import Containers
 from oomwatch.correlator.exits.words import Exit
@@ -29,6 +30,7 @@ class ExitBook:
         self._containers = containers
         self._exits: dict[LifeKey, Exit] = {}
         self._by_episode: dict[str, Exit] = {}
+        self._by_container: KeyIndex[str, Exit] = KeyIndex()
 
     def of(self, life: Life) -> Exit | None:
         """The exit of a life, if it has one already."""
@@ -50,9 +52,8 @@ class ExitBook:
             # A worker may know a runtime's container by an id of its own: one life, one exit.
             own = self._containers.in_cgroup(life.cgroup_id)
             return own if own is not None and own.registered else life
-        for exit_ in reversed(self._exits.values()):
-            mine = exit_.life.container_id == container_id
-            if mine and cgroup_id in (None, exit_.life.cgroup_id):
+        for exit_ in reversed(self._by_container[container_id]):
+            if cgroup_id in (None, exit_.life.cgroup_id):
                 return exit_.life
         return None
 
@@ -105,11 +106,9 @@ class ExitBook:
         """Find the exit that this is another source's word on, though one of the two could not say
         in which cgroup it was: a container that ends at once is gone before it is looked up.
         """
-        for exit_ in reversed(self._exits.values()):
+        for exit_ in reversed(self._by_container[life.container_id]):
             if exit_.seen_time < _long_before(ended.time):
                 return None
-            if exit_.life.container_id != life.container_id:
-                continue
             if (exit_.life.cgroup_id is None) == (life.cgroup_id is None):
                 continue
             if ended.source in exit_.words:
@@ -184,6 +183,9 @@ class ExitBook:
         Whoever asked about it before is still answered by the key that it had.
         """
         self._exits[life.key] = exit_
+        if life.container_id != exit_.life.container_id:
+            self._by_container.discard(exit_.life.container_id, exit_)
+            self._by_container.add(life.container_id, exit_)
         exit_.life = life
 
     def answer(self, key: LifeKey) -> tuple[int, ContainerExit] | None:
@@ -195,6 +197,7 @@ class ExitBook:
 
     def _put(self, exit_: Exit) -> list[Exit]:
         self._exits[exit_.life.key] = self._by_episode[exit_.episode_id] = exit_
+        self._by_container.add(exit_.life.container_id, exit_)
         forgotten = []
         while len(self._exits) > MAX_EXITS:
             # The key itself: it may be that of a life which its exit was not in after all.
@@ -204,6 +207,7 @@ class ExitBook:
                     del self._exits[key]
             if self._by_episode.get(oldest.episode_id) is oldest:
                 del self._by_episode[oldest.episode_id]
+                self._by_container.discard(oldest.life.container_id, oldest)
             forgotten.append(oldest)
         return forgotten
 
