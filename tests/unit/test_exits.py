@@ -1848,6 +1848,18 @@ def test_a_worker_has_its_exit_looked_for_among_those_of_its_container_alone(
     assert len(looks) < 5
 
 
+def test_what_many_exits_have_in_common_is_kept_once() -> None:
+    host = Host()
+    for number in range(2):
+        host.run(f"{number:064x}")
+        host.ended(137, container_id=f"{number:064x}")
+    first, second = host.exits
+    assert first.reasons
+    for one, other in zip(first.reasons, second.reasons, strict=True):
+        assert one is other
+    assert first.evidence[0].detail is second.evidence[0].detail
+
+
 def test_an_exit_that_is_kept_no_longer_is_not_found_by_its_container(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -201,7 +202,8 @@ class ExitWitnesses:
             exit_time=None if recovered and exit_.is_lost else evidence.exit_time,
             stop_requested=evidence.stop_requested,
             recovered=recovered,
-            reasons=ruling.reasons,
+            # Thousands of exits are kept, and most are for the same reasons.
+            reasons=tuple(map(sys.intern, ruling.reasons)),
             kills=tuple(kill.revision for kill in ruling.kills if kill.revision is not None),
             oom_kills=evidence.oom_kills,
             evidence=exit_.evidence,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -209,7 +210,7 @@ def _told_words(word: ContainerEnded) -> str:
         f"{said} {value}" for said, name in _NUMBERS if (value := getattr(word, name)) is not None
     ]
     known += [said for said, name, fact in _PHRASES if getattr(word, name) is fact]
-    return "ended: " + ", ".join(known) if known else "ended"
+    return sys.intern("ended: " + ", ".join(known) if known else "ended")
 
 
 def _words_of(event: ContainerExit) -> Iterator[ContainerEnded]:
