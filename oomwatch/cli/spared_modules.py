@@ -8,8 +8,8 @@ without those libraries; whoever wants TLS of asyncio all the same is told so by
 Whatever imports ssl later still gets it: the Docker SDK, prometheus_client and the check of our
 certificates (`rpc/tls`), which cost that where there is a Docker, --metrics or --tls-cert.
 
-protobuf imports its implementation in pure Python beside that in C, and asks nothing of it: another
-1.1 MiB. It is run when it is first asked for anything, as where there is none in C.
+protobuf imports its implementation in pure Python beside that in C, and asks nothing of it: nearly
+another MiB. It is run when it is first asked for anything, as where there is none in C.
 """
 
 from __future__ import annotations
