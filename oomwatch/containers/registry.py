@@ -45,6 +45,11 @@ before. A boot gives no other the same inode."""
 RESTART_MICROSECONDS = 100_000
 """No runtime starts a container so soon after its last start: Docker waits at least as long."""
 
+LATE_START_MICROSECONDS = 1_000_000
+"""How long after its end a life may be said to have begun by a source that speaks of it for the
+first time: Docker dates a start when that has returned, 20 ms after the end of `true` on an
+emulated processor."""
+
 
 @dataclass(frozen=True, slots=True)
 class Owner:
@@ -520,15 +525,15 @@ def _speaks_of(seen: ContainerSeen, newest: Life) -> bool:
     """Is a word that names no cgroup of the newest life, and of none that began since?"""
     if newest.ended_time is None or seen.listed:
         return True
-    if seen.start_time is not None and seen.start_time >= newest.ended_time:
-        return False
-    if seen.source not in newest.begun_by:
-        return True
-    if seen.start_time is None:
-        return False
+    began, first = seen.start_time, seen.source not in newest.begun_by
+    if began is None:
+        return first
+    if first:
+        return began < newest.ended_time + LATE_START_MICROSECONDS
+    if newest.start_time is None:
+        return began < newest.ended_time
     # Asked again after it was slow to answer, Docker shows what has ended, once or twice more.
-    since = seen.start_time - (newest.start_time or seen.start_time)
-    return since < RESTART_MICROSECONDS
+    return began < newest.start_time + RESTART_MICROSECONDS
 
 
 def _hash(path: str) -> int:

@@ -506,6 +506,21 @@ def test_what_has_ended_and_is_asked_for_again_is_no_life_that_began_since(
         assert len(containers.in_order(ID)) == 1 + number
 
 
+def test_a_start_that_is_dated_after_the_end_is_of_the_life_that_ended() -> None:
+    """Docker dates the start of `true` when that has returned."""
+    containers = Containers()
+    containers.seen(seen(Container(id=ID), PATH, 7, source=PATH_ALONE))
+    containers.removed(7, 10 * SECOND)
+    for number in range(3):
+        late = seen(WEB, None, None, time=11 * SECOND + number)
+        containers.seen(replace(late, start_time=10 * SECOND + 20_000))
+    (life,) = containers.in_order(ID)
+    assert (life.cgroup_id, life.container.name) == (7, "web")
+    again = seen(WEB, None, None, time=12 * SECOND)
+    containers.seen(replace(again, start_time=10 * SECOND + 120_000))
+    assert len(containers.in_order(ID)) == 2
+
+
 def test_lives_that_end_before_they_are_placed_are_told_apart_by_when_they_began() -> None:
     containers = Containers()
     for number in range(3):

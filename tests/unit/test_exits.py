@@ -478,6 +478,15 @@ def test_an_end_of_an_earlier_life_is_not_of_the_one_that_runs(told: str) -> Non
     assert [exit_.cgroup_id for exit_ in host.exits] == [gone.id, running.id]
 
 
+def test_an_end_that_is_dated_before_its_own_start_is_no_others() -> None:
+    """Docker dates the start of what lives shortly when that has returned."""
+    host = Host()
+    cgroup = host.run(start_time=host.wall + 20_000)
+    host.ended(0, exit_time=host.wall)
+    host.pass_time(PLACE_SECONDS)
+    assert host.exit.cgroup_id == cgroup.id
+
+
 def test_an_end_is_not_anothers_because_a_worker_told_another_pid() -> None:
     host = Host()
     cgroup = host.run(source="worker", pid=400)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from oomwatch.containers.key_index import KeyIndex
 from oomwatch.containers.lives import WORKER, Life, LifeKey
-from oomwatch.containers.registry import Containers
+from oomwatch.containers.registry import RESTART_MICROSECONDS, Containers
 from oomwatch.correlator.exits.words import Exit
 from oomwatch.events import Container, ContainerExit
 from oomwatch.observations import ContainerEnded
@@ -221,7 +221,8 @@ def _is_anothers(life: Life, ended: ContainerEnded) -> bool:
         return ended.pid != life.pid
     if ended.exit_time is None or life.start_time is None:
         return False
-    return ended.exit_time < life.start_time
+    # What lives shortly may have its start dated after its end.
+    return ended.exit_time < life.start_time - RESTART_MICROSECONDS
 
 
 def _long_before(time: int) -> float:
