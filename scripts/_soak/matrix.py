@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> int:
 def _run(kernel: str, selected: tuple[str, ...]) -> int:
     machine = ("--runtimes", "--memory", "4G", "--kernel", kernel, "--timeout", str(_BOOT_SECONDS))
     test = ("python", "-m", "pytest", "-p", "no:cacheprovider", "-q", "-o", "timeout=900")
-    environment = ("env", "OOMWATCH_REQUIRE_KERNEL=1", "OOMWATCH_MATRIX=all")
+    environment = ("env", "OOMWATCH_REQUIRE_KERNEL=1", "OOMWATCH_RUNTIMES=all")
     words = ("scripts/vm", *machine, "--", *environment, *test, *_TESTS, *selected)
     return subprocess.run(words, check=False).returncode
 

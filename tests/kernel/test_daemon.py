@@ -139,6 +139,7 @@ async def run(*arguments: str) -> tuple[int, str, str]:
     return process.returncode, out.decode(), errors.decode()
 
 
+@pytest.mark.any_kernel
 @pytest.mark.timeout(300)
 async def test_killed_and_started_again_while_kills_go_on(tmp_path: Path) -> None:
     """A subscriber sees each kill once, across deaths by SIGKILL and an end by SIGTERM."""
@@ -198,6 +199,7 @@ async def test_two_clients_one_of_them_slow(tmp_path: Path) -> None:
             await late.close()
 
 
+@pytest.mark.any_kernel
 @pytest.mark.timeout(300)
 async def test_selftest_shows_its_kill_and_cleans_up(tmp_path: Path) -> None:
     status, out, errors = await run("selftest", "--cgroup-root", str(ROOT), "-o", "json")

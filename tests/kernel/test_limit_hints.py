@@ -103,6 +103,7 @@ async def test_at_its_limit_and_killed_by_hand_is_no_oom_where_the_counters_say_
         assert exit_.oom_kills == 0
 
 
+@pytest.mark.any_kernel
 async def test_the_usage_sampled_last_where_there_are_no_counters_at_all(
     tmp_path: Path, scratch: Scratch
 ) -> None:

@@ -162,6 +162,7 @@ async def test_a_kill_told_before_a_crash_is_amended_after_it(tmp_path: Path) ->
         assert sum(len(kill.victims) for kill in ours) == 2
 
 
+@pytest.mark.any_kernel
 @pytest.mark.timeout(600)
 async def test_whenever_the_daemon_is_killed_each_victim_is_named_once(tmp_path: Path) -> None:
     with Scratch("sigkill") as scratch:

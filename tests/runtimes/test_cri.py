@@ -14,7 +14,7 @@ from tests.runtimes.cri import CriContainer, CriHost, PodSandbox
 from tests.runtimes.hosts import CONTAINERD_SOCKET
 from tests.runtimes.images import IMAGE
 from tests.runtimes.telling import LABELS, WAITING, WAITING_ITSELF, let_go
-from tests.runtimes.workloads import HOG, LIMIT
+from tests.runtimes.workloads import HOG, LIMIT, only_where_all
 
 CRI = (RuntimeSocket("cri", CONTAINERD_SOCKET),)
 """Alone: at this socket containerd's own API would tell names as well."""
@@ -74,6 +74,7 @@ async def test_a_kill_has_its_pod(cri_host: CriHost) -> None:
             assert (life.cgroup, life.memory_limit_bytes) == (container.cgroup, LIMIT)
 
 
+@only_where_all
 async def test_an_end_is_told_by_the_containers_status(cri_host: CriHost) -> None:
     async with running_pod(cri_host, "api-1") as pod, watching(runtimes=CRI) as told:
         spec = Spec(command=WAITING_ITSELF, name="main")
@@ -90,6 +91,7 @@ async def test_an_end_is_told_by_the_containers_status(cri_host: CriHost) -> Non
         assert exit_.oom_kills == 1
 
 
+@only_where_all
 async def test_one_that_comes_and_goes_between_two_lists_has_its_name(cri_host: CriHost) -> None:
     """This containerd serves no events (1.7 and later do): what runs is listed every 10 s."""
     async with running_pod(cri_host, "api-2") as pod, watching(runtimes=CRI) as told:

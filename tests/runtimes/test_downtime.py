@@ -14,13 +14,13 @@ from tests.kernel.watching import Told, watching
 from tests.runtimes.containers import Host, Spec
 from tests.runtimes.processes import SECONDS
 from tests.runtimes.telling import WAITING_ITSELF, following, let_go, run
-from tests.runtimes.workloads import SLEEPER, script
+from tests.runtimes.workloads import SLEEPER, script, tried
 
 WAITING_TO_END = script("trap 'exit 0' USR1; /bin/sleep 10000 & while :; do wait $!; done")
 
 
 @pytest.mark.parametrize(
-    "runtime", ["docker-runc", "podman-crun", "containerd-runc"], indirect=True
+    "runtime", tried("podman-crun", also=["docker-runc", "containerd-runc"]), indirect=True
 )
 async def test_the_next_start_tells_how_each_ended(
     runtime: tuple[Host, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -10,11 +10,11 @@ import pytest
 from oomwatch.events import ContainerExit, Verdict
 from tests.runtimes.containers import Host, Spec
 from tests.runtimes.telling import LABELS, following, run, watching_with
-from tests.runtimes.workloads import HOG, script
+from tests.runtimes.workloads import HOG, script, tried
 
 
 @pytest.mark.parametrize(
-    "runtime", ["docker-runc", "containerd-runc", "podman-crun"], indirect=True
+    "runtime", tried("containerd-runc", "podman-crun", also=["docker-runc"]), indirect=True
 )
 async def test_an_end_is_told_by_the_runtimes_events_with_no_call(
     runtime: tuple[Host, str],

@@ -21,6 +21,7 @@ from tests.kernel.test_log_place import (
 )
 from tests.kernel.watching import SECONDS, watching
 from tests.kernel.workload import LIMIT, Scratch, kills_below
+from tests.runtimes.workloads import only_where_all
 
 
 def in_the_ring(pid: int) -> bool:
@@ -57,6 +58,7 @@ def pids_of(kill: OomKill) -> set[int | None]:
     return {victim.pid for victim in kill.victims}
 
 
+@only_where_all
 @pytest.mark.timeout(600)
 @pytest.mark.usefixtures("journald")
 @pytest.mark.parametrize("log", [DEFAULT_KERNEL_LOG, SYSTEMD_JOURNAL], ids=["kmsg", "journal"])

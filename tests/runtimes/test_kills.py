@@ -19,16 +19,20 @@ from tests.runtimes.telling import (
     told_once,
     watching_with,
 )
-from tests.runtimes.workloads import CHILD_KILLED, EVERYTHING, HOG
-
-RUNC = ("docker-runc", "systemd_docker-runc", "containerd-runc", "hand-runc")
-CRUN = ("docker-crun", "podman-crun", "containerd-crun", "hand-crun")
-RUNSC = ("docker-runsc", "hand-runsc")
-REMOVING = tuple(one for one in (*RUNC, *CRUN) if not one.startswith("hand"))
-"""With an option of their own to remove a container as it ends."""
+from tests.runtimes.workloads import CHILD_KILLED, HOG, tried
 
 
-@pytest.mark.parametrize("runtime", [*RUNC, *CRUN, *RUNSC], indirect=True)
+@pytest.mark.parametrize(
+    "runtime",
+    tried(
+        *("docker-runc", "systemd_docker-runc", "podman-crun", "containerd-runc"),
+        also=(
+            *("docker-crun", "containerd-crun", "docker-runsc"),
+            *("hand-runc", "hand-crun", "hand-runsc"),
+        ),
+    ),
+    indirect=True,
+)
 async def test_the_main_process_at_its_limit(runtime: tuple[Host, str]) -> None:
     host, handler = runtime
     spec = Spec(command=HOG, handler=handler, name=f"main-{handler}", labels=LABELS)
@@ -43,7 +47,14 @@ async def test_the_main_process_at_its_limit(runtime: tuple[Host, str]) -> None:
             await asyncio.to_thread(container.remove)
 
 
-@pytest.mark.parametrize("runtime", [*RUNC, *CRUN], indirect=True)
+@pytest.mark.parametrize(
+    "runtime",
+    tried(
+        *("docker-crun", "systemd_docker-runc", "podman-crun", "containerd-crun"),
+        also=("docker-runc", "containerd-runc", "hand-runc", "hand-crun"),
+    ),
+    indirect=True,
+)
 async def test_a_child_at_the_limit_while_the_container_lives(runtime: tuple[Host, str]) -> None:
     host, handler = runtime
     spec = Spec(command=CHILD_KILLED, handler=handler, name=f"child-{handler}", labels=LABELS)
@@ -57,7 +68,14 @@ async def test_a_child_at_the_limit_while_the_container_lives(runtime: tuple[Hos
             await asyncio.to_thread(container.remove)
 
 
-@pytest.mark.parametrize("runtime", REMOVING, indirect=True)
+@pytest.mark.parametrize(
+    "runtime",
+    tried(
+        *("docker-crun", "systemd_docker-runc", "podman-crun", "containerd-crun"),
+        also=("docker-runc", "containerd-runc"),
+    ),
+    indirect=True,
+)
 async def test_a_container_that_removes_itself(runtime: tuple[Host, str]) -> None:
     host, handler = runtime
     spec = Spec(command=HOG, handler=handler, name=f"gone-{handler}", labels=LABELS, remove=True)
@@ -73,7 +91,15 @@ async def test_a_container_that_removes_itself(runtime: tuple[Host, str]) -> Non
 # Twenty starts and removals take dockerd minutes where the processor is emulated.
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
-    "runtime", REMOVING if EVERYTHING else ("docker-runc", "containerd-crun"), indirect=True
+    "runtime",
+    tried(
+        "containerd-crun",
+        also=(
+            *("docker-runc", "docker-crun", "systemd_docker-runc"),
+            *("podman-crun", "containerd-runc"),
+        ),
+    ),
+    indirect=True,
 )
 async def test_twenty_containers_at_once(runtime: tuple[Host, str]) -> None:
     host, handler = runtime

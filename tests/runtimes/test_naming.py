@@ -22,10 +22,10 @@ from tests.runtimes.telling import (
     watching_with,
     words,
 )
-from tests.runtimes.workloads import HOG
+from tests.runtimes.workloads import HOG, only_where_all, tried
 
 
-@pytest.mark.parametrize("runtime", ["docker-runc", "containerd-runc"], indirect=True)
+@pytest.mark.parametrize("runtime", tried("docker-runc", also=["containerd-runc"]), indirect=True)
 async def test_a_runtimes_own_word_is_evidence_and_no_second_event(
     runtime: tuple[Host, str],
 ) -> None:
@@ -49,7 +49,7 @@ async def test_a_runtimes_own_word_is_evidence_and_no_second_event(
 
 @pytest.mark.parametrize(
     "runtime",
-    ["docker-runc", "systemd_docker-runc", "podman-crun", "containerd-runc"],
+    tried("docker-runc", "podman-crun", "containerd-runc", also=["systemd_docker-runc"]),
     indirect=True,
 )
 async def test_a_watcher_that_comes_after_the_container_knows_its_name(
@@ -67,7 +67,7 @@ async def test_a_watcher_that_comes_after_the_container_knows_its_name(
 
 
 @pytest.mark.parametrize(
-    "runtime", ["docker-runc", "podman-crun", "containerd-runc"], indirect=True
+    "runtime", tried("docker-runc", "podman-crun", "containerd-runc"), indirect=True
 )
 async def test_the_runtime_restarts_while_containers_run(runtime: tuple[Host, str]) -> None:
     """They run on, are killed in while it is away, and are told by name; so is what comes after."""
@@ -100,6 +100,7 @@ async def test_the_runtime_restarts_while_containers_run(runtime: tuple[Host, st
         await asyncio.to_thread(container.remove)
 
 
+@only_where_all
 async def test_containerds_image_is_told(containerd_host: ContainerdHost) -> None:
     spec = Spec(command=HOG, name="of-an-image", labels=LABELS)
     async with watching_with(containerd_host) as told:
@@ -114,6 +115,7 @@ async def test_containerds_image_is_told(containerd_host: ContainerdHost) -> Non
             await asyncio.to_thread(container.remove)
 
 
+@only_where_all
 async def test_two_containers_of_one_name_are_two(docker_host: ApiHost) -> None:
     """One that is made again under an old name is another container, with a kill of its own."""
     spec = Spec(command=HOG, name="again", labels=LABELS)

@@ -25,7 +25,7 @@ from tests.kernel import workload
 from tests.kernel.workload import kills_below
 from tests.runtimes.processes import SECONDS, wait_for
 from tests.runtimes.systemd import Systemd
-from tests.runtimes.workloads import CHILD_KILLED, LIMIT
+from tests.runtimes.workloads import CHILD_KILLED, LIMIT, only_where_all
 from tests.unprivileged import NOBODY, rights
 
 CHECKOUT = Path(__file__).parents[2]
@@ -158,6 +158,7 @@ async def kills(installed: Installed, unit: str, *, named: bool) -> list[OomKill
             await asyncio.sleep(0.5)
 
 
+@only_where_all
 @pytest.mark.timeout(900)
 async def test_the_unit_as_it_is_tells_kills_to_its_group_and_ends_in_good_order(
     systemd: Systemd, installed: Installed
@@ -219,6 +220,7 @@ async def test_the_unit_as_it_is_tells_kills_to_its_group_and_ends_in_good_order
         await asyncio.to_thread(systemd.stop, name)
 
 
+@only_where_all
 @pytest.mark.timeout(900)
 async def test_its_runtime_directory_removed_it_is_started_anew_with_another(
     systemd: Systemd, installed: Installed

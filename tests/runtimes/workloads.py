@@ -8,11 +8,21 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TypeVar
 
-EVERYTHING = os.environ.get("OOMWATCH_MATRIX") == "all"
-"""Every scenario in every runtime, as scripts/soak --matrix asks and where it takes minutes; else
-each once."""
+import pytest
+
+T = TypeVar("T")
+
+EVERYTHING = os.environ.get("OOMWATCH_RUNTIMES") == "all"
+"""Each test in every runtime that can do it, as `scripts/test --runtimes all` and scripts/soak
+--matrix ask; else, as in CI, where it is most telling."""
+
+only_where_all = pytest.mark.skipif(
+    not EVERYTHING, reason="left out for its minutes, but for scripts/test --runtimes all"
+)
 
 MEBIBYTE = 1 << 20
 LIMIT = 64 * MEBIBYTE
@@ -25,6 +35,11 @@ HOG = tuple(_HOG.split())
 """The main process goes over the limit."""
 
 SLEEPER = ("/bin/sleep", "10000")
+
+
+def tried(*always: T, also: Iterable[T] = ()) -> list[T]:
+    """What a test is tried in or with: `also` where everything is asked for."""
+    return [*always, *also] if EVERYTHING else list(always)
 
 
 def hold(size: str) -> str:

@@ -14,6 +14,7 @@ from scripts._soak.kernel_world import ROOT, KernelWorld
 PACE = Pace(longest_life=3.0, settle_seconds=60.0, deaths_between_checks=10, pause=0.05)
 
 
+@pytest.mark.any_kernel
 @pytest.mark.timeout(1500)
 def test_every_kill_is_told_once_however_often_the_daemon_dies(tmp_path: Path) -> None:
     """A difference says its seed: `scripts/soak --crash --kernel --seed N` begins likewise."""
