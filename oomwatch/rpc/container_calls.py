@@ -244,8 +244,9 @@ def _wait(message: pb.FinalizeContainerRequest, remaining: float | None) -> floa
     if not 0 <= wait <= LONGEST_WAIT_SECONDS:
         raise invalid(f"maximum_wait {wait} s: must be from 0 to {LONGEST_WAIT_SECONDS:.0f}")
     if remaining is not None:
-        # The exit is to be written down, and the answer sent, within the deadline too.
-        wait = max(0.0, min(wait, remaining - _ANSWER_SECONDS))
+        # The exit is to be written down, and the answer sent, within the deadline too; which gRPC
+        # has rounded up, by up to a hundredth (20 s to 20.1).
+        wait = max(0.0, min(wait, remaining * 0.99 - _ANSWER_SECONDS))
     return wait
 
 
