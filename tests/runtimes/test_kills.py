@@ -93,11 +93,8 @@ async def test_a_container_that_removes_itself(runtime: tuple[Host, str]) -> Non
 @pytest.mark.parametrize(
     "runtime",
     tried(
-        "containerd-crun",
-        also=(
-            *("docker-runc", "docker-crun", "systemd_docker-runc"),
-            *("podman-crun", "containerd-runc"),
-        ),
+        *("docker-runc", "containerd-crun"),
+        also=("docker-crun", "systemd_docker-runc", "podman-crun", "containerd-runc"),
     ),
     indirect=True,
 )
