@@ -507,9 +507,8 @@ def _others_may_name(identity: Identity) -> bool:
     his user@UID.service, a service, whoever lives in a container. Of the others a container may
     have two (Kata's /kata_overhead/ID).
     """
-    above = identity.cgroup.split("/")[:-1]
-    below_a_unit = any(name.endswith((".service", ".scope")) for name in above)
-    return identity.outer is not None or below_a_unit
+    above = identity.cgroup.rpartition("/")[0]
+    return identity.outer is not None or _outermost_unit(above) is not None
 
 
 def _outermost_unit(cgroup: str) -> str | None:
