@@ -33,6 +33,12 @@ def exit_of(entry: Entry) -> ContainerExit:
     return entry.event
 
 
+def unplaced(place: Place) -> None:
+    """Docker speaks of a container, and cannot say where it is."""
+    docker = ContainerSeen(source="docker", time=time.time_ns() // 1000, container=Container(id=ID))
+    place.watcher.pipeline.emit([docker])
+
+
 async def made(place: Place, path: str) -> CgroupReport:
     """Make a cgroup, and return its report once the daemon follows it."""
     place.tree.make(path)
@@ -169,11 +175,8 @@ async def test_who_goes_away_while_it_waits_has_told_of_the_end_all_the_same(
     async with served(tmp_path) as place:
         path = f"/docker-{ID}.scope"
         await made(place, path)
-        # Its runtime cannot say where it is: the removal of its cgroup tells, and is awaited.
-        docker = ContainerSeen(
-            source="docker", time=time.time_ns() // 1000, container=Container(id=ID)
-        )
-        place.watcher.pipeline.emit([docker])
+        # The removal of its cgroup tells where it is, and is awaited.
+        unplaced(place)
         asked = asyncio.create_task(place.client.finalize(ID, exit_code=137, maximum_wait=WAIT))
         async with asyncio.timeout(BOUND):
             while place.watcher.correlator.exits.deadline is None:
@@ -287,10 +290,7 @@ async def test_a_container_that_its_runtime_could_not_place_is_judged_once_its_r
     async with served(tmp_path) as place:
         path = f"/docker-{ID}.scope"
         await made(place, path)
-        docker = ContainerSeen(
-            source="docker", time=time.time_ns() // 1000, container=Container(id=ID)
-        )
-        place.watcher.pipeline.emit([docker])
+        unplaced(place)
         first = await place.client.finalize(ID, exit_code=143, maximum_wait=0.05)
         assert (exit_of(first).verdict, exit_of(first).confidence) == (
             Verdict.UNKNOWN,

@@ -6,7 +6,7 @@ Each says what really happened, and in which row of docs/semantics.md its verdic
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ from oomwatch.containers import gvisor
 from tests.runtimes.confusion import Truth
 from tests.runtimes.containers import Running
 from tests.runtimes.processes import wait_for
-from tests.runtimes.workloads import EVERYTHING, LIMIT
+from tests.runtimes.workloads import LIMIT, tried_as
 
 RUNC, CRUN, RUNSC = ("runc",), ("runc", "crun"), ("runc", "crun", "runsc")
 
@@ -44,13 +44,9 @@ class Scenario:
     memory: int | None = LIMIT
 
     @property
-    def runtimes(self) -> Iterator[str]:
+    def runtimes(self) -> list[str]:
         """The runtimes that it is tried in, as `host-handler`."""
-        if not EVERYTHING:
-            yield from self.once
-            return
-        for host in self.hosts:
-            yield from (f"{host}-{handler}" for handler in self.handlers)
+        return tried_as(*self.once, hosts=self.hosts, handlers=self.handlers)
 
 
 def kill(container: Running) -> None:

@@ -24,28 +24,15 @@ from tests.runtimes.containers import Host
 from tests.runtimes.judging import Worker
 from tests.runtimes.killers import earlyoom
 from tests.runtimes.scenarios import (
-    CRUN,
     RUNSC,
     SCENARIOS,
     Scenario,
     kill,
     wait_until_gone,
 )
-from tests.runtimes.workloads import EVERYTHING, hold
+from tests.runtimes.workloads import hold, tried_as
 
 TRIED = [(scenario, runtime) for scenario in SCENARIOS for runtime in scenario.runtimes]
-
-
-def runtimes(once: str, *hosts: str, handlers: tuple[str, ...] = CRUN) -> list[str]:
-    """The runtimes that a test is tried in: one, or all that can do it."""
-    return [f"{host}-{each}" for host in hosts for each in handlers] if EVERYTHING else [once]
-
-
-@pytest.fixture
-def runtime(request: pytest.FixtureRequest) -> tuple[Host, str]:
-    """A runtime that runs, and the OCI runtime to use with it."""
-    name, _, handler = str(request.param).partition("-")
-    return request.getfixturevalue(f"{name}_host"), handler
 
 
 @pytest.mark.parametrize(
@@ -73,7 +60,7 @@ async def test_an_end_is_told_for_what_it_was(
 
 
 @pytest.mark.parametrize(
-    "runtime", runtimes("docker-runc", "docker", handlers=RUNSC), indirect=True
+    "runtime", tried_as("docker-runc", hosts=("docker",), handlers=RUNSC), indirect=True
 )
 async def test_of_three_lives_only_one_was_out_of_memory(
     runtime: tuple[Host, str], tmp_path: Path
@@ -109,7 +96,7 @@ async def test_of_three_lives_only_one_was_out_of_memory(
 
 
 @pytest.mark.parametrize(
-    "runtime", runtimes("hand-crun", "docker", "hand", handlers=RUNSC), indirect=True
+    "runtime", tried_as("hand-crun", hosts=("docker", "hand"), handlers=RUNSC), indirect=True
 )
 async def test_the_pods_limit_is_the_end_of_one_and_no_siblings(
     runtime: tuple[Host, str], tmp_path: Path, pod: str
@@ -129,7 +116,7 @@ async def test_the_pods_limit_is_the_end_of_one_and_no_siblings(
 
 
 @pytest.mark.parametrize(
-    "runtime", runtimes("hand-runc", "docker", "hand", handlers=RUNSC), indirect=True
+    "runtime", tried_as("hand-runc", hosts=("docker", "hand"), handlers=RUNSC), indirect=True
 )
 async def test_the_node_out_of_memory(runtime: tuple[Host, str], tmp_path: Path) -> None:
     async with watching() as told, Worker(told, *runtime, tmp_path) as worker:
@@ -143,7 +130,7 @@ async def test_the_node_out_of_memory(runtime: tuple[Host, str], tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    "runtime", runtimes("hand-runc", "docker", "hand", handlers=RUNSC), indirect=True
+    "runtime", tried_as("hand-runc", hosts=("docker", "hand"), handlers=RUNSC), indirect=True
 )
 async def test_earlyooms_kill_is_no_oom_and_is_named(
     runtime: tuple[Host, str], tmp_path: Path

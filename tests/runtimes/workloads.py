@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable
+from itertools import product
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,12 +17,12 @@ import pytest
 
 T = TypeVar("T")
 
-EVERYTHING = os.environ.get("OOMWATCH_RUNTIMES") == "all"
+_EVERYTHING = os.environ.get("OOMWATCH_RUNTIMES") == "all"
 """Each test in every runtime that can do it, as `scripts/test --runtimes all` and scripts/soak
 --matrix ask; else, as in CI, where it is most telling."""
 
 only_where_all = pytest.mark.skipif(
-    not EVERYTHING, reason="left out for its minutes, but for scripts/test --runtimes all"
+    not _EVERYTHING, reason="left out for its minutes, but for scripts/test --runtimes all"
 )
 
 MEBIBYTE = 1 << 20
@@ -39,7 +40,12 @@ SLEEPER = ("/bin/sleep", "10000")
 
 def tried(*always: T, also: Iterable[T] = ()) -> list[T]:
     """What a test is tried in or with: `also` where everything is asked for."""
-    return [*always, *also] if EVERYTHING else list(always)
+    return list(dict.fromkeys((*always, *also))) if _EVERYTHING else list(always)
+
+
+def tried_as(*always: str, hosts: Iterable[str], handlers: Iterable[str]) -> list[str]:
+    """The runtimes, as `host-handler`, to try a test in: each pair where all are asked for."""
+    return tried(*always, also=map("-".join, product(hosts, handlers)))
 
 
 def hold(size: str) -> str:

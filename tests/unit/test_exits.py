@@ -373,18 +373,22 @@ def test_a_name_that_is_due_is_awaited_for_a_moment() -> None:
     assert ruled(host.exit) == ("oom", "confirmed")
 
 
-def test_a_name_that_is_due_as_the_caller_must_be_answered_is_said_to_be() -> None:
-    host = Host()
-    cgroup = host.run(pid=395)
-    host.kill(cgroup)
-    host.ended(137, source="worker")
-    host.pass_time(WAIT_SECONDS)
+def assert_the_name_is_due_until_it_comes(host: Host, cgroup: Cgroup) -> None:
     assert ruled(host.exit) == ("oom", "high")
     assert host.exit.reasons[-1].startswith(f"{STILL_DUE}the name")
     host.name(cgroup, 395)
     host.pass_time(1)
     assert ruled(host.exits[-1]) == ("oom", "confirmed")
     assert not host.exits[-1].reasons[-1].startswith(STILL_DUE)
+
+
+def test_a_name_that_is_due_as_the_caller_must_be_answered_is_said_to_be() -> None:
+    host = Host()
+    cgroup = host.run(pid=395)
+    host.kill(cgroup)
+    host.ended(137, source="worker")
+    host.pass_time(WAIT_SECONDS)
+    assert_the_name_is_due_until_it_comes(host, cgroup)
 
 
 def test_a_limit_that_the_log_names_after_the_exit_was_told_amends_it() -> None:
@@ -419,11 +423,7 @@ def test_a_name_is_due_also_where_nobody_told_the_main_process() -> None:
     host.pass_time(SETTLE_SECONDS)
     host.ended(137, source="worker")
     host.pass_time(WAIT_SECONDS)
-    assert ruled(host.exit) == ("oom", "high")
-    assert host.exit.reasons[-1].startswith(f"{STILL_DUE}the name")
-    host.name(cgroup, 395)
-    host.pass_time(1)
-    assert ruled(host.exits[-1]) == ("oom", "confirmed")
+    assert_the_name_is_due_until_it_comes(host, cgroup)
 
 
 def test_a_name_that_never_comes_is_not_said_for_ever_to_be_due() -> None:
