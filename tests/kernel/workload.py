@@ -178,6 +178,24 @@ def little_memory(leave: int = 384 * MEBIBYTE) -> Iterator[None]:
 
 
 @contextmanager
+def killing_before_thrashing(working_set_ms: int = 1000) -> Iterator[None]:
+    """Have the kernel kill where it would take away what was used so lately, if it can (6.1).
+
+    Else a node may spend an hour reading its programs again and again, and kill nobody.
+    Documentation/admin-guide/mm/multigen_lru.rst, "Thrashing prevention".
+    """
+    knobs = Path("/sys/kernel/mm/lru_gen/enabled"), Path("/sys/kernel/mm/lru_gen/min_ttl_ms")
+    before = [knob.read_text() for knob in knobs]
+    for knob, value in zip(knobs, ("y", str(working_set_ms)), strict=True):
+        knob.write_text(value)
+    try:
+        yield
+    finally:
+        for knob, value in zip(reversed(knobs), reversed(before), strict=True):
+            knob.write_text(value)
+
+
+@contextmanager
 def inotify_limit(name: str, value: int) -> Iterator[Callable[[], object]]:
     """Set a limit of inotify's for a while; call what is given to put it back sooner."""
     knob = Path("/proc/sys/fs/inotify") / name

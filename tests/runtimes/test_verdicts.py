@@ -122,7 +122,7 @@ async def test_the_node_out_of_memory(runtime: tuple[Host, str], tmp_path: Path)
     async with watching() as told, Worker(told, *runtime, tmp_path) as worker:
         job = await worker.run(f"exec {hold('2G')}", memory=None)
         await job.make_it_first_to_go(1000)
-        with workload.little_memory():
+        with workload.killing_before_thrashing(), workload.little_memory():
             await job.register()
             exit_, outcome = await job.judged("the node out of memory", Truth.OOM)
         assert outcome.right, exit_
