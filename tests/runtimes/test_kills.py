@@ -93,8 +93,8 @@ async def test_a_container_that_removes_itself(runtime: tuple[Host, str]) -> Non
 @pytest.mark.parametrize(
     "runtime",
     tried(
-        *("docker-runc", "containerd-crun"),
-        also=("docker-crun", "systemd_docker-runc", "podman-crun", "containerd-runc"),
+        *("docker-runc", "systemd_docker-runc", "podman-crun", "containerd-crun"),
+        also=("docker-crun", "containerd-runc"),
     ),
     indirect=True,
 )
