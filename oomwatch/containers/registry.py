@@ -379,8 +379,8 @@ class Containers:
         """
         found = False
         for key in list(self._by_id[container_id]):
-            life = self._lives[key]
-            if not life.registered or life.ended_time is not None:
+            life = self._lives.get(key)
+            if life is None or not life.registered or life.ended_time is not None:
                 continue
             if but is not None and life.cgroup_id == but.cgroup_id:
                 continue
@@ -453,8 +453,9 @@ class Containers:
         self._by_id.put_back(life.container_id, placed.key, at)
 
     def _end(self, key: LifeKey, time: int, *, moved: bool = False) -> None:
-        life = self._lives[key]
-        if life.ended_time is None:
+        # Another that ended just before may have pushed it out.
+        life = self._lives.get(key)
+        if life is not None and life.ended_time is None:
             self._put(replace(life, ended_time=time, moved=moved))
             self._bound(time)
 

@@ -296,6 +296,31 @@ def test_an_id_registered_elsewhere_leaves_its_old_cgroup() -> None:
     assert containers.owner("/b", 8) is None
 
 
+def test_an_end_may_push_out_another_life_that_is_to_end_with_it() -> None:
+    """Nothing was heard for a day, and the worker's life of that cgroup had ended before."""
+    day = registry.ENDED_SECONDS * SECOND
+    containers = Containers()
+    containers.seen(seen(WEB))
+    containers.seen(seen(Container(id="job"), source=WORKER, time=2 * SECOND))
+    containers.unwatched("job", 3 * SECOND)
+    containers.removed(7, day + 4 * SECOND)
+    ended = containers.newest(ID)
+    assert ended is not None
+    assert ended.ended_time == day + 4 * SECOND
+    assert containers.newest("job") is None
+
+
+def test_what_is_unwatched_may_push_out_an_older_life_of_its_own_id() -> None:
+    day = registry.ENDED_SECONDS * SECOND
+    containers = Containers()
+    job = Container(id="job")
+    for number, cgroup_id in enumerate((7, 8, 7)):
+        containers.seen(seen(job, f"/{cgroup_id}", cgroup_id, source=WORKER, time=number))
+    assert containers.unwatched("job", 2 * day)
+    (life,) = containers.in_order("job")
+    assert (life.cgroup_id, life.ended_time) == (7, 2 * day)
+
+
 def test_unwatching_forgets_the_worker_and_keeps_the_runtime() -> None:
     containers = Containers()
     containers.seen(seen(WEB))
