@@ -275,8 +275,8 @@ class Watcher:
 
         Those of which nobody spoke count too, by the names of their cgroups.
         """
-        containers = self.correlator.containers
-        spoken = [life.container_id for life in containers.starting_with(container_id)]
+        lives = self.correlator.containers.lives
+        spoken = [life.container_id for life in lives.starting_with(container_id)]
         unspoken = {}
         if container_id not in spoken:
             unspoken = await self._named_by_their_cgroups(container_id)
@@ -301,7 +301,7 @@ class Watcher:
             container, pid=pid, cgroup=cgroup, memory_limit_bytes=memory_limit_bytes
         )
         await self.sandboxes.settled()
-        life = self.correlator.containers.newest(container.id)
+        life = self.correlator.containers.lives.newest(container.id)
         seen = self.correlator.exits.sandbox(life) if life is not None else None
         return report if seen is None else replace(report, notes=(*report.notes, note(seen)))
 
@@ -323,7 +323,7 @@ class Watcher:
         if self.memory_events is None:
             return None
         cgroups = self.memory_events.named_after(container_id)
-        return self.correlator.containers.found(container_id, cgroups, _now())
+        return self.correlator.containers.owners.found(container_id, cgroups, _now())
 
     async def _named_by_their_cgroups(self, beginning: str) -> dict[str, str]:
         """The cgroup of each container of which nobody spoke, by its id, where that begins so."""
@@ -334,7 +334,7 @@ class Watcher:
             if number % _SLICE == 0:
                 # One letter may fit ten thousand, and kills must not wait for a client's question.
                 await asyncio.sleep(0)
-            seen = self.correlator.containers.named(cgroup, _now())
+            seen = self.correlator.containers.owners.named(cgroup, _now())
             if seen is not None and seen.container.id.startswith(beginning):
                 found[seen.container.id] = cgroup.path
         return found
@@ -365,7 +365,7 @@ class Watcher:
             after = entries[-1].revision
             newest = entries[-1].event.detect_time
         self.correlator.recall(told, asyncio.get_running_loop().time())
-        self.witnesses.recall_lives(self.correlator.containers.end_untold(), newest)
+        self.witnesses.recall_lives(self.correlator.containers.lives.end_untold(), newest)
 
     async def _report(self, path: str) -> CgroupReport | None:
         if self.memory_events is None:

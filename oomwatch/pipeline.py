@@ -142,7 +142,7 @@ class Pipeline:
         events, self._events = self._events, []
         now = asyncio.get_running_loop().time()
         change = self.correlator.take_changes(now, told=bool(events))
-        lives = self.correlator.containers.take_changes()
+        lives = self.correlator.containers.lives.take_changes()
         if events or change or lives:
             self._sink.append(events, change, lives)
         self._schedule()

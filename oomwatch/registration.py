@@ -15,12 +15,15 @@ from oomwatch.cgroup.locating import locate, nearest_counted, printed_cgroup
 from oomwatch.cgroup.process import sees_the_hosts_pids
 from oomwatch.cgroup.resolving import Resolved, resolve
 from oomwatch.containers.lives import WORKER, Life
-from oomwatch.containers.registry import MAX_REGISTERED, Containers
+from oomwatch.containers.registry import Containers
 from oomwatch.errors import BadCgroupPath, LimitReached, NoSuchCgroup
 from oomwatch.escaping import quoted
 from oomwatch.events import Container, SourceState
 from oomwatch.observations import ContainerSeen, Observation
 from oomwatch.status import CgroupReport, Witness
+
+MAX_REGISTERED = 10_000
+"""Containers that workers may have registered at one time."""
 
 _TREE_LOOKS = 20
 _TREE_PAUSE_SECONDS = 0.05
@@ -96,12 +99,12 @@ class Registration:
                 f"cgroup {quoted(counted.path)} was removed as it was registered; what was killed "
                 "in it is told by this name"
             )
-        life = self._containers.newest(container.id)
+        life = self._containers.lives.newest(container.id)
         return self._with_notes(report, life, None if counted == own else own.path)
 
     def is_registered(self, container_id: str) -> bool:
         """Whether a worker registered it, and it has neither ended nor been unwatched."""
-        newest = self._containers.newest(container_id)
+        newest = self._containers.lives.newest(container_id)
         return newest is not None and newest.awaited
 
     def unwatch(self, container_id: str) -> bool:
@@ -115,7 +118,7 @@ class Registration:
 
         Raises `LookupError` with a sentence where several begin so.
         """
-        lives = self._containers.starting_with(container_id)
+        lives = self._containers.lives.starting_with(container_id)
         if len(lives) > 1:
             raise several_begin_so(container_id, [life.container_id for life in lives])
         life = lives[0] if lives else None
@@ -130,7 +133,7 @@ class Registration:
         return [self._named(report) for report in reports]
 
     def _named(self, report: CgroupReport) -> CgroupReport:
-        owner = self._containers.owner(report.path, report.id)
+        owner = self._containers.owners.of(report.path, report.id)
         if owner is None or owner.cgroup != report.path:
             return report
         return replace(report, container=owner.container)
@@ -150,7 +153,7 @@ class Registration:
 
     def _refuse_too_many(self, container_id: str) -> None:
         known = self.is_registered(container_id)
-        if not known and self._containers.registered >= MAX_REGISTERED:
+        if not known and self._containers.lives.registered >= MAX_REGISTERED:
             raise LimitReached(
                 f"{MAX_REGISTERED} containers are registered already: unwatch or finalize those "
                 "that have ended"

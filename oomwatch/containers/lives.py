@@ -8,7 +8,7 @@ boot never uses twice, and where that is not known when each was first heard of.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from typing import TypeVar
@@ -21,6 +21,9 @@ WORKER = "worker"
 
 PATH = "cgroup"
 """The source of what the path of a cgroup alone says of a container."""
+
+RESTART_MICROSECONDS = 100_000
+"""No runtime starts a container so soon after its last start: Docker waits at least as long."""
 
 _RANK = {WORKER: 0, "docker": 1, "cri": 2, "containerd": 3}
 
@@ -123,6 +126,21 @@ class Life:
             begun_by=begun_by,
             said={**self.said, sys.intern(seen.source): _shared(seen.container)},
         )
+
+
+def the_one(lives: Iterable[Life]) -> Life | None:
+    """Of a cgroup's lives the one whose own it is: the worker's, else the runtimes'.
+
+    `None` where there is none, and where two workers share the cgroup. The newest where all ended.
+    """
+    several = sorted(lives, key=lambda life: (life.ended_time is None, life.seen_time))
+    if not several:
+        return None
+    running = [life for life in several if life.ended_time is None] or several[-1:]
+    registered = {life.container_id: life for life in running if life.registered}
+    if len(registered) > 1:
+        return None
+    return next(iter(registered.values()), running[-1])
 
 
 @lru_cache(64)

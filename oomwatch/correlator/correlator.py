@@ -115,7 +115,7 @@ class Correlator:
         )
         self._first = True
         self._baselines: set[int] = set()
-        self._lost_ends = LostEnds(self.containers)
+        self._lost_ends = LostEnds(self.containers.lives)
         self._early: list[ContainerEnded] = []
 
     def feed(self, observation: Observation, now: float) -> Outcome:
@@ -124,7 +124,7 @@ class Correlator:
         if self._first:
             # Of lives from before a restart nobody may speak again.
             self._first = False
-            for life in self.containers.running():
+            for life in self.containers.lives.running():
                 outcome.questions += self.exits.watched(life)
             outcome.questions += self.exits.sought()
             if self._logged is not None:
@@ -307,7 +307,7 @@ class Correlator:
         name = self._names.add(record, now)
         if name is None:
             return
-        known = self._residents.word_on(name) or main_processes.word_on(name, self.containers)
+        known = self._residents.word_on(name) or main_processes.word_on(name, self.containers.lives)
         if known is not None:
             name.records.append(known)
         if self._logged is not None:
@@ -364,7 +364,7 @@ class Correlator:
         self._residuals.removed(observation)
         self._residents.removed(cgroup)
         self.exits.hit_limit(cgroup.id, observation.limit_hits)
-        named = self.containers.named(cgroup, observation.time)
+        named = self.containers.owners.named(cgroup, observation.time)
         if named is not None:
             # Nobody spoke of it yet; its end may still be asked about.
             self.containers.seen(named)

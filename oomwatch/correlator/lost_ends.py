@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 
+from oomwatch.containers.known_lives import KnownLives
 from oomwatch.containers.lives import PATH, WORKER, Life, LifeKey
-from oomwatch.containers.registry import Containers
 from oomwatch.observations import ContainerEnded
 
 LOST_SECONDS = 60.0
@@ -21,8 +21,8 @@ LOST_SECONDS = 60.0
 class LostEnds:
     """The lives that have ended, until somebody tells how or the wait is over."""
 
-    def __init__(self, containers: Containers) -> None:
-        self._containers = containers
+    def __init__(self, lives: KnownLives) -> None:
+        self._lives = lives
         self._waiting: deque[tuple[float, LifeKey]] = deque()
 
     @property
@@ -32,17 +32,17 @@ class LostEnds:
 
     def surveyed(self, now: float) -> None:
         """Take in that every cgroup was looked at for the first time since a restart."""
-        self._await(self._containers.end_untold(), now)
+        self._await(self._lives.end_untold(), now)
 
     def removed(self, cgroup_id: int, now: float) -> None:
         """Take in that a cgroup is gone."""
-        self._await(self._containers.lives_in(cgroup_id), now)
+        self._await(self._lives.lives_in(cgroup_id), now)
 
     def expire(self, now: float) -> list[ContainerEnded]:
         """Return the ends that nobody told in time."""
         lost = []
         while self._waiting and self._waiting[0][0] <= now:
-            life = self._containers.of_key(self._waiting.popleft()[1])
+            life = self._lives.of_key(self._waiting.popleft()[1])
             if life is not None and life.ended_time is not None and not life.end_told:
                 lost.append(
                     ContainerEnded(

@@ -7,7 +7,7 @@ and their cgroups are gone before anybody can look. The runtime said whose main 
 
 from __future__ import annotations
 
-from oomwatch.containers.registry import Containers
+from oomwatch.containers.known_lives import KnownLives
 from oomwatch.correlator.names import CLOCKS_APART_SECONDS, Name
 from oomwatch.events import Victim
 from oomwatch.observations import VictimNamed
@@ -15,7 +15,7 @@ from oomwatch.observations import VictimNamed
 _CLOCKS_APART = round(CLOCKS_APART_SECONDS * 1e6)
 
 
-def word_on(name: Name, containers: Containers) -> VictimNamed | None:
+def word_on(name: Name, lives: KnownLives) -> VictimNamed | None:
     """Return the word of who started a container on a victim; `None` where its cgroup is known.
 
     The pid was looked up when the life was first heard of, and no other process can have it before
@@ -23,7 +23,7 @@ def word_on(name: Name, containers: Containers) -> VictimNamed | None:
     """
     if name.cgroup is not None:
         return None
-    life = containers.of_main_process(name.victim.pid)
+    life = lives.of_main_process(name.victim.pid)
     if life is None or life.cgroup is None or life.moved:
         return None
     if name.time < life.seen_time - _CLOCKS_APART:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 
 from oomwatch.containers.lives import Life
-from oomwatch.containers.registry import Containers, Owner
+from oomwatch.containers.owners import Owner
+from oomwatch.containers.registry import Containers
 from oomwatch.correlator.told_kills import ToldKill, ToldKills
 from oomwatch.events import Event, Evidence, EvidenceGap, OomKill, Scope, Victim, is_within
 from oomwatch.observations import ContainerSeen, Recorded, RuntimeOom
@@ -96,7 +97,7 @@ class Ownership:
         if isinstance(event, OomKill):
             return self._kill(event, now)
         if isinstance(event, EvidenceGap) and event.cgroup is not None:
-            owner = self._containers.owner(event.cgroup, None, event.detect_time)
+            owner = self._containers.owners.of(event.cgroup, None, event.detect_time)
             return event if owner is None else replace(event, container=owner.container)
         return event
 
@@ -138,7 +139,7 @@ class Ownership:
         """Is it this container that a runtime speaks of? A worker may call it by another id."""
         if owner is None:
             return False
-        life = self._containers.newest(oom.container_id)
+        life = self._containers.lives.newest(oom.container_id)
         same_cgroup = life is not None and life.cgroup == owner.cgroup
         return same_cgroup or owner.container.id == oom.container_id
 
@@ -146,7 +147,7 @@ class Ownership:
         if event.victim_cgroup is None:
             return None
         time = event.occur_time or event.detect_time
-        return self._containers.owner(event.victim_cgroup, event.victim_cgroup_id, time)
+        return self._containers.owners.of(event.victim_cgroup, event.victim_cgroup_id, time)
 
     def _recent(self, now: float, seconds: float = LATE_SECONDS) -> Iterator[_Told]:
         """The kills told lately, the last one first."""

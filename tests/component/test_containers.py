@@ -176,7 +176,7 @@ async def test_registered_twice_is_registered_once_and_a_new_place_is_a_new_life
         assert await place.client.watch_container(JOB, cgroup="/a") == once
         moved = await place.client.watch_container(JOB, cgroup="/b")
         assert moved.path == "/b"
-        assert place.watcher.correlator.containers.registered == 1
+        assert place.watcher.correlator.containers.lives.registered == 1
         got = await place.client.get_container(container_id="job-17")
         assert got is not None
         assert got.path == "/b"
@@ -189,7 +189,7 @@ async def test_a_process_is_found_by_its_pid(tmp_path: Path) -> None:
         place.tree.write("/a/b", "cgroup.procs", f"1\n{os.getpid()}\n")
         report = await place.client.watch_container(JOB, pid=os.getpid())
         assert report.path == "/a/b"
-        life = place.watcher.correlator.containers.newest("job-17")
+        life = place.watcher.correlator.containers.lives.newest("job-17")
         assert life is not None
         # In another PID namespace it is not the pid that the kernel prints.
         assert life.pid == (os.getpid() if sees_the_hosts_pids() else None)
@@ -214,7 +214,7 @@ async def test_what_is_gone_is_not_found(tmp_path: Path) -> None:
             with pytest.raises(RequestRefused, match=sentence) as raised:
                 await place.client.watch_container(JOB, **where)
             assert raised.value.status == "NOT_FOUND"
-        assert place.watcher.correlator.containers.registered == 0
+        assert place.watcher.correlator.containers.lives.registered == 0
 
 
 @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ async def test_what_cannot_be_meant_is_refused_with_a_sentence(
         place.tree.make("/a")
         with pytest.raises(ValueError, match=sentence):
             await place.client.watch_container(container, **where)
-        assert place.watcher.correlator.containers.registered == 0
+        assert place.watcher.correlator.containers.lives.registered == 0
 
 
 async def test_no_more_are_registered_than_the_bound_however_many_ask_at_once(
@@ -259,7 +259,7 @@ async def test_no_more_are_registered_than_the_bound_however_many_ask_at_once(
         outcomes = await asyncio.gather(*tries, return_exceptions=True)
         assert [isinstance(outcome, LimitReached) for outcome in outcomes].count(True) == 3
         containers = place.watcher.correlator.containers
-        assert containers.registered == 2
+        assert containers.lives.registered == 2
         with pytest.raises(RequestRefused, match="2 containers are registered already") as raised:
             await place.client.watch_container(Container(id="job-f"), cgroup="/a")
         assert raised.value.status == "RESOURCE_EXHAUSTED"
@@ -276,13 +276,13 @@ async def test_what_is_unwatched_is_awaited_no_more_and_its_name_is_remembered(
         place.tree.make("/a")
         await place.client.watch_container(JOB, cgroup="/a")
         assert await place.client.unwatch_container("job-17")
-        assert place.watcher.correlator.containers.registered == 0
+        assert place.watcher.correlator.containers.lives.registered == 0
         assert not await place.client.unwatch_container("job-17")
         place.tree.kill("/a")
         (kill,) = await place.kills(1)
         assert kill.container == JOB
         await place.client.watch_container(replace(JOB, name="again"), cgroup="/a")
-        assert place.watcher.correlator.containers.registered == 1
+        assert place.watcher.correlator.containers.lives.registered == 1
         place.tree.kill("/a")
         *_, kill = await place.kills(2, EventFilter(names=("job", "again")))
         assert kill.container == replace(JOB, name="again")
@@ -311,7 +311,7 @@ async def test_what_is_removed_as_it_is_registered_is_gone_and_takes_no_place(
             with pytest.raises(RequestRefused, match="cgroup '/a/b'") as raised:
                 await place.client.watch_container(Container(id=f"job-{number}"), cgroup="/a/b")
             assert raised.value.status == "NOT_FOUND"
-        assert place.watcher.correlator.containers.registered == 0
+        assert place.watcher.correlator.containers.lives.registered == 0
 
 
 @pytest.mark.parametrize("remade", [True, False])
@@ -332,7 +332,7 @@ async def test_what_is_removed_as_it_is_looked_up_is_not_taken_for_what_is_above
         with pytest.raises(RequestRefused, match="cgroup '/a/b'") as raised:
             await place.client.watch_container(JOB, cgroup="/a/b")
         assert raised.value.status == "NOT_FOUND"
-        assert place.watcher.correlator.containers.registered == 0
+        assert place.watcher.correlator.containers.lives.registered == 0
 
 
 async def test_a_beginning_that_fits_several_is_refused(tmp_path: Path) -> None:
@@ -360,12 +360,12 @@ async def test_a_name_outlives_its_cgroup_and_the_daemon(tmp_path: Path) -> None
         assert kill.recovered
         tree.remove("/b")
         async with asyncio.timeout(BOUND):
-            while (life := place.watcher.correlator.containers.newest("job-b")) is None or (
+            while (life := place.watcher.correlator.containers.lives.newest("job-b")) is None or (
                 life.ended_time is None
             ):
                 await asyncio.sleep(0.01)
     async with served(tmp_path, tree) as place:
-        life = place.watcher.correlator.containers.newest("job-b")
+        life = place.watcher.correlator.containers.lives.newest("job-b")
         assert life is not None
         assert life.ended_time is not None
 

@@ -72,9 +72,9 @@ async def test_an_end_of_the_time_between_is_told_once(
     async with listening(docker, socket):
         async with watcher("first") as first:
             async with asyncio.timeout(20):
-                while {life.cgroup_id for life in first.correlator.containers.end_untold()} != set(
-                    made.values()
-                ):
+                while {
+                    life.cgroup_id for life in first.correlator.containers.lives.end_untold()
+                } != set(made.values()):
                     await asyncio.sleep(0.005)
             await first.journal.flush()
             # What a crash now would leave: the files as they are.

@@ -57,7 +57,7 @@ async def test_a_path_that_is_made_again_is_another_life_of_it() -> None:
         assert {
             life.container.name
             for kill in kills
-            if (life := containers.life(ID, kill.victim_cgroup_id)) is not None
+            if (life := containers.lives.life(ID, kill.victim_cgroup_id)) is not None
         } == {"life-0", "life-1", "life-2"}
 
 

@@ -69,7 +69,7 @@ async def test_a_kill_has_its_pod(cri_host: CriHost) -> None:
             assert known.labels is not None
             assert LABELS.items() <= known.labels.items()
             assert kill.scope is Scope.CONTAINER_LIMIT
-            life = told.watcher.correlator.containers.newest(container.id)
+            life = told.watcher.correlator.containers.lives.newest(container.id)
             assert life is not None
             assert (life.cgroup, life.memory_limit_bytes) == (container.cgroup, LIMIT)
 
@@ -80,7 +80,7 @@ async def test_an_end_is_told_by_the_containers_status(cri_host: CriHost) -> Non
         spec = Spec(command=WAITING_ITSELF, name="main")
         container = await asyncio.to_thread(cri_host.run, spec, pod)
         await told.until(
-            lambda: told.watcher.correlator.containers.newest(container.id) is not None
+            lambda: told.watcher.correlator.containers.lives.newest(container.id) is not None
         )
         await let_go(container.cgroup)
         by_runtime = await asyncio.to_thread(container.wait)

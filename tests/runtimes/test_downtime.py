@@ -37,7 +37,7 @@ async def test_the_next_start_tells_how_each_ended(
         specs = [Spec(command=command, handler=handler) for command in commands]
         out_of_memory, killed, done = containers = [await run(host, spec) for spec in specs]
         ids = {container.id for container in containers}
-        known = told.watcher.correlator.containers
+        known = told.watcher.correlator.containers.lives
         await told.until(
             lambda: ids <= {life.container_id for life in known.end_untold() if life.pid}
         )

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from oomwatch.containers import registry
+from oomwatch.containers import known_lives
 from oomwatch.containers.lives import PATH as PATH_ALONE
-from oomwatch.containers.lives import WORKER, Life, merged
+from oomwatch.containers.lives import RESTART_MICROSECONDS, WORKER, Life, merged
+from oomwatch.containers.owners import Owner
 from oomwatch.containers.packing import PackedLives
 from oomwatch.containers.registry import Containers
 from oomwatch.events import Cgroup, Container, Pod
@@ -43,16 +44,16 @@ WEB = Container(id=ID, name="web", runtime="docker", image="nginx")
 
 
 def name_of(containers: Containers, cgroup: str, cgroup_id: int | None = None) -> str | None:
-    owner = containers.owner(cgroup, cgroup_id)
+    owner = containers.owners.of(cgroup, cgroup_id)
     return owner.container.name if owner is not None else None
 
 
 def test_a_path_alone_tells_the_id_and_no_name() -> None:
-    owner = Containers().owner(f"{PATH}/nested/deeper", 9)
+    owner = Containers().owners.of(f"{PATH}/nested/deeper", 9)
     assert owner is not None
     assert owner.container == Container(id=ID, runtime="docker")
     assert (owner.cgroup, owner.life) == (PATH, None)
-    assert Containers().owner("/plain") is None
+    assert Containers().owners.of("/plain") is None
 
 
 def test_a_runtimes_word_names_its_cgroup_and_what_is_below() -> None:
@@ -60,7 +61,7 @@ def test_a_runtimes_word_names_its_cgroup_and_what_is_below() -> None:
     assert containers.seen(seen(WEB)) is not None
     assert containers.seen(seen(WEB)) is None, "said twice is nothing new"
     for cgroup in (PATH, f"{PATH}/init", f"{PATH}/docker/{OTHER}"):
-        owner = containers.owner(cgroup)
+        owner = containers.owners.of(cgroup)
         assert owner is not None
         assert (owner.container, owner.cgroup) == (WEB, PATH)
 
@@ -68,7 +69,7 @@ def test_a_runtimes_word_names_its_cgroup_and_what_is_below() -> None:
 def test_what_is_nested_in_a_container_cannot_claim_to_be_another() -> None:
     containers = Containers()
     containers.seen(seen(Container(id=OTHER, name="bank"), f"/docker/{OTHER}", 8))
-    owner = containers.owner(f"{PATH}/docker/{OTHER}")
+    owner = containers.owners.of(f"{PATH}/docker/{OTHER}")
     assert owner is not None
     assert (owner.container.id, owner.cgroup) == (ID, PATH)
 
@@ -95,10 +96,10 @@ def test_a_cgroup_that_is_named_after_a_container_elsewhere_is_none_of_it(
 ) -> None:
     containers = Containers()
     containers.seen(seen(WEB, life, None if life is None else 7))
-    owner = containers.owner(path)
+    owner = containers.owners.of(path)
     told = None if owner is None else owner.container.id
     assert told != ID if false else told == ID
-    named = containers.named(Cgroup(9, path[1:], Cgroup(1, "")), SECOND)
+    named = containers.owners.named(Cgroup(9, path[1:], Cgroup(1, "")), SECOND)
     assert (named is None) == false
 
 
@@ -110,13 +111,13 @@ def test_a_rootless_container_may_start_anew_elsewhere_below_its_users_service()
     another_users = f"/user.slice/user-1001.slice/user@1001.service/libpod-{ID}.scope"
 
     def whose(path: str) -> str | None:
-        owner = containers.owner(path, 9)
+        owner = containers.owners.of(path, 9)
         return owner.container.id if owner is not None else None
 
     assert ID not in (whose(elsewhere), whose(another_users)), "it runs"
     containers.removed(7, 2 * SECOND)
     assert whose(elsewhere) == ID
-    assert containers.named(Cgroup(9, elsewhere[1:], Cgroup(1, "")), 3 * SECOND) is not None
+    assert containers.owners.named(Cgroup(9, elsewhere[1:], Cgroup(1, "")), 3 * SECOND) is not None
     assert whose(another_users) != ID
     assert whose(f"/system.slice/libpod-{OTHER}.scope/libpod-{ID}.scope") != ID
 
@@ -127,23 +128,23 @@ def test_of_cgroups_with_one_name_that_is_found_which_the_hosts_root_made() -> N
     cgroups = [Cgroup(number, path[1:], root) for number, path in enumerate(paths, 20)]
     containers = Containers()
     for order in (cgroups, cgroups[::-1]):
-        found = containers.found(ID, order, SECOND)
+        found = containers.owners.found(ID, order, SECOND)
         assert found is not None
         assert found.cgroup == PATH
-    alone = containers.found(ID, cgroups[:1], SECOND)
+    alone = containers.owners.found(ID, cgroups[:1], SECOND)
     assert alone is not None
     assert alone.cgroup == paths[0]
-    assert containers.found(ID, cgroups[3:], SECOND) is None
+    assert containers.owners.found(ID, cgroups[3:], SECOND) is None
 
 
 def test_a_cgroup_with_a_false_name_is_whose_it_is_otherwise() -> None:
     containers = Containers()
     containers.seen(seen(WEB))
-    owner = containers.owner(f"{USERS}/docker-{ID}.scope")
+    owner = containers.owners.of(f"{USERS}/docker-{ID}.scope")
     assert owner is not None
     assert (owner.container.name, owner.cgroup) == ("user@1000.service", USERS)
     # As long as nobody spoke of it the path is believed: rootless runtimes live there.
-    assert containers.owner(f"{USERS}/docker-{OTHER}.scope") == registry.Owner(
+    assert containers.owners.of(f"{USERS}/docker-{OTHER}.scope") == Owner(
         Container(id=OTHER, runtime="docker"), f"{USERS}/docker-{OTHER}.scope"
     )
 
@@ -154,11 +155,11 @@ def test_a_container_told_without_its_cgroup_is_found_by_the_id_in_the_path() ->
     assert name_of(containers, PATH) == "web"
     assert name_of(containers, f"/docker/{OTHER}/docker/{ID}") is None, "a claim from inside"
     containers.seen(seen(WEB))
-    owner = containers.owner(PATH, 7)
+    owner = containers.owners.of(PATH, 7)
     assert owner is not None
     assert owner.life is not None
     assert owner.life.key == (ID, 7), "one life, not two"
-    assert containers.take_changes().forgotten == (owner.life.former_key,)
+    assert containers.lives.take_changes().forgotten == (owner.life.former_key,)
 
 
 def test_a_place_that_is_told_late_is_found_by_its_path() -> None:
@@ -167,10 +168,10 @@ def test_a_place_that_is_told_late_is_found_by_its_path() -> None:
     containers.seen(seen(WEB, None, None))
     containers.seen(seen(WEB, "/default/web", None, time=2 * SECOND))
     assert name_of(containers, "/default/web") == "web"
-    assert len(containers.in_order(ID)) == 1
+    assert len(containers.lives.in_order(ID)) == 1
     containers.seen(seen(WEB, "/moved/web", None, time=3 * SECOND))
     assert name_of(containers, "/moved/web") == "web"
-    assert containers.owner("/default/web") is None
+    assert containers.owners.of("/default/web") is None
 
 
 def test_one_container_that_two_runtimes_speak_of_is_one() -> None:
@@ -182,12 +183,12 @@ def test_one_container_that_two_runtimes_speak_of_is_one() -> None:
         said = {"docker": docker, "containerd": containerd}
         containers.seen(seen(said[first], source=first))
         containers.seen(seen(said[second], source=second, time=2 * SECOND))
-        owner = containers.owner(PATH, 7)
+        owner = containers.owners.of(PATH, 7)
         assert owner is not None
         assert owner.container == replace(docker, image="nginx")
-        assert len(containers.in_order(ID)) == 1
+        assert len(containers.lives.in_order(ID)) == 1
         containers.removed(7, 3 * SECOND)
-        assert not [*containers.running()]
+        assert not [*containers.lives.running()]
 
 
 def test_two_nested_containers_that_were_both_told_are_told_apart() -> None:
@@ -203,15 +204,15 @@ def test_the_lives_of_one_id_are_told_apart_by_their_cgroup() -> None:
     containers.seen(seen(WEB, cgroup_id=7, time=1 * SECOND))
     containers.removed(7, 2 * SECOND)
     containers.seen(seen(WEB, cgroup_id=9, time=3 * SECOND))
-    newest = containers.newest(ID)
+    newest = containers.lives.newest(ID)
     assert newest is not None
     assert newest.cgroup_id == 9
     for cgroup_id in (7, 9):
-        owner = containers.owner(PATH, cgroup_id)
+        owner = containers.owners.of(PATH, cgroup_id)
         assert owner is not None
         assert owner.life is not None
         assert owner.life.cgroup_id == cgroup_id
-    ended = containers.life(ID, 7)
+    ended = containers.lives.life(ID, 7)
     assert ended is not None
     assert ended.ended_time == 2 * SECOND
 
@@ -224,9 +225,9 @@ def test_another_container_under_an_old_path_does_not_get_the_old_ones_kills() -
     containers.seen(seen(new, "/lxc.payload.a", 9, source="lxd", time=3 * SECOND))
     assert name_of(containers, "/lxc.payload.a", 7) == "old"
     assert name_of(containers, "/lxc.payload.a", 9) == "new"
-    at_the_time = containers.owner("/lxc.payload.a/nested", None, time=SECOND + 1)
+    at_the_time = containers.owners.of("/lxc.payload.a/nested", None, time=SECOND + 1)
     assert at_the_time is not None
-    after = containers.owner("/lxc.payload.a/nested", None, time=4 * SECOND)
+    after = containers.owners.of("/lxc.payload.a/nested", None, time=4 * SECOND)
     assert after is not None
     assert after.container.name == "new"
 
@@ -240,7 +241,7 @@ def test_of_a_path_whose_removals_are_told_late_each_time_has_its_own_life() -> 
     for number in range(3):
         containers.removed(7 + number, 9 * SECOND)
     for number in range(3):
-        owner = containers.owner("/job", None, time=(number * 2 + 1) * SECOND)
+        owner = containers.owners.of("/job", None, time=(number * 2 + 1) * SECOND)
         assert owner is not None
         assert owner.container.name == f"life-{number}"
 
@@ -250,7 +251,7 @@ def test_a_worker_calls_it_by_its_own_id_and_the_runtime_fills_in_the_rest() -> 
     containers.seen(seen(WEB))
     job = Container(id="job-17", name="job", labels={"team": "a"})
     containers.seen(seen(job, source=WORKER))
-    owner = containers.owner(PATH, 7)
+    owner = containers.owners.of(PATH, 7)
     assert owner is not None
     assert owner.container == Container(
         id="job-17", name="job", runtime="docker", image="nginx", labels={"team": "a"}
@@ -263,10 +264,10 @@ def test_who_speaks_of_a_cgroup_that_is_gone_speaks_of_a_life_that_ended(source:
     containers = Containers()
     containers.removed(7, SECOND)
     containers.seen(seen(WEB, source=source, time=2 * SECOND))
-    life = containers.newest(ID)
+    life = containers.lives.newest(ID)
     assert life is not None
     assert life.ended_time == 2 * SECOND
-    assert containers.registered == 0
+    assert containers.lives.registered == 0
     assert name_of(containers, PATH, 7) == "web"
 
 
@@ -274,7 +275,7 @@ def test_two_workers_that_share_a_cgroup_are_not_guessed_between() -> None:
     containers = Containers()
     for id_ in ("a", "b"):
         containers.seen(seen(Container(id=id_), "/shared", 7, source=WORKER))
-    assert containers.owner("/shared", 7) is None
+    assert containers.owners.of("/shared", 7) is None
 
 
 def test_an_id_registered_elsewhere_leaves_its_old_cgroup() -> None:
@@ -282,42 +283,42 @@ def test_an_id_registered_elsewhere_leaves_its_old_cgroup() -> None:
     job = Container(id="job")
     containers.seen(seen(job, "/a", 7, source=WORKER))
     containers.seen(seen(job, "/b", 8, source=WORKER, time=2 * SECOND))
-    assert containers.registered == 1
-    newest = containers.newest("job")
+    assert containers.lives.registered == 1
+    newest = containers.lives.newest("job")
     assert newest is not None
     assert newest.cgroup == "/b"
-    first = containers.life("job", 7)
+    first = containers.lives.life("job", 7)
     assert first is not None
     assert first.ended_time == 2 * SECOND
-    assert containers.owner("/a", 7) is None
+    assert containers.owners.of("/a", 7) is None
     containers.seen(seen(job, "/a", 7, source=WORKER, time=3 * SECOND))
-    back = containers.owner("/a", 7)
+    back = containers.owners.of("/a", 7)
     assert back is not None, "and may come back"
-    assert containers.owner("/b", 8) is None
+    assert containers.owners.of("/b", 8) is None
 
 
 def test_an_end_may_push_out_another_life_that_is_to_end_with_it() -> None:
     """Nothing was heard for a day, and the worker's life of that cgroup had ended before."""
-    day = registry.ENDED_SECONDS * SECOND
+    day = known_lives.ENDED_SECONDS * SECOND
     containers = Containers()
     containers.seen(seen(WEB))
     containers.seen(seen(Container(id="job"), source=WORKER, time=2 * SECOND))
     containers.unwatched("job", 3 * SECOND)
     containers.removed(7, day + 4 * SECOND)
-    ended = containers.newest(ID)
+    ended = containers.lives.newest(ID)
     assert ended is not None
     assert ended.ended_time == day + 4 * SECOND
-    assert containers.newest("job") is None
+    assert containers.lives.newest("job") is None
 
 
 def test_what_is_unwatched_may_push_out_an_older_life_of_its_own_id() -> None:
-    day = registry.ENDED_SECONDS * SECOND
+    day = known_lives.ENDED_SECONDS * SECOND
     containers = Containers()
     job = Container(id="job")
     for number, cgroup_id in enumerate((7, 8, 7)):
         containers.seen(seen(job, f"/{cgroup_id}", cgroup_id, source=WORKER, time=number))
     assert containers.unwatched("job", 2 * day)
-    (life,) = containers.in_order("job")
+    (life,) = containers.lives.in_order("job")
     assert (life.cgroup_id, life.ended_time) == (7, 2 * day)
 
 
@@ -329,40 +330,40 @@ def test_unwatching_forgets_the_worker_and_keeps_the_runtime() -> None:
     assert containers.unwatched(ID, 5 * SECOND)
     assert name_of(containers, PATH) == "web"
     assert not containers.unwatched(ID, 5 * SECOND)
-    assert containers.registered == 0
+    assert containers.lives.registered == 0
     containers.seen(seen(Container(id=ID, name="again"), source=WORKER))
-    assert (name_of(containers, PATH), containers.registered) == ("again", 1)
+    assert (name_of(containers, PATH), containers.lives.registered) == ("again", 1)
 
 
 def test_what_is_gone_is_remembered_within_bounds() -> None:
     containers = Containers()
-    for number in range(registry.MAX_ENDED + 10):
+    for number in range(known_lives.MAX_ENDED + 10):
         cgroup = f"/a/{number}"
         containers.seen(seen(Container(id=f"c{number}"), cgroup, 10 + number, time=number))
         containers.removed(10 + number, number)
-    assert containers.newest("c0") is None
-    assert containers.newest("c11") is not None
-    day = registry.ENDED_SECONDS * SECOND
+    assert containers.lives.newest("c0") is None
+    assert containers.lives.newest("c11") is not None
+    day = known_lives.ENDED_SECONDS * SECOND
     containers.seen(seen(Container(id="late"), "/late", 5, time=2 * day))
-    assert containers.newest("c11") is None
-    assert containers.newest("late") is not None
+    assert containers.lives.newest("c11") is None
+    assert containers.lives.newest("late") is not None
 
 
 def test_what_is_known_by_its_path_alone_takes_no_place_of_what_somebody_spoke_of(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(registry, "MAX_ENDED", 3)
+    monkeypatch.setattr(known_lives, "MAX_ENDED", 3)
     containers = Containers()
     containers.seen(seen(WEB))
     containers.removed(7, 2 * SECOND)
     for number in range(10):
         cgroup = Cgroup(10 + number, f"docker/{number:064}", Cgroup(1, ""))
-        named = containers.named(cgroup, 3 * SECOND)
+        named = containers.owners.named(cgroup, 3 * SECOND)
         assert named is not None
         containers.seen(named)
         containers.removed(cgroup.id, 3 * SECOND)
     assert name_of(containers, PATH) == "web"
-    assert [containers.newest(f"{number:064}") is None for number in range(10)] == [
+    assert [containers.lives.newest(f"{number:064}") is None for number in range(10)] == [
         *[True] * 7,
         *[False] * 3,
     ]
@@ -371,13 +372,13 @@ def test_what_is_known_by_its_path_alone_takes_no_place_of_what_somebody_spoke_o
     for number in range(3):
         containers.seen(seen(Container(id=f"c{number}"), None, 30 + number, time=5 * SECOND))
         containers.removed(30 + number, 5 * SECOND)
-    assert containers.newest(ID) is None
-    assert containers.newest(f"{9:064}") is None
-    assert containers.newest("c0") is not None
+    assert containers.lives.newest(ID) is None
+    assert containers.lives.newest(f"{9:064}") is None
+    assert containers.lives.newest("c0") is not None
 
 
 def end_newest(containers: Containers, container_id: str, time: int) -> None:
-    life = containers.newest(container_id)
+    life = containers.lives.newest(container_id)
     assert life is not None
     containers.ended(life, time)
 
@@ -388,10 +389,10 @@ def test_lives_whose_cgroups_were_never_found_are_as_many_as_there_were_ends() -
         containers.seen(seen(WEB, None, None, time=number * SECOND))
         containers.seen(seen(WEB, None, None, time=number * SECOND + 1))
         end_newest(containers, ID, number * SECOND + 2)
-    lives = containers.in_order(ID)
+    lives = containers.lives.in_order(ID)
     assert [life.seen_time for life in lives] == [0, SECOND, 2 * SECOND]
-    again = Containers(containers.take_changes().kept)
-    assert [life.key for life in again.in_order(ID)] == [life.key for life in lives]
+    again = Containers(containers.lives.take_changes().kept)
+    assert [life.key for life in again.lives.in_order(ID)] == [life.key for life in lives]
 
 
 def test_a_life_whose_cgroup_is_found_late_keeps_its_place_among_the_others() -> None:
@@ -400,8 +401,8 @@ def test_a_life_whose_cgroup_is_found_late_keeps_its_place_among_the_others() ->
     end_newest(containers, ID, 2 * SECOND)
     containers.seen(seen(WEB, PATH, 8, time=3 * SECOND))
     containers.seen(seen(WEB, PATH, 7, source=PATH_ALONE, time=4 * SECOND))
-    assert [life.cgroup_id for life in containers.in_order(ID)] == [7, 8]
-    newest = containers.newest(ID)
+    assert [life.cgroup_id for life in containers.lives.in_order(ID)] == [7, 8]
+    newest = containers.lives.newest(ID)
     assert newest is not None
     assert newest.cgroup_id == 8
 
@@ -409,13 +410,13 @@ def test_a_life_whose_cgroup_is_found_late_keeps_its_place_among_the_others() ->
 def test_a_life_whose_cgroup_was_never_found_ends_as_its_runtime_says(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(registry, "MAX_ENDED", 3)
+    monkeypatch.setattr(known_lives, "MAX_ENDED", 3)
     containers = Containers()
     for number in range(10):
         short = replace(WEB, id=f"{number:064}")
         containers.seen(seen(short, None, None, time=number * SECOND))
         end_newest(containers, short.id, number * SECOND)
-    kept = [containers.newest(f"{number:064}") for number in range(10)]
+    kept = [containers.lives.newest(f"{number:064}") for number in range(10)]
     assert [life is not None for life in kept] == [False] * 7 + [True] * 3
     assert name_of(containers, f"/docker/{9:064}", 99) == "web"
 
@@ -425,7 +426,7 @@ def test_a_container_that_runs_again_is_not_the_life_that_ended_unseen() -> None
     containers.seen(seen(WEB, None, None))
     end_newest(containers, ID, 2 * SECOND)
     containers.seen(seen(WEB, PATH, 7, time=3 * SECOND))
-    again = containers.life(ID, 7)
+    again = containers.lives.life(ID, 7)
     assert again is not None
     assert again.ended_time is None
 
@@ -434,7 +435,7 @@ def test_the_path_of_a_cgroup_that_is_removed_late_joins_the_life_that_ended() -
     containers = Containers()
     containers.seen(seen(WEB, None, None))
     end_newest(containers, ID, 2 * SECOND)
-    named = containers.named(Cgroup(7, PATH[1:], Cgroup(1, "")), 3 * SECOND)
+    named = containers.owners.named(Cgroup(7, PATH[1:], Cgroup(1, "")), 3 * SECOND)
     assert named is not None
     containers.seen(named)
     containers.removed(7, 3 * SECOND)
@@ -447,11 +448,11 @@ def test_a_runtime_that_speaks_late_speaks_of_the_life_that_ended() -> None:
     containers.removed(7, 2 * SECOND)
     for source in ("containerd", "docker"):
         containers.seen(seen(WEB, None, None, source=source, time=3 * SECOND))
-    assert len(containers.take_changes().kept) == 1
+    assert len(containers.lives.take_changes().kept) == 1
     assert name_of(containers, PATH, 7) == "web"
     # The same source once more: it runs again.
     containers.seen(seen(WEB, None, None, time=4 * SECOND))
-    newest = containers.newest(ID)
+    newest = containers.lives.newest(ID)
     assert newest is not None
     assert newest.ended_time is None
 
@@ -462,10 +463,10 @@ def test_a_list_that_still_shows_what_has_ended_tells_of_no_new_life() -> None:
         for _ in range(2):
             containers.seen(replace(seen(container, None, None), listed=True))
             end_newest(containers, container.id, 2 * SECOND)
-        assert len(containers.in_order(container.id)) == 1
+        assert len(containers.lives.in_order(container.id)) == 1
     # Listed with its cgroup: it was made since.
     containers.seen(replace(seen(WEB, PATH, 7, time=3 * SECOND), listed=True))
-    assert len(containers.in_order(ID)) == 2
+    assert len(containers.lives.in_order(ID)) == 2
 
 
 def test_a_list_renames_nothing_that_has_ended() -> None:
@@ -494,7 +495,7 @@ def test_what_was_created_and_is_heard_of_late_began_only_once() -> None:
         late = seen(WEB, None, None, source="containerd", time=number * SECOND + 2)
         containers.seen(replace(late, created=True))
         containers.seen(late)
-    assert [life.cgroup_id for life in containers.in_order(ID)] == [7, 8]
+    assert [life.cgroup_id for life in containers.lives.in_order(ID)] == [7, 8]
 
 
 def test_what_is_created_anew_under_an_old_id_leaves_the_old_one_its_name() -> None:
@@ -506,7 +507,7 @@ def test_what_is_created_anew_under_an_old_id_leaves_the_old_one_its_name() -> N
     containers.seen(replace(shop, created=True))
     containers.seen(shop)
     assert name_of(containers, PATH, 7) == "web"
-    assert [life.container.name for life in containers.in_order(ID)] == ["web", "shop"]
+    assert [life.container.name for life in containers.lives.in_order(ID)] == ["web", "shop"]
     containers.seen(seen(Container(id=ID), PATH, 8, source=PATH_ALONE, time=4 * SECOND))
     assert name_of(containers, PATH, 8) == "shop"
 
@@ -523,12 +524,12 @@ def test_what_has_ended_and_is_asked_for_again_is_no_life_that_began_since(
     for start in (None, SECOND, SECOND + 3000):
         late = seen(WEB, None, None, time=11 * SECOND)
         containers.seen(replace(late, start_time=start))
-    assert len(containers.take_changes().kept) == 1
+    assert len(containers.lives.take_changes().kept) == 1
     for number, start in enumerate((10 * SECOND, 11 * SECOND), 1):
         began = seen(WEB, None, None, time=12 * SECOND + number)
         containers.seen(replace(began, start_time=start))
         end_newest(containers, ID, start + SECOND // 2)
-        assert len(containers.in_order(ID)) == 1 + number
+        assert len(containers.lives.in_order(ID)) == 1 + number
 
 
 def test_a_start_that_is_dated_after_the_end_is_of_the_life_that_ended() -> None:
@@ -539,53 +540,53 @@ def test_a_start_that_is_dated_after_the_end_is_of_the_life_that_ended() -> None
     for number in range(3):
         late = seen(WEB, None, None, time=11 * SECOND + number)
         containers.seen(replace(late, start_time=10 * SECOND + 20_000))
-    (life,) = containers.in_order(ID)
+    (life,) = containers.lives.in_order(ID)
     assert (life.cgroup_id, life.container.name) == (7, "web")
     again = seen(WEB, None, None, time=12 * SECOND)
     containers.seen(replace(again, start_time=10 * SECOND + 120_000))
-    assert len(containers.in_order(ID)) == 2
+    assert len(containers.lives.in_order(ID)) == 2
 
 
 def test_lives_that_end_before_they_are_placed_are_told_apart_by_when_they_began() -> None:
     containers = Containers()
     for number in range(3):
-        start = SECOND + number * registry.RESTART_MICROSECONDS
+        start = SECOND + number * RESTART_MICROSECONDS
         word = seen(WEB, None, None, time=20 * SECOND + number)
         containers.seen(replace(word, start_time=start))
         # That they ended is heard after all of them began.
         end_newest(containers, ID, 30 * SECOND + number)
-    assert len(containers.in_order(ID)) == 3
+    assert len(containers.lives.in_order(ID)) == 3
 
 
 def test_what_lives_on_is_bounded_too() -> None:
     containers = Containers()
-    for number in range(registry.MAX_LIVES + 5):
+    for number in range(known_lives.MAX_LIVES + 5):
         containers.seen(seen(Container(id=f"c{number}"), f"/a/{number}", 10 + number))
-    assert containers.newest("c4") is None
-    assert containers.newest("c5") is not None
+    assert containers.lives.newest("c4") is None
+    assert containers.lives.newest("c5") is not None
 
 
 def test_an_id_is_found_by_a_beginning_that_fits_one() -> None:
     containers = Containers()
     for id_ in ("abc1", "abc2", "abc"):
         containers.seen(seen(Container(id=id_), f"/{id_}", hash(id_)))
-    assert [life.container_id for life in containers.starting_with("abc1")] == ["abc1"]
-    assert [life.container_id for life in containers.starting_with("abc")] == ["abc"]
-    assert len(containers.starting_with("ab")) == 2
-    assert containers.starting_with("x") == []
+    assert [life.container_id for life in containers.lives.starting_with("abc1")] == ["abc1"]
+    assert [life.container_id for life in containers.lives.starting_with("abc")] == ["abc"]
+    assert len(containers.lives.starting_with("ab")) == 2
+    assert containers.lives.starting_with("x") == []
 
 
 def test_only_what_changed_is_kept_and_it_comes_back() -> None:
     containers = Containers()
     containers.seen(seen(WEB, limit=1 << 25))
-    change = containers.take_changes()
+    change = containers.lives.take_changes()
     assert [life.key for life in change.kept] == [(ID, 7)]
-    assert not containers.take_changes()
+    assert not containers.lives.take_changes()
     again = Containers(change.kept)
-    assert not again.take_changes()
+    assert not again.lives.take_changes()
     assert name_of(again, PATH, 7) == "web"
     again.only(frozenset({1, 2}), 9 * SECOND)
-    (gone,) = again.take_changes().kept
+    (gone,) = again.lives.take_changes().kept
     assert gone.ended_time == 9 * SECOND
 
 
@@ -655,68 +656,68 @@ def test_containers_count_as_registered_once_and_until_they_end() -> None:
     for number in range(3):
         containers.seen(seen(Container(id=f"job-{number}"), None, number + 1, source=WORKER))
         containers.seen(seen(Container(id=f"job-{number}", name="x"), None, number + 1))
-    assert containers.registered == 3
+    assert containers.lives.registered == 3
     containers.removed(1, 2 * SECOND)
     containers.removed(1, 3 * SECOND)
-    assert containers.registered == 2
+    assert containers.lives.registered == 2
     containers.seen(seen(Container(id="job-1"), None, 9, source=WORKER, time=4 * SECOND))
-    assert containers.registered == 2, "it runs elsewhere now"
+    assert containers.lives.registered == 2, "it runs elsewhere now"
     containers.unwatched("job-2", 5 * SECOND)
-    assert containers.registered == 1
+    assert containers.lives.registered == 1
 
 
 def test_a_life_that_is_forgotten_no_longer_counts_as_registered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(registry, "MAX_LIVES", 2)
+    monkeypatch.setattr(known_lives, "MAX_LIVES", 2)
     containers = Containers()
     for number in range(5):
         containers.seen(seen(Container(id=f"job-{number}"), None, number + 1, source=WORKER))
-    assert containers.registered == 2
+    assert containers.lives.registered == 2
 
 
 def test_what_a_runtime_tells_takes_no_place_of_what_a_worker_registered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(registry, "MAX_LIVES", 4)
+    monkeypatch.setattr(known_lives, "MAX_LIVES", 4)
     containers = Containers()
     for number in range(2):
         containers.seen(seen(Container(id=f"job-{number}"), None, number + 1, source=WORKER))
     for number in range(20):
         containers.seen(seen(Container(id=f"c{number}"), None, 10 + number))
-    assert containers.registered == 2
-    assert [life.container_id for life in containers.running() if life.registered] == [
+    assert containers.lives.registered == 2
+    assert [life.container_id for life in containers.lives.running() if life.registered] == [
         "job-0",
         "job-1",
     ]
-    assert containers.newest("c17") is None
-    assert containers.newest("c18") is not None
+    assert containers.lives.newest("c17") is None
+    assert containers.lives.newest("c18") is not None
 
 
 def test_lives_that_were_kept_come_back_in_the_order_of_time() -> None:
     first = Life(ID, 9, 1 * SECOND, cgroup=PATH, ended_time=2 * SECOND, said={"docker": WEB})
     second = replace(first, cgroup_id=7, seen_time=3 * SECOND, ended_time=None)
     containers = Containers(iter([second, first]))
-    assert containers.newest(ID) == second
-    assert containers.life(ID, 9) == first
-    assert not containers.take_changes(), "it is kept already"
+    assert containers.lives.newest(ID) == second
+    assert containers.lives.life(ID, 9) == first
+    assert not containers.lives.take_changes(), "it is kept already"
 
 
 def test_of_lives_that_were_kept_the_oldest_are_dropped_where_they_are_too_many(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(registry, "MAX_LIVES", 2)
+    monkeypatch.setattr(known_lives, "MAX_LIVES", 2)
     kept = [Life(f"job-{time}", time, time * SECOND, cgroup=PATH) for time in (4, 1, 5, 3, 2)]
     containers = Containers(iter(kept))
-    assert [life.container_id for life in containers.running()] == ["job-4", "job-5"]
-    change = containers.take_changes()
+    assert [life.container_id for life in containers.lives.running()] == ["job-4", "job-5"]
+    change = containers.lives.take_changes()
     assert set(change.forgotten) == {(f"job-{time}", time) for time in (1, 2, 3)}
     assert not change.kept
-    assert containers.newest("job-3") is None
+    assert containers.lives.newest("job-3") is None
 
 
 def test_paths_that_share_a_hash_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_hash", lambda _: 7)
+    monkeypatch.setattr(known_lives, "_hash", lambda _: 7)
     containers = Containers()
 
     def put(number: int, path: str, cgroup_id: int) -> None:
@@ -724,7 +725,7 @@ def test_paths_that_share_a_hash_are_told_apart(monkeypatch: pytest.MonkeyPatch)
         containers.seen(replace(told, cgroup=path))
 
     def at(path: str) -> str | None:
-        owner = containers.owner(path)
+        owner = containers.owners.of(path)
         return owner.container.id if owner is not None else None
 
     for number in (1, 2, 3):

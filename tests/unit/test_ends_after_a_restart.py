@@ -44,7 +44,7 @@ class Machine(Host):
         """Die and start again; of the journal the last few events may be read back alone."""
         change = self.correlator.ledger.take_changes()
         self.rows.update((row.cgroup_id, row) for row in change.rows)
-        lives = self.correlator.containers.take_changes()
+        lives = self.correlator.containers.lives.take_changes()
         self.lives.update((life.key, life) for life in lives.kept)
         for key in lives.forgotten:
             self.lives.pop(key, None)
@@ -97,7 +97,7 @@ def test_an_end_while_nobody_watched_is_told_once_as_recovered() -> None:
     assert ruled(host.exit) == ("not_oom", "confirmed")
     host.crash()
     host.look_again()
-    assert host.correlator.containers.end_untold() == []
+    assert host.correlator.containers.lives.end_untold() == []
     host.pass_time(2 * LOST_SECONDS)
     assert len(host.exits) == 1
 
@@ -275,7 +275,7 @@ def test_an_end_that_was_held_for_a_worker_as_the_daemon_died_is_told_after_all(
     assert not host.exits
     host.crash()
     host.look_again()
-    (life,) = host.correlator.containers.end_untold()
+    (life,) = host.correlator.containers.lives.end_untold()
     assert life.said.keys() == {"worker", "docker"}
     host.ended(137, exit_time=ended, cgroup_id=cgroup.id)
     host.pass_time(WORKER_SECONDS + 1)
@@ -548,7 +548,7 @@ def test_without_counters_what_was_due_as_the_daemon_died_is_looked_at_anew() ->
     host.ended(137, source="worker")
     host.pass_time(WAIT_SECONDS)
     assert due(host.exit)
-    lives = host.correlator.containers.take_changes().kept
+    lives = host.correlator.containers.lives.take_changes().kept
     host.correlator = Correlator(BOOT, Ledger(), counted=False, containers=Containers(lives))
     host.correlator.exits.recall(1, host.exit)
     host.heard_of("containerd")

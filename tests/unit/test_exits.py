@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from oomwatch.containers.known_lives import KnownLives
 from oomwatch.containers.lives import Life
 from oomwatch.containers.registry import Containers
 from oomwatch.correlator import Correlator
@@ -719,11 +720,11 @@ def test_an_exit_of_no_known_cgroup_before_a_restart_is_not_the_next_lifes() -> 
     host.heard_of("docker")
     host.ended(1)
     host.pass_time(10)
-    lives = host.correlator.containers.take_changes().kept
+    lives = host.correlator.containers.lives.take_changes().kept
     again = Host(counted=False, containers=Containers(lives))
     again.correlator.exits.recall(1, host.exit)
     again.now = host.now
-    life = again.correlator.containers.newest(ID)
+    life = again.correlator.containers.lives.newest(ID)
     assert life is not None
     assert again.correlator.exits.answer(life.key) == (1, host.exit)
     again.heard_of("docker")
@@ -795,7 +796,7 @@ def test_the_next_life_is_not_taken_for_the_one_that_was_never_placed() -> None:
 def test_a_worker_waits_no_longer_for_an_end_that_is_held_for_its_place() -> None:
     host = Host()
     host.heard_of("containerd")
-    life = host.correlator.containers.newest(ID)
+    life = host.correlator.containers.lives.newest(ID)
     assert life is not None
     key = life.key
     cgroup = host.make(ID)
@@ -1508,7 +1509,7 @@ def test_what_was_asked_of_a_container_before_a_restart_is_asked_again() -> None
     cgroup = host.run(source="worker", handler="runsc", pid=395)
     gone = host.run("b" * 64, source="worker", handler="runsc", pid=396)
     host.remove(gone)
-    kept = host.correlator.containers.take_changes().kept
+    kept = host.correlator.containers.lives.take_changes().kept
     again = Host(containers=Containers(kept))
     assert again.asked == [FindSandbox(ID, cgroup.id, "runsc", 395)]
     uncounted = Host(counted=False, containers=Containers(kept))
@@ -1873,7 +1874,7 @@ def test_an_exit_that_is_kept_no_longer_is_not_found_by_its_container(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(book, "MAX_EXITS", 4)
-    exits = book.ExitBook(BOOT[:8], Containers())
+    exits = book.ExitBook(BOOT[:8], KnownLives())
     lives = [Life(f"{number:064x}", number, START, "/c") for number in range(1, 7)]
     for life in lives:
         exits.add(life, START)
@@ -1882,7 +1883,7 @@ def test_an_exit_that_is_kept_no_longer_is_not_found_by_its_container(
 
 
 def test_an_exit_that_was_another_containers_after_all_is_found_by_that() -> None:
-    exits = book.ExitBook(BOOT[:8], Containers())
+    exits = book.ExitBook(BOOT[:8], KnownLives())
     first, second = Life("first", 1, START, "/c"), Life("second", 1, START, "/c")
     exit_, _ = exits.add(first, START)
     exits.move(exit_, second)

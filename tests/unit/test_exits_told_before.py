@@ -122,7 +122,7 @@ def test_one_that_was_told_of_no_cgroup_is_found_by_when_it_was_first_heard_of(
     """Its cgroup's removal may say where it was, also once it is kept in the journal alone."""
     host = Host()
     host.heard_of("docker")
-    life = host.correlator.containers.newest(ID)
+    life = host.correlator.containers.lives.newest(ID)
     assert life is not None
     cgroup = host.make(ID)
     host.ended(1)
@@ -186,7 +186,7 @@ def test_one_that_was_put_into_another_life_makes_room_like_any_other() -> None:
     """It is kept under the key that it had as well, so that whoever asked by that is answered."""
     host = Host()
     host.heard_of("containerd")
-    first = host.correlator.containers.newest(ID)
+    first = host.correlator.containers.lives.newest(ID)
     assert first is not None
     host.ended(1, source="containerd")
     host.pass_time(1)

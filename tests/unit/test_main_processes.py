@@ -48,7 +48,7 @@ def name(time: int = 150 * SECOND, cgroup: str | None = None) -> Name:
 
 def test_it_lived_in_its_containers_cgroup() -> None:
     victim = name()
-    word = word_on(victim, registry())
+    word = word_on(victim, registry().lives)
     assert word is not None
     assert (word.source, word.cgroup) == ("docker", PATH)
     victim.records.append(word)
@@ -62,16 +62,16 @@ def test_it_lived_in_its_containers_cgroup() -> None:
 def test_a_pid_is_somebody_elses_before_and_after(time: int) -> None:
     containers = registry()
     containers.removed(7, ENDED)
-    assert word_on(name(time), containers) is None
-    assert word_on(name(ENDED), containers) is not None
+    assert word_on(name(time), containers.lives) is None
+    assert word_on(name(ENDED), containers.lives) is not None
 
 
 def test_what_is_known_of_its_cgroup_stands() -> None:
-    assert word_on(name(cgroup="/other"), registry()) is None
+    assert word_on(name(cgroup="/other"), registry().lives) is None
 
 
 def test_nothing_is_said_of_a_container_that_nobody_placed() -> None:
-    assert word_on(name(), registry(cgroup=None, cgroup_id=None)) is None
+    assert word_on(name(), registry(cgroup=None, cgroup_id=None).lives) is None
 
 
 def test_a_pid_that_a_newer_life_has_is_the_newer_lifes() -> None:
@@ -87,11 +87,11 @@ def test_a_pid_that_a_newer_life_has_is_the_newer_lifes() -> None:
             pid=PID,
         )
     )
-    word = word_on(name(ENDED + 2 * SECOND), containers)
+    word = word_on(name(ENDED + 2 * SECOND), containers.lives)
     assert word is not None
     assert (word.source, word.cgroup) == ("worker", "/job")
     containers.unwatched("job", ENDED + 3 * SECOND)
-    assert word_on(name(ENDED + 4 * SECOND), containers) is None
+    assert word_on(name(ENDED + 4 * SECOND), containers.lives) is None
 
 
 def test_a_container_that_moved_to_another_pid_no_longer_answers_for_the_first() -> None:
@@ -106,5 +106,5 @@ def test_a_container_that_moved_to_another_pid_no_longer_answers_for_the_first()
             pid=400,
         )
     )
-    assert containers.of_main_process(PID) is None
-    assert containers.of_main_process(400) is not None
+    assert containers.lives.of_main_process(PID) is None
+    assert containers.lives.of_main_process(400) is not None

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from oomwatch.containers.key_index import KeyIndex
-from oomwatch.containers.lives import WORKER, Life, LifeKey
-from oomwatch.containers.registry import RESTART_MICROSECONDS, Containers
+from oomwatch.containers.known_lives import KnownLives
+from oomwatch.containers.lives import RESTART_MICROSECONDS, WORKER, Life, LifeKey
 from oomwatch.correlator.exits.words import Exit
 from oomwatch.events import Container, ContainerExit
 from oomwatch.observations import ContainerEnded
@@ -25,9 +25,9 @@ AMEND_SECONDS = 60.0
 class ExitBook:
     """Exits by their lives, and by the episodes that the journal knows them by."""
 
-    def __init__(self, boot: str, containers: Containers) -> None:
+    def __init__(self, boot: str, lives: KnownLives) -> None:
         self._boot = boot
-        self._containers = containers
+        self._lives = lives
         self._exits: dict[LifeKey, Exit] = {}
         self._by_episode: dict[str, Exit] = {}
         self._by_container: KeyIndex[str, Exit] = KeyIndex()
@@ -45,12 +45,12 @@ class ExitBook:
 
     def life(self, container_id: str, cgroup_id: int | None) -> Life | None:
         """The life that is meant; `None` where nobody ever spoke of that container."""
-        life = self._containers.life(container_id, cgroup_id)
+        life = self._lives.life(container_id, cgroup_id)
         if life is not None:
             if life.registered or life.cgroup_id is None:
                 return life
             # A worker may know a runtime's container by an id of its own: one life, one exit.
-            own = self._containers.in_cgroup(life.cgroup_id)
+            own = self._lives.in_cgroup(life.cgroup_id)
             return own if own is not None and own.registered else life
         for exit_ in reversed(self._by_container[container_id]):
             if cgroup_id in (None, exit_.life.cgroup_id):
@@ -120,7 +120,7 @@ class ExitBook:
 
     def found_its_place(self, container_id: str) -> tuple[Exit, Life] | None:
         """An exit that was of no known cgroup, and its life, if the registry has placed that."""
-        for life in self._containers.in_order(container_id):
+        for life in self._lives.in_order(container_id):
             exit_ = self._exits.get(life.former_key) if life.cgroup_id is not None else None
             if exit_ is not None and exit_.life.cgroup_id is None:
                 return exit_, life
@@ -130,7 +130,7 @@ class ExitBook:
         """The lives that may have ended at a time, in the order in which they began."""
         return [
             life
-            for life in self._containers.in_order(container_id)
+            for life in self._lives.in_order(container_id)
             if life.ended_time is None or life.ended_time >= _long_before(time)
         ]
 
@@ -166,7 +166,7 @@ class ExitBook:
 
     def _recalled_life(self, container: Container, event: ContainerExit) -> Life:
         if event.cgroup_id is None:
-            for life in reversed(self._containers.in_order(container.id)):
+            for life in reversed(self._lives.in_order(container.id)):
                 if life.cgroup_id is None and life.seen_time <= event.detect_time:
                     return life
         return Life(

@@ -82,7 +82,7 @@ class Exits:
         self._name = name
         self._counted = counted
         self._kills = KillsTold()
-        self._witnesses = ExitWitnesses(containers, self._kills, counted=counted)
+        self._witnesses = ExitWitnesses(containers.lives, self._kills, counted=counted)
         self.began = self._witnesses.began
         self.unwatched_until = self._witnesses.unwatched_until
         self.seen = self._witnesses.seen
@@ -90,7 +90,7 @@ class Exits:
         self.hit_limit = self._witnesses.hit_limit
         self.sampled = self._witnesses.sampled
         self.sandbox = self._witnesses.sandbox
-        self._book = ExitBook(boot, containers)
+        self._book = ExitBook(boot, containers.lives)
         self.life = self._book.life
         self.meant = self._book.meant
         self.answer = self._book.answer
@@ -379,7 +379,7 @@ class Exits:
     def _begin(self, exit_: Exit, now: float, outcome: Outcome) -> None:
         waits = [w.wait_seconds for w in exit_.words.values() if w.wait_seconds is not None]
         exit_.due = now + min(waits, default=RUNTIME_SECONDS)
-        exit_.life = self._containers.of_key(exit_.life.key) or exit_.life
+        exit_.life = self._containers.lives.of_key(exit_.life.key) or exit_.life
         place = exit_.place = self._witnesses.place(exit_.life)
         exit_.awaits = None
         self._ask_for_log(exit_, outcome)

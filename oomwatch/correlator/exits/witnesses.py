@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
+from oomwatch.containers.known_lives import KnownLives
 from oomwatch.containers.lives import Life, LifeKey
-from oomwatch.containers.registry import Containers
 from oomwatch.correlator.exits.ends import End
 from oomwatch.correlator.exits.kills import KillsTold
 from oomwatch.correlator.exits.words import Exit
@@ -52,11 +52,11 @@ _NO_SANDBOX = frozenset({"runc", "crun", "youki"})
 class ExitWitnesses:
     """Joins what was told of an exit with what is known of its container and of its kills."""
 
-    def __init__(self, containers: Containers, kills: KillsTold, *, counted: bool) -> None:
+    def __init__(self, lives: KnownLives, kills: KillsTold, *, counted: bool) -> None:
         self._counted = counted
         self._samples: dict[LifeKey, UsageSample] = {}
         self._limits: dict[int, LimitHit] = {}
-        self._containers = containers
+        self._lives = lives
         self._kills = kills
         self._blind: tuple[int, int] | None = None
         self._unwatched_until: int | None = None
@@ -75,7 +75,7 @@ class ExitWitnesses:
 
     def seen(self, seen: ContainerSeen) -> list[Question]:
         """Ask what is to be known of a container before it ends."""
-        life = self._containers.life(seen.container.id, seen.cgroup_id)
+        life = self._lives.life(seen.container.id, seen.cgroup_id)
         return self.watched(life) if life is not None else []
 
     def watched(self, life: Life) -> list[Question]:
@@ -90,7 +90,7 @@ class ExitWitnesses:
 
     def sought(self, exit_: Exit) -> list[Question]:
         """Ask for the sandbox of what has ended, unless that is known: its pid may be another's."""
-        life = exit_.life = self._containers.of_key(exit_.life.key) or exit_.life
+        life = exit_.life = self._lives.of_key(exit_.life.key) or exit_.life
         return self._find_sandbox(life, None) if self.sandbox(life) is None else []
 
     def found(self, seen: SandboxSeen) -> list[Question]:
@@ -110,7 +110,7 @@ class ExitWitnesses:
         if len(self._sandboxes) > MAX_SANDBOXES:
             del self._sandboxes[next(iter(self._sandboxes))]
         unseen = seen.cgroup is None and not seen.sought
-        life = self._containers.life(seen.container_id, seen.cgroup_id)
+        life = self._lives.life(seen.container_id, seen.cgroup_id)
         return self._sampled(life) if unseen else []
 
     def sandbox_wrote(self, read: SandboxLogRead) -> None:
@@ -162,7 +162,7 @@ class ExitWitnesses:
 
     def _key(self, container_id: str, cgroup_id: int | None) -> LifeKey:
         """The life that an answer is about: without a cgroup, the newest was asked about."""
-        life = self._containers.life(container_id, cgroup_id)
+        life = self._lives.life(container_id, cgroup_id)
         return life.key if life is not None else (container_id, cgroup_id or 0)
 
     def sandbox(self, life: Life) -> SandboxSeen | None:
@@ -211,7 +211,7 @@ class ExitWitnesses:
 
     def evidence(self, exit_: Exit) -> ExitEvidence:
         """Gather what is known of an exit now."""
-        life = exit_.life = self._containers.of_key(exit_.life.key) or exit_.life
+        life = exit_.life = self._lives.of_key(exit_.life.key) or exit_.life
         place = exit_.place = self.place(life)
         seen = self.sandbox(life)
         said, wrote = exit_.said, _of(self._sandbox_logs, life)
@@ -287,14 +287,14 @@ class ExitWitnesses:
             return 2
         if place.cgroup_id is None or (seen is not None and seen.sentry is not None):
             return 1
-        shared = place.lives_with_others or self._containers.in_cgroup(place.cgroup_id) is None
+        shared = place.lives_with_others or self._lives.in_cgroup(place.cgroup_id) is None
         return 2 if shared else 1
 
     def _others(self, place: Life) -> frozenset[int]:
         """The main processes of the others in the cgroup, as far as they were told."""
         if place.cgroup_id is None:
             return frozenset()
-        pids = {life.pid for life in self._containers.lives_in(place.cgroup_id)}
+        pids = {life.pid for life in self._lives.lives_in(place.cgroup_id)}
         return frozenset(pid for pid in pids if pid not in (None, place.pid))
 
     def was_unwatched(self, exit_: Exit, time: int) -> bool:
