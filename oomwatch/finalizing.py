@@ -15,6 +15,7 @@ from oomwatch.correlator.exits import RUNTIME_SECONDS, Exits
 from oomwatch.errors import JournalStalled, NoSuchContainer, NoSuchExit
 from oomwatch.events import ContainerExit
 from oomwatch.observations import ContainerEnded, ContainerSeen, Observation
+from oomwatch.verdict import stop_asked_for
 
 WRITE_SECONDS = 5.0
 """How long an exit that is judged may wait for the disk before its caller is told to ask again."""
@@ -68,7 +69,7 @@ class Finalization:
             exit_code=exit_code,
             signal=signal,
             exit_time=exit_time,
-            stop_requested=stop_requested,
+            stop_requested=stop_asked_for(stop_requested, stop_signal),
             stop_signal=stop_signal,
             oom_killed=runtime_oom_killed,
             wait_seconds=wait,

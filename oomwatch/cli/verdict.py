@@ -137,8 +137,6 @@ def command(
     from oomwatch.cli.reach import find_daemon, nobody_to_ask, typed
     from oomwatch.errors import RequestRefused
 
-    if stopped is None and stop_signal is not None:
-        stopped = True
     facts = (exit_code, signal, exit_time, stopped, stop_signal, oom_flag)
     told = any(fact is not None for fact in facts)
     if wait > parse_duration("60s"):
@@ -266,8 +264,9 @@ def _status_alone(
     """Judge what was typed, without any witness."""
     import json
 
-    from oomwatch.verdict import ExitEvidence, judge
+    from oomwatch.verdict import ExitEvidence, judge, stop_asked_for
 
+    stopped = stop_asked_for(stopped, stop_signal)
     ruling = judge(
         ExitEvidence(
             exit_time=0,

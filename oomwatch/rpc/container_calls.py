@@ -132,10 +132,6 @@ class ContainerCalls:
         message = pb.FinalizeContainerRequest.FromString(request)
         _check("container_id", message.container_id, LONGEST_ID, needed=True)
         exit_time = _exit_time(message)
-        stop_signal = _within(message, "stop_signal", 1, 64)
-        stop_requested = _given(message, "stop_requested")
-        if stop_requested is None and stop_signal is not None:
-            stop_requested = True
         with _refusing():
             entry = await self._backend.finalize_container(
                 message.container_id,
@@ -143,8 +139,8 @@ class ContainerCalls:
                 exit_code=_within(message, "exit_code", 0, 255),
                 signal=_within(message, "signal", 0, 64),
                 exit_time=exit_time,
-                stop_requested=stop_requested,
-                stop_signal=stop_signal,
+                stop_requested=_given(message, "stop_requested"),
+                stop_signal=_within(message, "stop_signal", 1, 64),
                 runtime_oom_killed=_given(message, "runtime_oom_killed"),
                 maximum_wait=_wait(message, remaining),
             )

@@ -16,6 +16,7 @@ from oomwatch.verdict.evidence import (
     Sandbox,
     UsageSample,
     VictimRole,
+    stop_asked_for,
 )
 from oomwatch.verdict.rows import ROWS, Row, Ruling, judge
 
@@ -35,4 +36,5 @@ __all__ = [
     "UsageSample",
     "VictimRole",
     "judge",
+    "stop_asked_for",
 ]

@@ -29,6 +29,11 @@ _SANDBOX_STATUSES = (0, 128, 143)
 had ended them."""
 
 
+def stop_asked_for(requested: bool | None, stop_signal: int | None) -> bool | None:
+    """Whether a stop was asked for: whoever tells its signal alone says that one was."""
+    return True if requested is None and stop_signal is not None else requested
+
+
 class LastRead(Enum):
     """What the kernel's counters could still say once the container had ended.
 
