@@ -435,7 +435,7 @@ class LastLookReading:
     `present` says that this life of the cgroup is still there, `kills` is its own `oom_kill`,
     `None` where it has no counter, or where one in it could not be read. `killer_marks` are
     userspace OOM killers by name, each with the mark that it left on the cgroup. `limit_hits` is
-    what was last read of its limit.
+    what was last read of its limit. `populated` says that processes lived in it then.
     """
 
     path: str
@@ -445,6 +445,7 @@ class LastLookReading:
     kills: int | None = None
     killer_marks: tuple[tuple[str, str], ...] = ()
     limit_hits: LimitHits | None = None
+    populated: bool = False
 
 
 @dataclass(frozen=True, slots=True)

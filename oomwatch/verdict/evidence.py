@@ -152,10 +152,11 @@ class ExitEvidence:
     """All that is known about one exit. `None` is what nobody said; times are microseconds.
 
     `exit_code` is the status as the runtime told it, 128 + signal in most; `signal` where it was
-    told apart. `kills` are all of this life, in the order of time. `sandbox_lines` are a gVisor
-    sandbox's own words on its end, and `sandbox_out_of_memory` says that it panicked for want of
-    memory. `unwatched_before` is the first look, where the container is older than that. `due` are
-    the witnesses that were not heard yet.
+    told apart. `ran_on`: processes of its own still ran at its `last_read`. `kills` are all of this
+    life, in the order of time. `sandbox_lines` are a gVisor sandbox's own words on its end, and
+    `sandbox_out_of_memory` says that it panicked for want of memory. `unwatched_before` is the
+    first look, where the container is older than that. `due` are the witnesses that were not heard
+    yet.
     """
 
     exit_time: int
@@ -165,6 +166,7 @@ class ExitEvidence:
     stop_signal: int | None = None
     runtime_oom_killed: bool | None = None
     last_read: LastRead = LastRead.NONE
+    ran_on: bool = False
     kills: tuple[KillOfLife, ...] = ()
     usage: UsageSample | None = None
     limit_hit: LimitHit | None = None

@@ -54,6 +54,7 @@ def judge(evidence: ExitEvidence) -> Ruling:
         f"{row.because}; {words.status(evidence)}",
         *words.kills(evidence, shown or evidence.earlier[-1:]),
         words.counters(evidence),
+        *words.ran_on(evidence),
         *words.stop(evidence),
         *words.marks(evidence),
         *words.hints(evidence),

@@ -93,6 +93,11 @@ def counters(evidence: ExitEvidence) -> str:
     return f"{known} show no OOM kill"
 
 
+def ran_on(evidence: ExitEvidence) -> list[str]:
+    """Say that it may have been told too soon that it ended."""
+    return ["processes still ran in its cgroup as that was read"] if evidence.ran_on else []
+
+
 def stop(evidence: ExitEvidence) -> list[str]:
     """Say whether a stop was asked for, if anybody said."""
     if evidence.stop_requested is None:

@@ -250,6 +250,28 @@ async def test_a_life_whose_end_a_runtime_told_has_ended_though_processes_are_le
         assert exit_of(entry).cgroup_id == inode
 
 
+async def test_what_runs_on_after_its_worker_told_its_end_is_judged_by_its_runtimes_word_on_that(
+    tmp_path: Path,
+) -> None:
+    async with served(tmp_path) as place:
+        inode = place.tree.make("/a").stat().st_ino
+        await place.client.watch_container(JOB, cgroup="/a")
+        place.tree.write("/a", "cgroup.events", "populated 1\nfrozen 0\n")
+        first = await place.client.finalize("job-17", exit_code=137, maximum_wait=WAIT)
+        assert "processes still ran in its cgroup as that was read" in exit_of(first).reasons
+        assert exit_of(first).verdict is Verdict.NOT_OOM
+        place.tree.write("/a", "cgroup.events", "populated 0\nfrozen 0\n")
+        later = time.time_ns() // 1000 + 60_000_000
+        died = ContainerEnded(
+            source="docker", time=later, container_id="job-17", cgroup_id=inode, exit_code=137
+        )
+        place.watcher.pipeline.emit([died])
+        last = await place.client.finalize("job-17", stop_requested=True, maximum_wait=WAIT)
+        assert exit_of(last).amends == first.revision
+        assert exit_of(last).exit_time == later
+        assert "processes still ran" not in " ".join(exit_of(last).reasons)
+
+
 async def test_a_container_that_nobody_registered_is_found_by_its_cgroups_name(
     tmp_path: Path,
 ) -> None:

@@ -88,6 +88,7 @@ class Host:
         self.sums: dict[Cgroup, int] = {}
         self.node_kills = 0
         self.marks: tuple[tuple[str, str], ...] = ()
+        self.runs = False
         self.sandbox_wrote: dict[str, Any] = {}
         self.journal: list[Event] = []
         self.written = self.deleted = 0
@@ -240,7 +241,9 @@ class Host:
                 if cgroup.path == question.path and question.cgroup_id in (None, cgroup.id):
                     below = [c for c in self.kills if cgroup in c.lineage()]
                     kills = self.kills[cgroup]
-                    look = LastLookReading(*asked, self.wall, True, kills, self.marks)
+                    look = LastLookReading(
+                        *asked, self.wall, True, kills, self.marks, populated=self.runs
+                    )
                     return [*(self.reading(c) for c in below), look]
             return [LastLookReading(*asked, self.wall, False)]
         if isinstance(question, Describe):
@@ -1328,6 +1331,56 @@ def test_a_runtime_that_speaks_late_does_not_make_a_kill_look_old() -> None:
     host.ended(137)
     host.pass_time(RUNTIME_SECONDS)
     assert ruled(host.exit) == ("oom", "high")
+
+
+@pytest.mark.parametrize("removed", [True, False])
+@pytest.mark.parametrize("seconds", [10, 2 * AMEND_SECONDS])
+def test_an_end_that_its_worker_tells_too_soon_is_amended_by_its_runtimes(
+    seconds: float, removed: bool
+) -> None:
+    host = Host()
+    cgroup = host.run(pid=395)
+    host.seen(cgroup, ID)
+    host.runs = True
+    host.ended(137, source="worker")
+    assert ruled(host.exit) == ("not_oom", "confirmed")
+    assert "processes still ran in its cgroup as that was read" in host.exit.reasons
+    host.pass_time(seconds)
+    host.kill(cgroup, told=False)
+    host.runs = False
+    if removed:
+        host.remove(cgroup)
+    host.pass_time(5)
+    host.ended(137, exit_time=host.wall - (2_000_000 if removed else 5_000_000))
+    host.pass_time(RUNTIME_SECONDS)
+    # Of one that is gone it is told by elimination, below a root that has processes of its own.
+    assert ruled(host.exits[-1]) == ("oom", "medium" if removed else "high")
+    assert {exit_.episode_id for exit_ in host.exits} == {host.exits[0].episode_id}
+    host.name(cgroup, 395)
+    host.pass_time(1)
+    assert ruled(host.exits[-1]) == ("oom", "confirmed")
+    told = len(host.exits)
+    host.ended(137, source="worker")
+    host.ended(137, exit_time=host.wall)
+    host.pass_time(AMEND_SECONDS)
+    assert len(host.exits) == told
+
+
+def test_what_lives_on_beside_a_container_does_not_make_its_end_told_too_soon() -> None:
+    """One cgroup for two: that somebody runs in it says nothing of the one that ended."""
+    host = Host()
+    cgroup = host.run(pid=395)
+    host.seen(cgroup, "b2b2", pid=400)
+    host.seen(cgroup, ID)
+    host.runs = True
+    host.kill(cgroup, pid=395)
+    host.ended(137, source="worker")
+    assert ruled(host.exit) == ("oom", "confirmed")
+    host.pass_time(40)
+    host.ended(137)
+    host.pass_time(1)
+    assert ruled(host.exit) == ("oom", "confirmed")
+    assert "processes still ran" not in " ".join(host.exit.reasons)
 
 
 def test_what_was_journaled_before_a_restart_answers_as_it_did() -> None:

@@ -16,7 +16,6 @@ from a source, a late name or another call, amends it.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
@@ -98,7 +97,8 @@ class Exits:
         self.is_deleted = self._told_before.is_deleted
         self._unsettled = Unsettled(self._witnesses)
         self.sought = self._unsettled.sought
-        self._recent: deque[tuple[float, Exit]] = deque()
+        self._recent: dict[Exit, float] = {}
+        """Those that were told, or looked at anew, in the last while, and when. In that order."""
         self._lacking: list[Exit] = []
         self._unread: dict[Exit, float] = {}
         """Those that were told before their counters, or the sums, could be read; until when they
@@ -129,7 +129,10 @@ class Exits:
             exit_.stands = exit_.told if gist(left) != gist(exit_.told) else None
         exit_.hear(ended, self._kills.leapt)
         exit_.awaits = None
-        if exit_.told is not None:
+        if exit_.looked_too_soon:
+            exit_.runs = False
+            self._look_anew(exit_, now, outcome)
+        elif exit_.told is not None:
             self._judge_again(exit_, ended.time, outcome)
         elif ended.source != WORKER and life.registered and WORKER not in exit_.words:
             exit_.held_until = exit_.held_until or now + WORKER_SECONDS
@@ -273,7 +276,7 @@ class Exits:
         for exit_ in self._unjudged():
             asked = (exit_.place.cgroup, exit_.place.cgroup_id)
             if asked == (reading.path, reading.cgroup_id) and exit_.last_read is None:
-                exit_.look(reading)
+                exit_.look(reading, shares=self._witnesses.shares_cgroup(exit_))
                 exit_.awaits = None
 
     def audited(self, reading: AuditReading) -> None:
@@ -289,7 +292,7 @@ class Exits:
     def signalled(self, told: SignalledByKiller, outcome: Outcome) -> None:
         """Take in that a userspace OOM killer signalled a process: an exit may be told already."""
         self._witnesses.signalled(told)
-        for _, exit_ in self._recent:
+        for exit_ in self._recent:
             self._judge_again(exit_, told.time, outcome)
 
     # What goes out
@@ -325,8 +328,8 @@ class Exits:
 
     def advance(self, now: float, outcome: Outcome) -> None:
         """Name and take in what is told now; judge the exits that can be judged."""
-        while self._recent and now - self._recent[0][0] > AMEND_SECONDS:
-            self._recent.popleft()
+        while self._recent and now - next(iter(self._recent.values())) > AMEND_SECONDS:
+            del self._recent[next(iter(self._recent))]
         self._take(outcome, 0, now)
         self._read_late(now, outcome)
         self._give_names_up(now, outcome)
@@ -350,7 +353,7 @@ class Exits:
             # Also where it may have been its own, and is known to be another's by now.
             kills = [event] if before is None else [event, before]
             self._look_at_kills_anew(*kills)
-            for _, exit_ in self._recent:
+            for exit_ in self._recent:
                 if any(concerns(exit_.place, kill) for kill in kills):
                     self._judge_again(exit_, event.detect_time, outcome)
 
@@ -371,7 +374,7 @@ class Exits:
         """
         for exit_ in self._unsettled.take():
             self._open[exit_] = None
-            self._recent.append((now, exit_))
+            self._keep(exit_, now)
             self._begin(exit_, now, outcome)
 
     # Judging
@@ -445,6 +448,7 @@ class Exits:
         if exit_.last_read is None:
             self._unread[exit_] = exit_.place_until or now + AMEND_SECONDS
         self._open.pop(exit_, None)
+        self._keep(exit_, now)
         self._containers.end_told(exit_.life.key)
         if exit_.told is not None:
             self._judge_again(exit_, exit_.seen_time, outcome)
@@ -452,11 +456,15 @@ class Exits:
             exit_.names_due = self._awaits_names(exit_)
             exit_.told = self._witnesses.event(exit_, exit_.seen_time)
             outcome.events.append(exit_.told)
-            self._recent.append((now, exit_))
             if exit_.names_due:
                 self._nameless[exit_] = now + AMEND_SECONDS
         if self._witnesses.lacks_revisions(exit_):
             self._lacking.append(exit_)
+
+    def _keep(self, exit_: Exit, now: float) -> None:
+        """Let a kill that is told, or named, in the next while change it."""
+        self._recent.pop(exit_, None)
+        self._recent[exit_] = now
 
     def _settle(self, exit_: Exit, now: float) -> None:
         """The sums count once no residual that may be its own is in doubt any more; a removal that
@@ -513,6 +521,7 @@ class Exits:
             self._open.pop(oldest, None)
             self._unread.pop(oldest, None)
             self._nameless.pop(oldest, None)
+            self._recent.pop(oldest, None)
             if oldest in self._lacking:
                 self._lacking.remove(oldest)
         return exit_

@@ -243,6 +243,7 @@ class ExitWitnesses:
             stop_signal=said.stop_signal,
             runtime_oom_killed=said.oom_killed,
             last_read=exit_.last_read or LastRead.NONE,
+            ran_on=exit_.runs,
             kills=tuple(self._kills.of(end)),
             usage=_of(self._samples, life),
             limit_hit=self._limits.get(place.cgroup_id or 0),
@@ -280,6 +281,10 @@ class ExitWitnesses:
                 told.pid == place.pid or told.pid in roles
             ):
                 yield KillerMark(killer=told.killer, mark=told.mark)
+
+    def shares_cgroup(self, exit_: Exit) -> bool:
+        """Do others live in the cgroup where its counters are read?"""
+        return self._sharing(exit_.place, self.sandbox(exit_.life)) > 1
 
     def _sharing(self, place: Life, seen: SandboxSeen | None) -> int:
         """How many containers live in the cgroup; 2 stands for several."""

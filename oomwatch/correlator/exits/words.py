@@ -35,12 +35,13 @@ class Exit:
 
     `place` is the life as the host's kernel sees it: in its sandbox's cgroup, where it has one.
     `leapt` is how far the wall clock had leapt when it was first told of. `gone_time` is when its
-    cgroup was looked for and was `gone`. `awaits`: more is to come on the kills near it (`None`:
-    that is to be looked at). `place_until` is up to when a removal may tell in which cgroup it was.
-    `names_due`: it had to be told before it was known who was killed. One that is `recalled` was
-    read back from the journal, and is `reopened` where a witness was still due as the process that
-    told it ended; `stands` is what was told of it, where what is left of its evidence does not bear
-    that out.
+    cgroup was looked for and was `gone`; `runs` says that processes of its own lived there at the
+    last look, `ran_time` when they last did. `awaits`: more is to come on the kills near it
+    (`None`: that is to be looked at). `place_until` is up to when a removal may tell in which
+    cgroup it was. `names_due`: it had to be told before it was known who was killed. One that is
+    `recalled` was read back from the journal, and is `reopened` where a witness was still due as
+    the process that told it ended; `stands` is what was told of it, where what is left of its
+    evidence does not bear that out.
     """
 
     life: Life
@@ -55,6 +56,8 @@ class Exit:
     look_detail: Evidence | None = None
     gone: bool = False
     gone_time: int = 0
+    runs: bool = False
+    ran_time: int = 0
     summed: bool = False
     marks: tuple[KillerMark, ...] = ()
     log_asked: bool = False
@@ -87,8 +90,17 @@ class Exit:
 
     @property
     def said_time(self) -> int:
-        """When it ended: the earliest time that anybody told."""
-        return min(word.exit_time or word.time for word in self.words.values())
+        """When it ended: the earliest time that anybody told.
+
+        Where its processes lived on then, and somebody else tells of a later end, that is it.
+        """
+        times = [word.exit_time or word.time for word in self.words.values()]
+        return min([time for time in times if time > self.ran_time] or times)
+
+    @property
+    def looked_too_soon(self) -> bool:
+        """Did its processes live on as it was looked at last, and has it ended since?"""
+        return self.runs and self.said_time > self.ran_time
 
     @property
     def is_lost(self) -> bool:
@@ -126,8 +138,11 @@ class Exit:
             self.last_read = LastRead.READ if read else LastRead.SUMS
         self.told = event
 
-    def look(self, reading: LastLookReading) -> None:
-        """Take in the last look at its cgroup."""
+    def look(self, reading: LastLookReading, *, shares: bool) -> None:
+        """Take in the last look at its cgroup; of one that it `shares` others may live there."""
+        self.runs = reading.populated and not shares
+        if self.runs:
+            self.ran_time = reading.time
         self.marks = tuple(KillerMark(killer=k, mark=m) for k, m in reading.killer_marks)
         if not reading.present:
             self.gone, self.gone_time = True, reading.time

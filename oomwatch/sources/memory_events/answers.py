@@ -64,8 +64,10 @@ def last_look(tree: Tree, question: LastLook) -> LastLookReading:
     known = node.has_counter and tree.unreadable.keys().isdisjoint(followed)
     kills = node.seen.oom_kill if known else None
     marks = files.read_killer_marks(tree.directory(node))
+    runs = files.read_populated(tree.directory(node))
     present = tree.still_there(node)
-    return LastLookReading(*asked, wall_time(), present, kills, marks, tree.limit_hits.get(node))
+    hits = tree.limit_hits.get(node)
+    return LastLookReading(*asked, wall_time(), present, kills, marks, hits, present and runs)
 
 
 def populated(tree: Tree, path: str, cgroup_id: int | None) -> bool:
