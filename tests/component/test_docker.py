@@ -692,6 +692,37 @@ async def test_who_started_is_known_though_the_answer_was_cut(
     assert ended.exit_code == 137
 
 
+@pytest.mark.parametrize("anew", [False, True])
+async def test_the_flag_of_an_end_is_asked_for_once_more_where_the_answer_was_cut(
+    socket: Path, monkeypatch: pytest.MonkeyPatch, anew: bool
+) -> None:
+    monkeypatch.setattr(runtime_source, "FIRST_RETRY_SECONDS", 0.01)
+    docker = FakeDocker()
+    docker.containers[WEB] = container(WEB, "web")
+    async with following(docker, socket) as watch:
+        await watch.named(1)
+        docker.cut = {f"/containers/{WEB}/json": b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"}
+        docker.containers[WEB] = container(
+            WEB,
+            "web",
+            Running=False,
+            OOMKilled=True,
+            ExitCode=137,
+            StartedAt="2100-11-22T22:08:29Z" if anew else "2020-11-22T22:08:29Z",
+        )
+        docker.event("die", WEB, exitCode="137")
+        if anew:
+            await watch.ended()
+            await watch.until(lambda: watch.source.state().figures["connections"] == 2)
+            await watch.event("die", DB, exitCode="0")
+            first, of_another = await watch.ended(2)
+            assert (first.container_id, of_another.container_id) == (WEB, DB)
+            return
+        first, again = await watch.ended(2)
+    assert (first.oom_killed, again.oom_killed) == (None, True)
+    assert again == replace(first, oom_killed=True), "the same word, and so on the same life"
+
+
 @pytest.mark.parametrize("lie", [b"[" * 200_000, b"\xff\xfe", b"{}", b"[7]"])
 async def test_a_list_that_is_none_has_nobody(socket: Path, lie: bytes) -> None:
     docker = FakeDocker()

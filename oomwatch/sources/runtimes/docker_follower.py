@@ -12,7 +12,8 @@ What was seen of Docker 20.10 and in Podman's source, and what follows from it:
 - `docker stop` and `docker kill` are a `kill` event with the signal, before `die`. Podman's carries
   no signal, and then nothing is said of who asked.
 - With --rm there is nothing left to inspect after `die`: Docker's own OOM flag is then unknown; nor
-  after `start`, where it ended at once: the event itself names the container.
+  after `start`, where it ended at once: the event itself names the container. Where the answer was
+  cut, as of a Docker that restarts, it is asked for once more over the next connection.
 - Podman says `remove` for `destroy`, and has no `oom`.
 
 It blocks, and so lives in a thread.
@@ -22,8 +23,9 @@ from __future__ import annotations
 
 import signal as signals
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from oomwatch.containers.lives import Life
 from oomwatch.containers.places import Places
@@ -44,6 +46,7 @@ _HELD_MICROSECONDS = 60_000_000
 """What happened so long before the last event was written down has been told, and not just held."""
 
 _EVENTS_REMEMBERED = 4096
+_UNFLAGGED_REMEMBERED = 256
 _ENDING = frozenset({"kill", "die", "died"})
 _STOPPING = frozenset({signals.SIGINT, signals.SIGQUIT, signals.SIGKILL, signals.SIGTERM})
 
@@ -64,6 +67,7 @@ class DockerFollower:
         self._lives = DockerLives()
         self._told: OrderedDict[tuple[str, str, int], None] = OrderedDict()
         self._found_ended: set[str] = set()
+        self._unflagged: deque[ContainerEnded] = deque(maxlen=_UNFLAGGED_REMEMBERED)
 
     def recall(self, lives: Sequence[Life], since: int | None) -> None:
         """Take in the lives that had not ended, for all that was written down at `since`."""
@@ -127,6 +131,7 @@ class DockerFollower:
             self._take_missing(missing, api)
         for container in running:
             self._inspect(container.id, api)
+        self._take_flags(api)
 
     def _take_missing(self, container_id: str, api: DockerApi) -> None:
         """It ran when the connection was lost, and runs no more; nobody saw how it ended."""
@@ -185,15 +190,29 @@ class DockerFollower:
             # A Docker that was restarted says `die` as it finds what ended without it.
             self._found_ended.discard(event.container_id)
             return
-        found = None
+        found, answered = None, False
         try:
-            answer = api.inspect(event.container_id)
-            found = read_inspected(answer, event.container_id, self._runtime)
-            if found is not None and (found.start_time or 0) > event.time:
-                found = None  # it has run anew since
+            found = self._as_it_ended(event.container_id, event.time, api)
+            answered = True
         finally:
             # Also where Docker is ending itself: it stops its containers, and answers no more.
-            self._tell([self._ended(event.container_id, life, found, event)])
+            ended = self._ended(event.container_id, life, found, event)
+            if not answered:
+                self._unflagged.append(ended)
+            self._tell([ended])
+
+    def _take_flags(self, api: DockerApi) -> None:
+        """Ask, once, for the flags of the ends that were told while Docker gave no answer."""
+        while self._unflagged:
+            ended = self._unflagged.popleft()
+            found = self._as_it_ended(ended.container_id, ended.exit_time or 0, api)
+            if found is not None and found.oom_killed is not None:
+                self._tell([replace(ended, oom_killed=found.oom_killed)])
+
+    def _as_it_ended(self, container_id: str, time: int, api: DockerApi) -> Inspected | None:
+        """What is left of it since an end; `None` where it is gone, or has run anew."""
+        found = read_inspected(api.inspect(container_id), container_id, self._runtime)
+        return None if found is None or (found.start_time or 0) > time else found
 
     def _inspect(self, container_id: str, api: DockerApi) -> bool:
         """Tell who and where a container is; False where it is gone."""
