@@ -1205,6 +1205,18 @@ def test_a_workers_word_is_awaited_for_the_container_that_it_registered() -> Non
     assert len(host.exit.evidence) == 3
 
 
+def test_a_worker_has_five_seconds_for_its_word_whoever_else_speaks_meanwhile() -> None:
+    host = Host()
+    host.run(source="worker")
+    host.ended(137)
+    host.pass_time(3)
+    host.ended(137, source="containerd")
+    host.pass_time(1.9)
+    assert not host.exits
+    host.pass_time(0.2)
+    assert ruled(host.exit) == ("not_oom", "confirmed")
+
+
 def test_a_worker_that_says_nothing_is_not_awaited_for_ever() -> None:
     host = Host()
     host.run(source="worker")
@@ -1926,13 +1938,63 @@ def test_what_many_exits_have_in_common_is_kept_once() -> None:
 def test_an_exit_that_is_kept_no_longer_is_not_found_by_its_container(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    host = Host()
+    host.run()
+    host.ended(0)
+    told = host.exit
     monkeypatch.setattr(book, "MAX_EXITS", 4)
     exits = book.ExitBook(BOOT[:8], KnownLives())
     lives = [Life(f"{number:064x}", number, START, "/c") for number in range(1, 7)]
     for life in lives:
-        exits.add(life, START)
+        exit_, _ = exits.add(life, START)
+        exit_.told = told
     found = [exits.life(life.container_id, None) for life in lives]
     assert found == [None, None, *lives[2:]]
+
+
+def test_what_is_told_of_an_exit_is_forgotten_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that lacks a name, one that lacks its counters, one that lacks its kill's revision."""
+    host = Host()
+    monkeypatch.setattr(book, "MAX_EXITS", 3)
+    nameless, unread, unwritten = "a1" * 32, "b2" * 32, "c3" * 32
+    cgroup = host.run(nameless, pid=396)
+    host.kill(cgroup)
+    host.ended(137, source="worker", container_id=nameless)
+    host.pass_time(WAIT_SECONDS)
+    host.lagging = LastLook
+    host.run(unread)
+    host.ended(137, source="worker", container_id=unread)
+    host.pass_time(WAIT_SECONDS)
+    host.lagging, host.writes = None, False
+    host.kill(host.run(unwritten))
+    host.ended(137, source="worker", container_id=unwritten)
+    host.pass_time(WAIT_SECONDS)
+    assert len(host.exits) == 3
+    for number in range(3):
+        host.run(f"{number:064x}")
+        host.ended(0, container_id=f"{number:064x}")
+    host.writes = True
+    host.write()
+    host.answer_late()
+    host.name(cgroup, 396)
+    host.pass_time(2 * AMEND_SECONDS)
+    assert len(host.exits) == 6
+
+
+def test_an_exit_that_is_not_told_yet_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a node is shut down, thousands of containers end, and their workers' words are awaited."""
+    monkeypatch.setattr(book, "MAX_EXITS", 2)
+    host = Host()
+    names = [f"{number:064x}" for number in range(6)]
+    for name in names:
+        host.run(name, source="worker")
+    for name in names:
+        host.ended(137, container_id=name)
+    for name in names:
+        host.ended(137, source="worker", container_id=name, stop_requested=True)
+    host.pass_time(WORKER_SECONDS + 1)
+    assert [e.container.id for e in host.exits if e.container is not None] == names
+    assert all(exit_.stop_requested for exit_ in host.exits)
 
 
 def test_an_exit_that_was_another_containers_after_all_is_found_by_that() -> None:

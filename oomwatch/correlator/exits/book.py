@@ -7,6 +7,7 @@ Which life it means follows from the order of lives, and from what other sources
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 
 from oomwatch.containers.key_index import KeyIndex
 from oomwatch.containers.known_lives import KnownLives
@@ -199,9 +200,14 @@ class ExitBook:
         self._exits[exit_.life.key] = self._by_episode[exit_.episode_id] = exit_
         self._by_container.add(exit_.life.container_id, exit_)
         forgotten = []
-        while len(self._exits) > MAX_EXITS:
+        for first in list(islice(self._exits, max(0, len(self._exits) - MAX_EXITS))):
             # The key itself: it may be that of a life which its exit was not in after all.
-            oldest = self._exits.pop(next(iter(self._exits)))
+            oldest = self._exits.pop(first, None)
+            if oldest is None:
+                continue
+            if oldest.told is None:
+                self._exits[first] = oldest  # a node that is shut down ends all of its containers
+                continue
             for key in (oldest.life.key, oldest.life.former_key):
                 if self._exits.get(key) is oldest:
                     del self._exits[key]

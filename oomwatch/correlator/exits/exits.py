@@ -106,7 +106,10 @@ class Exits:
         self._nameless: dict[Exit, float] = {}
         """Those that were told before it was known who was killed; until when that may come. In the
         order of time."""
+        self._held: dict[Exit, float] = {}
+        """Those that wait for their worker's own word; until when. In the order of time."""
         self._open: dict[Exit, None] = {}
+        """Those that are looked at."""
 
     # What comes in
 
@@ -134,10 +137,11 @@ class Exits:
             self._look_anew(exit_, now, outcome)
         elif exit_.told is not None:
             self._judge_again(exit_, ended.time, outcome)
-        elif ended.source != WORKER and life.registered and WORKER not in exit_.words:
-            exit_.held_until = exit_.held_until or now + WORKER_SECONDS
         elif exit_.due is None:
-            self._begin(exit_, now, outcome)
+            if life.registered and WORKER not in exit_.words:
+                self._held.setdefault(exit_, now + WORKER_SECONDS)
+            else:
+                self._begin(exit_, now, outcome)
         elif ended.wait_seconds is not None:
             # It was held for longer than this caller waits.
             exit_.due = min(exit_.due, now + ended.wait_seconds)
@@ -192,12 +196,11 @@ class Exits:
 
     def _look_anew(self, exit_: Exit, now: float, outcome: Outcome) -> None:
         """Read its counters again, for it is known by now where they are."""
-        self._open[exit_] = None
+        if exit_.due is None:
+            return  # it is not looked at yet
         self._unread.pop(exit_, None)  # it is again, if this is not read in time
         exit_.last_read, exit_.gone, exit_.summed = None, False, False
         exit_.place_until = None
-        if exit_.due is None:
-            return
         until = exit_.due
         self._begin(exit_, now, outcome)
         if exit_.told is None:
@@ -310,9 +313,9 @@ class Exits:
     @property
     def deadline(self) -> float | None:
         """When `expire` must be called next; `None` while no exit is open, and nothing due."""
-        due = (exit_.held_until if exit_.due is None else exit_.due for exit_ in self._open)
-        nameless = next(iter(self._nameless.values()), None)
-        times = (time for time in (*due, nameless) if time is not None)
+        first = (next(iter(held.values()), None) for held in (self._held, self._nameless))
+        due = (exit_.due for exit_ in self._open)
+        times = (time for time in (*due, *first) if time is not None)
         return min((*times, *self._unread.values()), default=None)
 
     def expire(self, now: float, outcome: Outcome) -> None:
@@ -333,11 +336,10 @@ class Exits:
         self._take(outcome, 0, now)
         self._read_late(now, outcome)
         self._give_names_up(now, outcome)
+        while self._held and next(iter(self._held.values())) <= now:
+            self._begin(next(iter(self._held)), now, outcome)
         for exit_ in list(self._open):
-            if exit_.due is None:
-                if exit_.held_until is not None and exit_.held_until <= now:
-                    self._begin(exit_, now, outcome)
-            elif self._nothing_is_due(exit_):
+            if self._nothing_is_due(exit_):
                 self._conclude(exit_, now, outcome)
 
     def _take(self, outcome: Outcome, first: int, now: float) -> None:
@@ -373,13 +375,14 @@ class Exits:
         From now on what is gone is known to be, and so are the counts above it.
         """
         for exit_ in self._unsettled.take():
-            self._open[exit_] = None
             self._keep(exit_, now)
             self._begin(exit_, now, outcome)
 
     # Judging
 
     def _begin(self, exit_: Exit, now: float, outcome: Outcome) -> None:
+        self._held.pop(exit_, None)
+        self._open[exit_] = None
         waits = [w.wait_seconds for w in exit_.words.values() if w.wait_seconds is not None]
         exit_.due = now + min(waits, default=RUNTIME_SECONDS)
         exit_.life = self._containers.lives.of_key(exit_.life.key) or exit_.life
@@ -395,14 +398,15 @@ class Exits:
             exit_.last_read = LastRead.NONE
 
     def _nothing_is_due(self, exit_: Exit) -> bool:
-        place = exit_.place
+        # First: it is all that is due to the thousands that end at once as a node is shut down.
+        if exit_.last_read is None and not (exit_.gone and exit_.summed):
+            return False
         if exit_.awaits or self._witnesses.seeks_sandbox(exit_.life):
             return False
         if exit_.log_asked and not self._witnesses.has_sandbox_log(exit_.life):
             return False
-        if exit_.last_read is None and not (exit_.gone and exit_.summed):
-            return False
-        if place.cgroup is not None and self._open_kills.below(place.cgroup):
+        cgroup = exit_.place.cgroup
+        if cgroup is not None and self._open_kills.below(cgroup):
             return False
         if exit_.gone and self._in_doubt(exit_):
             return False
@@ -516,9 +520,8 @@ class Exits:
     def _add(self, life: Life, seen_time: int) -> Exit:
         exit_, forgotten = self._book.add(life, seen_time)
         exit_.leapt = self._kills.leapt
-        self._open[exit_] = None
         for oldest in forgotten:
-            self._open.pop(oldest, None)
+            self._open.pop(oldest, None)  # looked at anew
             self._unread.pop(oldest, None)
             self._nameless.pop(oldest, None)
             self._recent.pop(oldest, None)

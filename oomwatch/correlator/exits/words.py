@@ -49,7 +49,6 @@ class Exit:
     seen_time: int
     leapt: int = 0
     words: dict[str, ContainerEnded] = field(default_factory=dict)
-    held_until: float | None = None
     due: float | None = None
     place_until: float | None = None
     last_read: LastRead | None = None
