@@ -248,6 +248,11 @@ class ExitEvidence:
         return tuple(k for k in near if not k.named and k.main_process is None)
 
     @property
+    def unwritten(self) -> bool:
+        """Is there a kill that the verdict may rest on, and that is not written down yet?"""
+        return any(k.revision is None for k in (*self.near, *self.shared_near))
+
+    @property
     def earlier(self) -> tuple[KillOfLife, ...]:
         """Kills in this container that are too old to be why it ended."""
         return tuple(k for k in self.kills if not self._is_near(k) and k.candidates <= 1)

@@ -20,6 +20,8 @@ from oomwatch.correlator.exits import (
 )
 from oomwatch.correlator.exits.book import _long_before
 from oomwatch.correlator.exits.ends import End
+from oomwatch.correlator.exits.witnesses import ExitWitnesses
+from oomwatch.correlator.exits.words import Exit
 from oomwatch.correlator.kills import SETTLE_SECONDS, Outcome
 from oomwatch.events import (
     Cgroup,
@@ -65,6 +67,7 @@ from oomwatch.observations import (
     UsageSampled,
     VictimNamed,
 )
+from oomwatch.verdict import ExitEvidence
 from oomwatch.verdict.words import STILL_DUE
 
 BOOT = "0b9e5a8c-0000-4000-8000-000000000000"
@@ -1282,6 +1285,38 @@ def test_a_disk_that_stands_still_holds_no_exit_back_and_its_kills_are_named_lat
     host.write()
     first, amended = host.exits
     assert (first.verdict, amended.kills, amended.amends) == (Verdict.OOM, (1,), 2)
+
+
+def test_what_is_learned_while_an_exit_is_written_down_amends_it() -> None:
+    host = Host(writes=False)
+    host.run()
+    host.ended(143, source="worker")
+    host.ended(stop_requested=True)
+    assert not host.exit.stop_requested
+    host.write()
+    host.write()
+    _, amended = host.exits
+    assert (amended.amends, amended.stop_requested) == (1, True)
+
+
+def test_an_exit_has_what_is_known_of_it_gathered_twice_and_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """When it is asked what is awaited, and when it is told; not again as it is written down."""
+    host = Host()
+    host.kill(host.run(source="worker", pid=395), pid=395)
+    host.pass_time(0.2)
+    gathered: list[Exit] = []
+    gather = ExitWitnesses.evidence
+
+    def gather_counted(witnesses: ExitWitnesses, exit_: Exit) -> ExitEvidence:
+        gathered.append(exit_)
+        return gather(witnesses, exit_)
+
+    monkeypatch.setattr(ExitWitnesses, "evidence", gather_counted)
+    host.ended(137, source="worker")
+    assert ruled(host.exit) == ("oom", "confirmed")
+    assert len(gathered) == 2
 
 
 def test_a_group_that_is_still_being_killed_is_told_before_the_exit_all_the_same() -> None:

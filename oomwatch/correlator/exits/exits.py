@@ -43,7 +43,7 @@ from oomwatch.observations import (
     SandboxSeen,
     SignalledByKiller,
 )
-from oomwatch.verdict import LastRead
+from oomwatch.verdict import ExitEvidence, LastRead
 
 WORKER_SECONDS = 5.0
 """How long a worker's own word is awaited for a container that it registered."""
@@ -262,15 +262,17 @@ class Exits:
         if exit_ is not None:
             exit_.revision = recorded.revision
             exit_.first_revision = exit_.first_revision or recorded.revision
-            self._judge_again(exit_, exit_.seen_time, outcome)
+            if exit_.outdated:
+                self._judge_again(exit_, exit_.seen_time, outcome)
             return
         kill = self._kills.recorded(recorded.episode_id, recorded.victim_cgroup, recorded.revision)
         if kill is None:
             return
         self._look_at_kills_anew(kill)
         for exit_ in [x for x in self._lacking if concerns(x.place, kill)]:
-            self._judge_again(exit_, exit_.seen_time, outcome)
-            if not self._witnesses.lacks_revisions(exit_):
+            evidence = self._witnesses.evidence(exit_)
+            self._judge_again(exit_, exit_.seen_time, outcome, evidence)
+            if not evidence.unwritten:
                 self._lacking.remove(exit_)
 
     def looked(self, reading: LastLookReading) -> None:
@@ -426,18 +428,17 @@ class Exits:
 
     def _awaits(self, exit_: Exit) -> bool:
         """Is more to come on the kills near it: they themselves, their revisions, or names?"""
-        if self._witnesses.lacks_revisions(exit_):
+        evidence = self._witnesses.evidence(exit_)
+        if evidence.unwritten:
             return True
         if not self._counted:
             # No counter says that there is a kill: its line may be read after the exit is told.
-            return not self._witnesses.evidence(exit_).near
-        return self._awaits_names(exit_)
+            return not evidence.near
+        return self._awaits_names(evidence)
 
-    def _awaits_names(self, exit_: Exit) -> bool:
+    def _awaits_names(self, evidence: ExitEvidence) -> bool:
         """Was somebody killed near the exit, here or perhaps here, and nobody has said who?"""
-        if not self._open_kills.naming:
-            return False
-        return bool(self._witnesses.evidence(exit_).unnamed)
+        return bool(self._open_kills.naming and evidence.unnamed)
 
     def _in_doubt(self, exit_: Exit) -> bool:
         return exit_.place.cgroup is None or self._residuals.in_doubt(exit_.place.cgroup)
@@ -454,15 +455,16 @@ class Exits:
         self._open.pop(exit_, None)
         self._keep(exit_, now)
         self._containers.end_told(exit_.life.key)
+        evidence = self._witnesses.evidence(exit_)
         if exit_.told is not None:
-            self._judge_again(exit_, exit_.seen_time, outcome)
+            self._judge_again(exit_, exit_.seen_time, outcome, evidence)
         else:
-            exit_.names_due = self._awaits_names(exit_)
-            exit_.told = self._witnesses.event(exit_, exit_.seen_time)
+            exit_.names_due = self._awaits_names(evidence)
+            exit_.told = self._witnesses.event(exit_, exit_.seen_time, evidence)
             outcome.events.append(exit_.told)
             if exit_.names_due:
                 self._nameless[exit_] = now + AMEND_SECONDS
-        if self._witnesses.lacks_revisions(exit_):
+        if evidence.unwritten:
             self._lacking.append(exit_)
 
     def _keep(self, exit_: Exit, now: float) -> None:
@@ -500,12 +502,17 @@ class Exits:
             exit_.names_due = False
             self._judge_again(exit_, exit_.seen_time, outcome)
 
-    def _judge_again(self, exit_: Exit, time: int, outcome: Outcome) -> None:
+    def _judge_again(
+        self, exit_: Exit, time: int, outcome: Outcome, evidence: ExitEvidence | None = None
+    ) -> None:
         """Amend an exit that was told, if what was learned since changes what it says."""
-        told, revision = exit_.told, exit_.revision
-        if told is None or revision is None or exit_ in self._open:
+        told = exit_.told
+        if told is None or exit_ in self._open:
             return
-        event = self._witnesses.event(exit_, time)
+        exit_.outdated = exit_.revision is None
+        if exit_.outdated:
+            return
+        event = self._witnesses.event(exit_, time, evidence)
         differs = (event.verdict, event.confidence) != (told.verdict, told.confidence)
         if exit_.stands is None and differs and not self._kills.knows(told.kills):
             exit_.stands = told

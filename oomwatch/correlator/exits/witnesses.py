@@ -181,10 +181,10 @@ class ExitWitnesses:
             return life
         return replace(life, cgroup=seen.cgroup, cgroup_id=seen.sandbox_cgroup_id, pid=seen.sentry)
 
-    def event(self, exit_: Exit, time: int) -> ContainerExit:
-        """Judge an exit by what is known now."""
-        evidence = self.evidence(exit_)
-        ruling = judge(evidence)
+    def event(self, exit_: Exit, time: int, evidence: ExitEvidence | None = None) -> ContainerExit:
+        """Judge an exit by what is known now, which was gathered before if it is given."""
+        evidence = evidence or self.evidence(exit_)
+        ruling = judge(replace(evidence, due=frozenset(self._due(exit_, evidence))))
         life = exit_.life
         recovered = self.was_unwatched(exit_, evidence.exit_time)
         if exit_.recalled and exit_.told is not None:
@@ -210,7 +210,7 @@ class ExitWitnesses:
         )
 
     def evidence(self, exit_: Exit) -> ExitEvidence:
-        """Gather what is known of an exit now."""
+        """Gather what is known of an exit now, but for what is due."""
         life = exit_.life = self._lives.of_key(exit_.life.key) or exit_.life
         place = exit_.place = self.place(life)
         seen = self.sandbox(life)
@@ -235,7 +235,7 @@ class ExitWitnesses:
             leapt=exit_.leapt,
             turned_back=self._kills.turned_back,
         )
-        evidence = ExitEvidence(
+        return ExitEvidence(
             exit_time=exit_time,
             exit_code=said.exit_code,
             signal=said.signal,
@@ -253,7 +253,6 @@ class ExitWitnesses:
             sandbox_out_of_memory=wrote is not None and wrote.out_of_memory,
             unwatched_before=self._blindness(life),
         )
-        return replace(evidence, due=frozenset(self._due(exit_, evidence)))
 
     def _due(self, exit_: Exit, evidence: ExitEvidence) -> Iterator[Due]:
         """The witnesses that were not heard yet, and will be: what they say amends the exit."""
@@ -265,11 +264,6 @@ class ExitWitnesses:
             yield Due.SANDBOX
         if exit_.names_due and evidence.unnamed:
             yield Due.NAMES
-
-    def lacks_revisions(self, exit_: Exit) -> bool:
-        """Is there a kill that the verdict may rest on, and that is not written down yet?"""
-        evidence = self.evidence(exit_)
-        return any(k.revision is None for k in (*evidence.near, *evidence.shared_near))
 
     def _marks(
         self, place: Life, roles: dict[int, VictimRole], exit_time: int

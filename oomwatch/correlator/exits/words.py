@@ -40,7 +40,8 @@ class Exit:
     (`None`: that is to be looked at). `place_until` is up to when a removal may tell in which
     cgroup it was. `names_due`: it had to be told before it was known who was killed. One that is
     `recalled` was read back from the journal, and is `reopened` where a witness was still due as
-    the process that told it ended; `stands` is what was told of it, where what is left of its
+    the process that told it ended; `outdated` says that more was learned before what was `told` had
+    its revision; `stands` is what was told of it, where what is left of its
     evidence does not bear that out.
     """
 
@@ -66,6 +67,7 @@ class Exit:
     reopened: bool = False
     stands: ContainerExit | None = None
     told: ContainerExit | None = None
+    outdated: bool = False
     first_revision: int | None = None
     revision: int | None = None
     place: Life = field(init=False)
