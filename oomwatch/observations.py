@@ -29,14 +29,16 @@ class Sight(Enum):
     `BASELINE`: the first look at a cgroup that was there before us; what it counts is old.
     `FOLLOWED`: it was seen before, or appeared under our eyes (counters start at 0).
     `REVEALED`: the counter's file is another one than before (memory controller switched off and
-    on): it may have started from 0, or have lived on hidden. Or it was there before us, in a
-    directory that could not be listed then.
+    on): it may have started from 0, or have lived on hidden.
+    `LATE`: it was there before us, and could not be listed or read until now. What it counts may
+    have been told below an ancestor meanwhile.
     `YOUNG`: what was looked at as a baseline was made only then, under our eyes.
     """
 
     BASELINE = "baseline"
     FOLLOWED = "followed"
     REVEALED = "revealed"
+    LATE = "late"
     YOUNG = "young"
 
 

@@ -89,7 +89,7 @@ class Correlator:
         self.containers = containers or Containers()
         self._ownership = Ownership(self.containers, settle_seconds)
         self._boot = boot_id[:8]
-        self._resumed = resumed
+        self._resumed = self._continues = resumed
         self._settle_seconds = settle_seconds
         self._whole_host = whole_host
         self._names = Names()
@@ -97,6 +97,8 @@ class Correlator:
         self._kills = OpenKills(self._boot, ledger, self._names, settle_seconds)
         self._log = LogProgress()
         self._root: Cgroup | None = None
+        self._unsummed = False
+        """Could the root's sum not be read as a baseline?"""
         self._unwatched_until: int | None = None
         """Until all that went while nobody watched is known."""
         self._unclaimed_due: float | None = None
@@ -264,19 +266,27 @@ class Correlator:
     # Counters
 
     def _counter(self, reading: CounterReading, now: float, outcome: Outcome) -> None:
-        if reading.sight is Sight.BASELINE and not self._resumed:
+        held = self._revealed.get(reading.cgroup.id)
+        if held is not None and held.counter_id == reading.counter_id:
+            self._revealed[reading.cgroup.id] = replace(held, local=reading.local)
+            return
+        late = reading.sight is Sight.LATE
+        if not (self._continues if late else self._resumed or reading.sight is not Sight.BASELINE):
             self._baseline(reading)
             return
         moved = self.ledger.counter_id(reading.cgroup) not in (0, reading.counter_id)
         if reading.sight is Sight.YOUNG and reading.cgroup.id not in self._baselines:
             return  # it was no baseline to us, since we went on from earlier: all of it is told
-        if reading.sight in (Sight.REVEALED, Sight.YOUNG) or moved:
+        late = late and reading.cgroup.parent is not None
+        if late or reading.sight in (Sight.REVEALED, Sight.YOUNG) or moved:
             self._reveal(reading, now, outcome)
             return
         self._rise(reading, now, outcome)
 
     def _rise(self, reading: CounterReading, now: float, outcome: Outcome) -> None:
-        recovered = self._resumed and reading.sight is Sight.BASELINE
+        recovered = (self._resumed and reading.sight is Sight.BASELINE) or (
+            self._continues and reading.sight is Sight.LATE
+        )
         self._kills.note_oom(reading, now)
         if (reading.local.oom_kill or 0) > self.ledger.told(reading.cgroup):
             self._residuals.rose(reading.cgroup, reading.time)
@@ -285,6 +295,8 @@ class Correlator:
     def _baseline(self, reading: CounterReading) -> None:
         """What was counted before our first look is old: told never, but known."""
         local = reading.local
+        if reading.cgroup.parent is None:
+            self._unsummed = reading.subtree_kills is None
         if local.oom_kill:
             self._baselines.add(reading.cgroup.id)
         self.ledger.rebase(
@@ -420,10 +432,18 @@ class Correlator:
     def _audited(self, reading: AuditReading, now: float, outcome: Outcome) -> None:
         if reading.counts:
             self._residuals.summed(reading.asked, reading.counts[0].cgroup)
+            if self._unsummed and reading.counts[0].cgroup is self._root:
+                self._unsummed = False
+                old = reading.counts[0].subtree_kills - self._kills.count_below(self._root)
+                self.ledger.rebase(self._root, accounted=old)
         elif reading.asked is not self._root:
             self._residuals.gone(reading.asked)
-        for revealed in [r for r in self._revealed.values() if self._covers(reading, r.cgroup)]:
-            self._settle_revealed(revealed, reading, now, outcome)
+        for revealed in [r for r in self._revealed.values() if self._covers(reading, r)]:
+            moved = self.ledger.counter_id(revealed.cgroup) not in (0, revealed.counter_id)
+            if revealed.sight is Sight.LATE and not moved:
+                self._settle_late(revealed, reading, now, outcome)
+            else:
+                self._settle_revealed(revealed, reading, now, outcome)
         below: dict[int, int] = {}
         for count in reversed(reading.counts):
             survivor = count.cgroup
@@ -445,7 +465,7 @@ class Correlator:
                 self._residuals.unseen &= not self._residuals.proves(survivor, count.time)
             for ancestor in survivor.lineage():
                 below[ancestor.id] = below.get(ancestor.id, 0) + max(own, 0)
-        if reading.asked is self._root and not self._residuals.deadline:
+        if reading.asked is self._root and reading.counts and not self._residuals.deadline:
             # Not before all of the tree was looked at: what was not yet would pass for a baseline.
             self._resumed = False
         self.exits.audited(reading)
@@ -456,11 +476,15 @@ class Correlator:
         """Hold a reading of a counter that may have started anew until its parent was read."""
         self._revealed[reading.cgroup.id] = reading
         self._kills.close(reading.cgroup, now, outcome)
-        outcome.questions.append(self._audit(reading.cgroup.parent or reading.cgroup))
+        *_, root = reading.cgroup.lineage()
+        above = root if reading.sight is Sight.LATE else reading.cgroup.parent
+        outcome.questions.append(self._audit(above or reading.cgroup))
 
     @staticmethod
-    def _covers(reading: AuditReading, cgroup: Cgroup) -> bool:
-        return reading.asked in cgroup.lineage()
+    def _covers(audit: AuditReading, revealed: CounterReading) -> bool:
+        if revealed.sight is Sight.LATE:
+            return audit.asked.parent is None
+        return audit.asked in revealed.cgroup.lineage()
 
     def _settle_revealed(
         self, reading: CounterReading, audit: AuditReading, now: float, outcome: Outcome
@@ -487,6 +511,21 @@ class Correlator:
             oom=max((reading.local.oom or 0) - claim, 0),
             group_kill=reading.local.oom_group_kill or 0,
         )
+        self._rise(reading, now, outcome)
+
+    def _settle_late(
+        self, reading: CounterReading, audit: AuditReading, now: float, outcome: Outcome
+    ) -> None:
+        """Tell what is new since the restart, but for what was told below an ancestor by now."""
+        cgroup = reading.cgroup
+        del self._revealed[cgroup.id]
+        if audit.counts:
+            untold = self._untold_above(cgroup, audit)
+            self.ledger.rebase(
+                cgroup,
+                told=max(self.ledger.told(cgroup), (reading.local.oom_kill or 0) - untold),
+                accounted=max(self.ledger.accounted(cgroup), (reading.subtree_kills or 0) - untold),
+            )
         self._rise(reading, now, outcome)
 
     def _untold_above(self, cgroup: Cgroup, audit: AuditReading) -> int:

@@ -300,6 +300,22 @@ class NotListed:
         monkeypatch.setattr(Tree, "_children", staticmethod(children))
 
 
+class NothingRead(NotListed):
+    """No counter can be read either; `listed` says whether directories can be listed."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, listed: bool) -> None:
+        super().__init__(monkeypatch, "nowhere" if listed else "")
+        read = files.EventsReader.read
+
+        def reading(reader: files.EventsReader, path: str) -> files.EventsFile:
+            if not self.heals:
+                self.tries += 1
+                raise OSError(24, "Too many open files", path)
+            return read(reader, path)
+
+        monkeypatch.setattr(files.EventsReader, "read", reading)
+
+
 @pytest.mark.parametrize("meanwhile", [0, 1])
 async def test_what_cannot_be_listed_at_a_restart_is_not_gone(
     tree: FakeCgroupTree, monkeypatch: pytest.MonkeyPatch, meanwhile: int
@@ -342,6 +358,51 @@ async def test_what_cannot_be_listed_at_the_start_was_counted_before_us(
         await watch.until(lambda sink: sink.told() > 0)
         await watch.settled()
         assert (watch.sink.told(), watch.sink.told("/a/b/c")) == (1, 1)
+
+
+@pytest.mark.parametrize("listed", [True, False])
+async def test_what_cannot_be_read_at_the_start_was_counted_before_us(
+    tree: FakeCgroupTree, monkeypatch: pytest.MonkeyPatch, listed: bool
+) -> None:
+    for path in ("/a", "/a/b"):
+        tree.make(path)
+    tree.kill("/a/b", 3)
+    blind = NothingRead(monkeypatch, listed=listed)
+    async with watching(tree) as watch:
+        await watch.until(lambda _: blind.tries > 12)
+        blind.heals = True
+        await watch.until(lambda _: not watch.source.state().degraded)
+        await watch.settled()
+        tree.kill("/a/b", 1)
+        await watch.until(lambda sink: sink.told() > 0)
+        await watch.settled()
+        assert (watch.sink.told(), watch.sink.told("/a/b")) == (1, 1)
+
+
+@pytest.mark.parametrize("listed", [True, False])
+async def test_what_is_read_late_after_a_restart_happened_while_nobody_watched(
+    tree: FakeCgroupTree, monkeypatch: pytest.MonkeyPatch, listed: bool
+) -> None:
+    for path in ("/a", "/a/b", "/a/c"):
+        tree.make(path)
+    async with watching(tree) as first:
+        tree.kill("/a/b", 3)
+        await first.until(lambda sink: sink.told() == 3)
+        rows = first.rows()
+    tree.kill("/a/b", 2)
+    tree.kill("/a/c", 1, limit="/a")
+    blind = NothingRead(monkeypatch, listed=listed)
+    async with watching(tree, rows) as watch:
+        await watch.until(lambda _: blind.tries > 12)
+        blind.heals = True
+        await watch.until(lambda _: not watch.source.state().degraded)
+        await watch.settled()
+        tree.kill("/a/b", 1)
+        await watch.until(lambda sink: sink.told() > 3)
+        await watch.settled()
+        assert sorted(
+            (kill.recovered, kill.victim_cgroup, kill.kill_count) for kill in watch.sink.kills
+        ) == [(False, "/a/b", 1), (True, "/a/b", 2), (True, "/a/c", 1)]
 
 
 async def test_thrashing_rests_and_a_kill_inside_is_still_told(tree: FakeCgroupTree) -> None:

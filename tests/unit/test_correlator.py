@@ -501,6 +501,21 @@ def test_a_new_counter_is_told_no_further_than_its_parent_counts(kernel: Kernel)
     assert all(kill.victim_cgroup == "/p/c" for kill in run.kills)
 
 
+def test_a_sum_that_could_not_be_read_at_the_start_is_of_before(kernel: Kernel) -> None:
+    child = kernel.make(kernel.root, "c")
+    kernel.kill(child, 3)
+    run = Run(Kernel())
+    run.kernel, run.correlator = kernel, Correlator(BOOT, Ledger())
+    unread = replace(kernel.reading(kernel.root, Sight.BASELINE), subtree_kills=None)
+    run.feed(unread, kernel.reading(child, Sight.BASELINE))
+    run.feed(Surveyed(frozenset({1, child.cgroup.id}), kernel.root.cgroup, 0))
+    run.settle()
+    assert run.told == 0
+    kernel.kill(child)
+    run.settle()
+    assert run.told == 1
+
+
 def test_after_a_restart_the_only_one_seen_to_go_is_not_the_only_suspect(kernel: Kernel) -> None:
     """What else came and went while nobody watched is not known."""
     parent = kernel.make(kernel.root, "p")

@@ -67,6 +67,8 @@ class Tree:
         self.unlisted: dict[Node, bool] = {}
         """Cgroups whose directory could not be listed when last tried, and whether it never was:
         then what is in it was there before us."""
+        self._never_read: set[Node] = set()
+        """Cgroups that were there before us, and whose counters could not be read so far."""
         self._last_error = ""
         self._reader = files.EventsReader()
         self._batch: list[Observation] = []
@@ -105,8 +107,7 @@ class Tree:
         self.cgroups = 1
         self.take_in(self.root, self.hierarchy.directory)
         yield from self._descend([self.root], baseline=True)
-        # What could not be listed comes late: what it counts may be told below its parent by then.
-        self._first_sight = Sight.REVEALED
+        self._first_sight = Sight.LATE
 
     def relist(self, node: Node) -> Iterator[None]:
         """List a directory again: attach what is new, detach what is gone, and so on below it."""
@@ -216,6 +217,7 @@ class Tree:
             self.unwatched.pop(removed, None)
             self.unreadable.pop(removed, None)
             self.unlisted.pop(removed, None)
+            self._never_read.discard(removed)
             removed.gone = True
             self.cgroups -= 1
             hits = self.limit_hits.pop(removed, None)
@@ -314,6 +316,9 @@ class Tree:
         began = wall_time()
         sight = Sight.FOLLOWED
         directory = self.directory(node)
+        if node in self._never_read:
+            self._first_look(node, directory)
+            return False
         file = self._read_own(node, directory)
         if file is None or self._is_anothers(node, file):
             return False
@@ -359,6 +364,8 @@ class Tree:
         seen_time = node.looked_at
         if node.counter_id and seen_time and 0 <= wall_time() - seen_time < FRESH_MICROSECONDS:
             return CounterReading(node.cgroup, node.counter_id, seen_time, node.seen)
+        if node in self._never_read:
+            return None
         began = wall_time()
         file = self._read_own(node, directory)
         if file is None or self._is_anothers(node, file):
@@ -395,13 +402,19 @@ class Tree:
     def _first_look(self, node: Node, directory: str) -> None:
         """Read what was counted before us: the sum first, the cgroup's own only if there is any."""
         began = self._survey_time()
+        errors = self.read_errors
         subtree = self._read(f"{directory}/{files.EVENTS}")
         if subtree is not None and subtree.counters in _ALL_ZERO:
             node.seen, node.looked_at = subtree.counters, began
+            self._is_read(node)
             return
         if not node.has_counter:
             return
         local = self._read_own(node, directory)
+        if self.read_errors > errors:
+            self._never_read.add(node)
+            self.unreadable[node] = self._last_error
+            return
         if local is None or self._is_anothers(node, local):
             return
         node.seen, node.counter_id = local.counters, local.inode
@@ -451,9 +464,13 @@ class Tree:
             self.read_errors += 1
             self.unreadable[node] = "it has no count of oom_kill"
             return None
+        self._is_read(node)
+        return file
+
+    def _is_read(self, node: Node) -> None:
+        self._never_read.discard(node)
         if self.unreadable and node not in self.unlisted:
             self.unreadable.pop(node, None)
-        return file
 
     def _read(self, path: str) -> files.EventsFile | None:
         try:
