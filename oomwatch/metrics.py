@@ -82,6 +82,7 @@ def _of_node(status: NodeStatus) -> Iterator[Metric]:
 
 def _of_journal(journal: JournalStatus) -> Iterator[Metric]:
     yield _gauge("journal_healthy", "1 while events can be written.", journal.healthy)
+    yield _gauge("journal_disk_full", "1 while the oldest go for want of room.", journal.disk_full)
     yield _gauge("journal_events", "Events that are kept.", journal.events)
     yield _gauge(
         "journal_pending_events", "Events that wait to be written.", journal.pending_events

@@ -13,6 +13,7 @@ class JournalStatus:
 
     `path` is absent for a journal in memory. `newest_revision` is 0 while nothing was ever told.
     `healthy` is False while events cannot be written; `pending_events` are then held in memory.
+    `disk_full` says that the oldest are deleted for the newest, as there is no room for both.
     """
 
     journal_id: str
@@ -24,6 +25,7 @@ class JournalStatus:
     pending_events: int
     size_bytes: int | None = None
     path: str | None = None
+    disk_full: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -132,6 +132,9 @@ def _health(status: NodeStatus) -> list[Check]:
     if not journal.healthy:
         waiting = f"{journal.pending_events} events wait in memory, in order: {journal.detail}"
         checks[-1] = Check("its journal", State.DEGRADED, waiting, _MEND)
+    elif journal.disk_full:
+        mend = "Free space on its filesystem, or keep fewer events (--retention-events)."
+        checks[-1] = Check("its journal", State.DEGRADED, journal.detail, mend)
     poor = [source for source in status.sources if source.degraded]
     checks += [
         Check(f"its {source.name}", State.DEGRADED, source.detail, "Its log may say more.")

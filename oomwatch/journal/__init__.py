@@ -251,16 +251,21 @@ class Journal:
         """How the journal is doing; `detail` names the path, and the mend where it is unhealthy."""
         events = self.newest_revision - self.oldest_revision + 1
         trouble = self._trouble or self._unread
+        full = self._writer is not None and self._writer.lacks_room()
+        detail = f"journal {self._store.name}: {events} events kept"
+        if full:
+            detail += "; its disk is full: the oldest are deleted for the newest"
         return JournalStatus(
             journal_id=self.id,
             healthy=not trouble,
-            detail=trouble or f"journal {self._store.name}: {events} events kept",
+            detail=trouble or detail,
             oldest_revision=self.oldest_revision,
             newest_revision=self.newest_revision,
             events=events,
             pending_events=self._pending_events,
             size_bytes=self._directory.size_bytes() if self._directory else None,
             path=self._store.name if self._directory else None,
+            disk_full=full,
         )
 
     async def close(self) -> None:

@@ -18,6 +18,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from oomwatch.containers.lives import LivesChange
@@ -153,6 +154,15 @@ class Writer:
     def join(self) -> None:
         """Wait for the thread, which has nothing left to do once it said that it stopped."""
         self._thread.join()
+
+    def lacks_room(self) -> bool:
+        """Whether the disk refused for want of room, and has none yet. For the loop to ask."""
+        if not self._said_full or self._directory is None:
+            return False
+        # The thread looks again as it writes next, which on an idle host may be much later.
+        with suppress(OSError):
+            return not self._directory.may_grow()
+        return True
 
     def _run(self) -> None:
         try:

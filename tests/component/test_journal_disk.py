@@ -191,6 +191,28 @@ async def test_a_full_disk_is_said_once_and_so_is_that_there_is_room(
     )
 
 
+async def test_that_history_goes_for_want_of_room_is_in_the_status_until_there_is_room(
+    tiny: Path,
+) -> None:
+    """Who misses last week's kills asks the doctor, and reads no log of last week."""
+    journal, heard = await begun(tiny)
+    assert not journal.status().disk_full
+    ballast = fill(tiny)
+    for number in range(2, 500):
+        journal.append([gap(number)], LedgerChange())
+        assert await asyncio.wait_for(journal.flush(), BOUND)
+    status = journal.status()
+    assert status.disk_full
+    assert status.healthy, "every event is written, if at the cost of others"
+    assert "its disk is full: the oldest are deleted for the newest" in status.detail
+    ballast.unlink()
+    status = journal.status()
+    assert not status.disk_full, "seen at once, and not at the next event"
+    assert "full" not in status.detail
+    assert heard.health == []
+    await journal.close()
+
+
 async def begun(disk: Path) -> tuple[Journal, Recorder]:
     """A journal with one event."""
     journal = Journal.open(disk / "state", retention=Retention(max_age_seconds=1e10))

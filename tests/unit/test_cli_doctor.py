@@ -16,6 +16,7 @@ from oomwatch.cli.cgroup_checks import (
     default_cgroup_root,
 )
 from oomwatch.cli.checks import (
+    Check,
     Host,
     State,
     check_inotify,
@@ -302,6 +303,45 @@ def test_a_named_daemon_that_does_not_answer_is_a_failure_and_no_word_on_this_ho
     assert "--cgroup-root" in here["mend"]
 
 
+def node_status(sources: tuple[SourceState, ...], *, disk_full: bool = False) -> NodeStatus:
+    return NodeStatus(
+        version="1",
+        hostname="node-7",
+        boot_id="boot-1",
+        kernel_release="6.12.0",
+        cgroup_root="/host/cgroup",
+        start_time=0,
+        healthy=True,
+        cgroups=12,
+        kills_told=0,
+        subscribers=0,
+        sources=sources,
+        journal=JournalStatus(
+            journal_id="j",
+            healthy=True,
+            detail="in memory",
+            oldest_revision=0,
+            newest_revision=0,
+            events=0,
+            pending_events=0,
+            disk_full=disk_full,
+        ),
+    )
+
+
+def judged(tree: Tree, monkeypatch: pytest.MonkeyPatch, status: NodeStatus) -> list[Check]:
+    """What is said of a daemon that answers so."""
+
+    async def answer(_: AsyncClient) -> NodeStatus:
+        return status
+
+    monkeypatch.setattr(AsyncClient, "get_status", answer)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tree.root / "oomwatch.sock"))
+        server.listen()
+        return judge_daemon(tree.host, tree.asked)
+
+
 @pytest.mark.parametrize(
     ("sources", "seen"),
     [
@@ -316,43 +356,25 @@ def test_a_named_daemon_is_judged_by_what_it_sees_itself(
 ) -> None:
     """The host of this test has nothing at all to see a kill by."""
     tree.write("/proc/sys/kernel/random/boot_id", "boot-1\n")
-    status = NodeStatus(
-        version="1",
-        hostname="node-7",
-        boot_id="boot-1",
-        kernel_release="6.12.0",
-        cgroup_root="/host/cgroup",
-        start_time=0,
-        healthy=True,
-        cgroups=12,
-        kills_told=0,
-        subscribers=0,
-        sources=tuple(SourceState(name=name, active=on) for name, on in sources.items()),
-        journal=JournalStatus(
-            journal_id="j",
-            healthy=True,
-            detail="in memory",
-            oldest_revision=0,
-            newest_revision=0,
-            events=0,
-            pending_events=0,
-        ),
-    )
-
-    async def answer(_: AsyncClient) -> NodeStatus:
-        return status
-
-    monkeypatch.setattr(AsyncClient, "get_status", answer)
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(str(tree.root / "oomwatch.sock"))
-        server.listen()
-        checks = judge_daemon(tree.host, tree.asked)
+    status = node_status(tuple(SourceState(name=name, active=on) for name, on in sources.items()))
+    checks = judged(tree, monkeypatch, status)
     assert can_see_kills(checks) is seen
     found = {check.name: check.found for check in checks}
     assert found["its tree"] == ("/host/cgroup on node-7 (Linux 6.12.0, this machine): 12 cgroups")
     assert "cgroup v2" not in found
     assert checks[-1].state is State.SKIPPED
     assert all(check.found and (check.state is State.OK or check.mend) for check in checks)
+
+
+def test_a_daemon_whose_history_goes_for_want_of_room_is_degraded_and_sees_kills(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status = node_status((SourceState(name="memory_events", active=True),), disk_full=True)
+    checks = judged(tree, monkeypatch, status)
+    (journal,) = [check for check in checks if check.name == "its journal"]
+    assert journal.state is State.DEGRADED
+    assert "Free space on its filesystem" in journal.mend
+    assert can_see_kills(checks)
 
 
 def test_a_runtime_that_may_not_even_be_looked_for_is_no_end_of_it(tree: Tree) -> None:

@@ -84,6 +84,7 @@ def test_a_status_comes_back() -> None:
         newest_revision=9,
         events=7,
         pending_events=2,
+        disk_full=True,
     )
     status = NodeStatus(
         version="1",

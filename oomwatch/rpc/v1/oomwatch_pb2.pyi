@@ -624,7 +624,7 @@ class SourceState(_message.Message):
     def __init__(self, name: _Optional[str] = ..., active: _Optional[bool] = ..., degraded: _Optional[bool] = ..., detail: _Optional[str] = ..., figures: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class JournalStatus(_message.Message):
-    __slots__ = ("journal_id", "healthy", "detail", "oldest_revision", "newest_revision", "events", "pending_events", "size_bytes", "path")
+    __slots__ = ("journal_id", "healthy", "detail", "oldest_revision", "newest_revision", "events", "pending_events", "size_bytes", "path", "disk_full")
     JOURNAL_ID_FIELD_NUMBER: _ClassVar[int]
     HEALTHY_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
@@ -634,6 +634,7 @@ class JournalStatus(_message.Message):
     PENDING_EVENTS_FIELD_NUMBER: _ClassVar[int]
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
     PATH_FIELD_NUMBER: _ClassVar[int]
+    DISK_FULL_FIELD_NUMBER: _ClassVar[int]
     journal_id: str
     healthy: bool
     detail: str
@@ -643,4 +644,5 @@ class JournalStatus(_message.Message):
     pending_events: int
     size_bytes: int
     path: str
-    def __init__(self, journal_id: _Optional[str] = ..., healthy: _Optional[bool] = ..., detail: _Optional[str] = ..., oldest_revision: _Optional[int] = ..., newest_revision: _Optional[int] = ..., events: _Optional[int] = ..., pending_events: _Optional[int] = ..., size_bytes: _Optional[int] = ..., path: _Optional[str] = ...) -> None: ...
+    disk_full: bool
+    def __init__(self, journal_id: _Optional[str] = ..., healthy: _Optional[bool] = ..., detail: _Optional[str] = ..., oldest_revision: _Optional[int] = ..., newest_revision: _Optional[int] = ..., events: _Optional[int] = ..., pending_events: _Optional[int] = ..., size_bytes: _Optional[int] = ..., path: _Optional[str] = ..., disk_full: _Optional[bool] = ...) -> None: ...
