@@ -10,7 +10,8 @@ from typing import Any
 from oomwatch.events import Confidence, Container, Event, EvidenceGap, Kind, OomKill, Pod
 
 MAX_TERMS = 64
-MAX_TERM_LENGTH = 256
+# A label selector of Kubernetes' longest names has 381; a path of cgroups in Docker in kind, 320.
+MAX_TERM_LENGTH = 512
 
 Test = Callable[[Event], bool]
 _Whose = Callable[[Container], bool]
@@ -35,7 +36,7 @@ class EventFilter:
     `kinds` and `minimum_confidence`: it may have hidden a kill of just the container asked for.
 
     Raises ValueError, with a sentence for whoever wrote the filter, where a term is empty or longer
-    than 256 characters, where there are more than 64, or where a cgroup does not begin with "/".
+    than 512 characters, where there are more than 64, or where a cgroup does not begin with "/".
     """
 
     container_ids: tuple[str, ...] = ()

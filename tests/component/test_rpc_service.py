@@ -379,8 +379,8 @@ async def test_one_event_by_its_revision(node: Node, stub: Stub) -> None:
         ),
         (
             "ListEvents",
-            pb.ListEventsRequest(filter=pb.EventFilter(names=["x" * 257])),
-            "at most 256",
+            pb.ListEventsRequest(filter=pb.EventFilter(names=["x" * 513])),
+            "at most 512",
         ),
         ("ListEvents", pb.ListEventsRequest(start=START(last_events=-1)), "0 or more"),
         ("GetEvent", pb.GetEventRequest(), "revisions begin at 1"),

@@ -169,7 +169,7 @@ def test_equal_questions_are_equal_filters() -> None:
         (["label=app in x"], "spaces in its name: write k=v"),
         (["label=app = x"], "spaces in its name: write k=v"),
         (["label=app > 5"], "spaces in its name: write k=v"),
-        (["name=" + "x" * 257], "257 characters"),
+        (["name=" + "x" * 513], "513 characters"),
         ([f"name=n{number}" for number in range(65)], "65 terms"),
     ],
 )
@@ -182,8 +182,21 @@ def test_a_filter_that_cannot_be_is_refused_with_a_sentence(
 
 
 def test_the_bounds_themselves_are_taken() -> None:
-    """64 terms of 256 characters."""
-    EventFilter(names=tuple(f"{number:0256}" for number in range(64)))
+    """64 terms of 512 characters."""
+    EventFilter(names=tuple(f"{number:0512}" for number in range(64)))
+
+
+def test_the_longest_label_that_kubernetes_allows_can_be_asked_for() -> None:
+    """A prefix of 253, a name of 63 and a value of 63 characters."""
+    EventFilter(labels=(f"{'p' * 253}/{'n' * 63}={'v' * 63}",))
+
+
+def test_a_pod_of_kind_in_docker_can_be_asked_for_by_its_path() -> None:
+    """Four slices of two kubelets, and two ids of 64 digits."""
+    slices = "/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-burstable.slice"
+    pod = f"kubelet-kubepods-burstable-pod{'0' * 36}.slice"
+    outer, inner = f"docker-{'a' * 64}.scope", f"cri-containerd-{'b' * 64}.scope"
+    EventFilter(cgroups=(f"/system.slice/{outer}{slices}/{pod}/{inner}",))
 
 
 def test_a_text_in_place_of_terms_is_a_mistake() -> None:
