@@ -140,7 +140,11 @@ def _health(status: NodeStatus) -> list[Check]:
         Check(f"its {source.name}", State.DEGRADED, source.detail, "Its log may say more.")
         for source in poor
     ]
-    if not poor:
-        active = ", ".join(source.name for source in status.sources if source.active)
-        checks.append(Check("its sources", State.OK, f"active: {active}"))
+    active = [source.name for source in status.sources if source.active]
+    # A runtime's name is there for each socket where that is looked for.
+    away = dict.fromkeys(s.name for s in status.sources if not (s.active or s.degraded))
+    gone = [name for name in away if name not in active]
+    found = f"active: {', '.join(active) or 'none'}"
+    found += f"; not there: {', '.join(gone)}" if gone else ""
+    checks.append(Check("its sources", State.OK, found))
     return checks

@@ -81,7 +81,7 @@ def command(output: str, cgroup_root: Path | None, connection: options.Connectio
                 )
             )
     else:
-        for line in report(checks, stdout_paint(), where):
+        for line in report(checks, stdout_paint(), where, silent=silent):
             put(line)
     if silent:
         return NO_DAEMON
@@ -119,8 +119,13 @@ def can_see_kills(checks: list[Check]) -> bool:
     return all(check.state is not State.FAILED for check in checks)
 
 
-def report(checks: list[Check], paint: Paint, where: str = ON_HOST) -> list[str]:
-    """The lines for people: state, name, what was found, and the mend below it."""
+def report(
+    checks: list[Check], paint: Paint, where: str = ON_HOST, *, silent: bool = False
+) -> list[str]:
+    """The lines for people: state, name, what was found, and the mend below it.
+
+    Of a daemon that is `silent` nothing is concluded: it may well see kills.
+    """
     colours = {
         State.OK: paint.green,
         State.DEGRADED: paint.yellow,
@@ -135,9 +140,11 @@ def report(checks: list[Check], paint: Paint, where: str = ON_HOST) -> list[str]
         if check.state is not State.OK:
             lines.append(f"{'':8}  {'':{names}}  -> {escape(check.mend)}")
     lines.append("")
-    lines.append(
-        paint.bold(f"Kills can be seen {escape(where)}.")
-        if can_see_kills(checks)
-        else paint.red(f"Kills cannot be seen {escape(where)}.")
-    )
+    where = escape(where)
+    if silent:
+        lines.append(paint.red(f"Whether kills can be seen {where} is not known."))
+    elif can_see_kills(checks):
+        lines.append(paint.bold(f"Kills can be seen {where}."))
+    else:
+        lines.append(paint.red(f"Kills cannot be seen {where}."))
     return lines

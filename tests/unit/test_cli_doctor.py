@@ -301,6 +301,9 @@ def test_a_named_daemon_that_does_not_answer_is_a_failure_and_no_word_on_this_ho
     assert f"none answers at {good.socket} (no such file" in daemon["found"]
     assert (here["name"], here["state"]) == ("this host", "skipped")
     assert "--cgroup-root" in here["mend"]
+    assert run(["doctor", "--socket", str(good.socket)]) == 3
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"Whether kills can be seen by the daemon at {good.socket} is not known."
 
 
 def node_status(sources: tuple[SourceState, ...], *, disk_full: bool = False) -> NodeStatus:
@@ -359,6 +362,8 @@ def test_a_named_daemon_is_judged_by_what_it_sees_itself(
     status = node_status(tuple(SourceState(name=name, active=on) for name, on in sources.items()))
     checks = judged(tree, monkeypatch, status)
     assert can_see_kills(checks) is seen
+    word = "can" if seen else "cannot"
+    assert report(checks, Paint(enabled=False), "by it")[-1] == f"Kills {word} be seen by it."
     found = {check.name: check.found for check in checks}
     assert found["its tree"] == ("/host/cgroup on node-7 (Linux 6.12.0, this machine): 12 cgroups")
     assert "cgroup v2" not in found
@@ -375,6 +380,23 @@ def test_a_daemon_whose_history_goes_for_want_of_room_is_degraded_and_sees_kills
     assert journal.state is State.DEGRADED
     assert "Free space on its filesystem" in journal.mend
     assert can_see_kills(checks)
+
+
+def test_the_sources_that_are_not_there_are_named_beside_those_that_are(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A runtime whose socket was mistyped is no fault, and nobody would look for it elsewhere."""
+    sources = (
+        SourceState(name="docker", active=False),
+        SourceState(name="containerd", active=False),
+        SourceState(name="containerd", active=False),
+        SourceState(name="kernel_log", active=True, degraded=True, detail="d"),
+        SourceState(name="tracepoint", active=False, degraded=True, detail="d"),
+        SourceState(name="memory_events", active=True),
+    )
+    checks = judged(tree, monkeypatch, node_status(sources))
+    (found,) = [check.found for check in checks if check.name == "its sources"]
+    assert found == "active: kernel_log, memory_events; not there: docker, containerd"
 
 
 def test_a_runtime_that_may_not_even_be_looked_for_is_no_end_of_it(tree: Tree) -> None:
