@@ -51,11 +51,11 @@ def explain(entry: Entry, later: Later | None = None) -> list[str]:
     if event.amends is not None:
         lines.append(f"  It adds to what revision {event.amends} told.")
     if later.amendments:
-        added = ", ".join(str(each.revision) for each in later.amendments)
+        added = _revisions(*(each.revision for each in later.amendments))
         if event is told_first:
-            lines.append(f"  More is told of it in revision {added}.")
+            lines.append(f"  More is told of it in {added}.")
         else:
-            lines.append(f"  What came later, in revision {added}, is told with it.")
+            lines.append(f"  What came later, in {added}, is told with it.")
     lines.append(f"  Confidence: {event.confidence.value}.")
     if event.evidence:
         lines.append("  Evidence:")
@@ -219,7 +219,11 @@ def _exit(event: ContainerExit) -> Iterator[str]:
         yield "A stop had been asked for."
     yield from (f"{escape(reason)}." for reason in event.reasons)
     if event.kills:
-        yield f"It rests on revisions {', '.join(map(str, event.kills))}."
+        yield f"It rests on {_revisions(*event.kills)}."
+
+
+def _revisions(*numbers: int) -> str:
+    return f"revision{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
 
 
 def _container(container: Container | None) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Callable
 from functools import cache
 from pathlib import Path
@@ -73,7 +74,13 @@ async def _list(
         for line in cgroup_table(reports, stdout_paint()):
             put(line)
     if not watched:
-        say(f"no cgroup is watched at or below {prefix}")
+        cut = "; in a table ids are shortened, and -o json has them whole" * _is_cut(prefix)
+        say(f"no cgroup is watched at or below {prefix}{cut}")
+
+
+def _is_cut(path: str) -> bool:
+    """Whether an id in it may have been copied from a table, which shows its beginning."""
+    return re.search(r"(?<![0-9a-f])[0-9a-f]{12,63}(?![0-9a-f])", path) is not None
 
 
 async def _reports(

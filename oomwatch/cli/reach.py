@@ -16,6 +16,7 @@ from oomwatch.address import DEFAULT_SOCKET, TcpAddress, UnixAddress, parse_addr
 from oomwatch.cli.checks import FORBIDDEN, who_may, why_silent
 from oomwatch.cli.options import CGROUP_ROOT, Connection
 from oomwatch.errors import AddressError, DaemonUnavailable, OomwatchError
+from oomwatch.escaping import escape
 
 if TYPE_CHECKING:
     from oomwatch.client import AsyncClient
@@ -59,6 +60,11 @@ class Daemon:
         ) as client:
             try:
                 yield client
+            except UnicodeEncodeError as error:
+                raise OomwatchError(
+                    f"'{escape(error.object)}' is not UTF-8, and gRPC carries no other text: ask "
+                    "for what is above it, or leave that out"
+                ) from error
             except ValueError as error:
                 raise OomwatchError(f"the daemon at {self.address} refuses: {error}") from error
 

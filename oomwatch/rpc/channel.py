@@ -185,7 +185,8 @@ class Connection:
         if "WRONG_VERSION_NUMBER" in words:
             return "; does it speak without TLS?"
         if "Socket closed" not in words:
-            return ""
+            unknown = "resolving" in words or "DNS" in words
+            return "; is the host's name right?" if unknown else "; does it run, and listen there?"
         # All that a server says to one who should have come with TLS, or with a certificate.
         if self._credentials is None:
             return "; does it want TLS? Give the file of its CA"

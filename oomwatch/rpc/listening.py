@@ -82,7 +82,7 @@ class UnixListener:
             self._refuse_if_taken()
             self._private = Path(tempfile.mkdtemp(prefix=".", dir=self.path.parent))
         except OSError as error:
-            raise self._unusable(error.strerror or str(error)) from error
+            raise self._refused(error) from error
         self._attempts = 0
         if len(os.fsencode(self._private / "s")) > LONGEST_SOCKET_PATH:
             self.withdraw()
@@ -113,7 +113,7 @@ class UnixListener:
                 await asyncio.sleep(_LOCK_SECONDS)
             self._private.rmdir()
         except OSError as error:
-            raise self._unusable(error.strerror or str(error)) from error
+            raise self._refused(error) from error
         self._private = None
 
     def _let_in(self, bound: Path) -> None:
@@ -204,6 +204,10 @@ class UnixListener:
             f"{self.path} is a socket, and whether it is in use cannot be told "
             f"({os.strerror(failure)}): remove it if it is not, or choose another path"
         )
+
+    def _refused(self, error: OSError) -> AddressError:
+        why = error.strerror or str(error)
+        return self._unusable(f"{why}; choose another path, where oomwatch's user may write")
 
     def _unusable(self, why: str) -> AddressError:
         return AddressError(f"{self.path} cannot be listened on: {why}")

@@ -120,6 +120,16 @@ def test_tail_list_and_show_ask_the_daemon(served: Served) -> None:
     assert nowhere.returncode == 0
     assert nowhere.stderr == "oomwatch: no cgroup is watched at or below /nope\n"
 
+    cut = served.run("list", "/docker/ee129607aff3")
+    assert "shortened" in cut.stderr, "a table's path is none to ask for"
+    assert "-o json" in cut.stderr
+
+    # A cgroup may be called so, and gRPC has no form for it.
+    for words in (("list", "/caf\udce9"), ("tail", "--no-follow", "--filter", "cgroup=/caf\udce9")):
+        odd = served.run(*words)
+        assert odd.returncode == 1
+        assert odd.stderr.startswith(r"oomwatch: '/caf\xe9' is not UTF-8"), odd.stderr
+
     none = served.run("show", "99")
     assert none.returncode == 1
     assert "has no revision 99" in none.stderr
@@ -243,6 +253,7 @@ def test_figures_are_served_where_asked_for(served: Served) -> None:
         (("--metrics", "/metrics"), "--metrics: '/metrics' is not HOST:PORT"),
         (("--read-only-socket", "/proc/none/s"), "directory cannot be made"),
         (("--state-dir", "/proc/none"), "choose another --state-dir"),
+        (("--read-only-socket", "/proc/self/s"), "choose another path"),
     ],
 )
 def test_what_would_let_others_in_is_refused_in_words(

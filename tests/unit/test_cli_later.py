@@ -68,7 +68,7 @@ async def test_a_kill_is_explained_with_all_that_was_learned_later() -> None:
         "Revision 17: web (docker ee12) lost process 395 `tail` at its own limit; "
         "the container lived on."
     )
-    assert "  What came later, in revision 18, 19, 21, 22, is told with it." in lines
+    assert "  What came later, in revisions 18, 19, 21, 22, is told with it." in lines
     assert lines[-2].endswith("Killed process 395")
     assert explain(ENTRY)[0] == "Revision 17: the kernel's OOM killer killed once."
 
