@@ -175,3 +175,60 @@ def test_containers_count_as_registered_once_and_until_they_end() -> None:
     assert containers.lives.registered == 2, "it runs elsewhere now"
     containers.unwatched("job-2", 5 * SECOND)
     assert containers.lives.registered == 1
+
+
+def test_an_end_is_not_that_of_a_life_that_began_later() -> None:
+    containers = Containers()
+    first, second = (
+        replace(seen(WEB, None, None, time=time), start_time=time) for time in (SECOND, 3 * SECOND)
+    )
+    containers.seen(first)
+    life = containers.lives.newest(ID)
+    assert life is not None
+    containers.ended(life, 2 * SECOND)
+    containers.seen(second)
+    containers.ended(life, 4 * SECOND)
+    assert [one.ended_time for one in containers.lives.in_order(ID)] == [2 * SECOND, None]
+
+
+def test_the_exit_of_a_workers_container_is_that_of_its_runtimes_too() -> None:
+    containers = Containers()
+    containers.seen(seen(WEB))
+    containers.seen(seen(Container(id="job"), source=WORKER))
+    runtimes = containers.lives.newest(ID)
+    assert runtimes is not None
+    assert not containers.told_by_another_id(runtimes), "it runs"
+    containers.end_told(("job", 7))
+    assert [life.end_told for life in containers.lives.lives_in(7)] == [True, True]
+    assert containers.told_by_another_id(runtimes)
+
+
+def test_a_path_that_is_made_anew_leaves_what_ended_there_its_workers_name() -> None:
+    containers = Containers()
+    mine = Container(id=ID, name="mine")
+    containers.seen(seen(WEB))
+    containers.seen(seen(mine, source=WORKER))
+    containers.seen(seen(replace(mine, name="again"), PATH, 9, source=WORKER, time=2 * SECOND))
+    assert [name_of(containers, PATH, cgroup_id) for cgroup_id in (7, 9)] == ["mine", "again"]
+
+
+def test_a_worker_that_says_it_once_more_pushes_out_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(known_lives, "MAX_ENDED", 1)
+    containers = Containers()
+    containers.seen(seen(WEB))
+    containers.removed(7, 2 * SECOND)
+    for time in (3, 4):
+        containers.seen(seen(Container(id="job"), "/job", 8, source=WORKER, time=time * SECOND))
+    assert containers.lives.newest(ID) is not None
+    assert containers.lives.registered == 1
+
+
+def test_what_has_ended_is_unwatched_no_more_and_keeps_its_workers_name() -> None:
+    containers = Containers()
+    containers.seen(seen(WEB))
+    containers.seen(seen(Container(id=ID, name="mine"), source=WORKER))
+    containers.removed(7, 2 * SECOND)
+    assert not containers.unwatched(ID, 3 * SECOND)
+    assert name_of(containers, PATH, 7) == "mine"

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from oomwatch.containers import known_lives
+from oomwatch.containers.known_lives import KnownLives
 from oomwatch.containers.lives import PATH as PATH_ALONE
 from oomwatch.containers.lives import WORKER, Life
 from oomwatch.containers.registry import Containers
@@ -194,3 +195,100 @@ def test_paths_that_share_a_hash_are_told_apart(monkeypatch: pytest.MonkeyPatch)
     ]
     put(3, "/jobs/9", 9)
     assert [at(path) for path in ("/jobs/1", "/jobs/9", "/jobs/3")] == ["job-1", "job-3", None]
+
+
+def test_what_is_forgotten_is_found_by_nothing_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(known_lives, "MAX_LIVES", 1)
+    lives = KnownLives()
+    life = Life(ID, 7, SECOND, cgroup="/before", pid=395, said={"docker": WEB})
+    lives.put(life)
+    lives.put(replace(life, cgroup=PATH))
+    lives.put(Life("next", 9, SECOND, cgroup="/next", pid=396))
+    assert not lives.at("/before")
+    assert not lives.at(PATH)
+    assert not lives.lives_in(7)
+    assert not lives.is_known(7)
+    assert not lives.in_order(ID)
+    assert lives.of_main_process(395) is None
+    change = lives.take_changes()
+    assert [life.container_id for life in change.kept] == ["next"]
+    assert change.forgotten == ((ID, 7),)
+
+
+def test_what_is_forgotten_and_comes_back_at_once_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(known_lives, "MAX_LIVES", 1)
+    lives = KnownLives()
+    first, second = Life("a", 7, SECOND), Life("b", 8, SECOND)
+    for life in (first, second, first):
+        lives.put(life)
+    change = lives.take_changes()
+    assert (change.kept, change.forgotten) == ((first,), (second.key,))
+
+
+def test_a_pid_is_the_newest_lifes_that_had_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(known_lives, "MAX_LIVES", 1)
+    lives = KnownLives()
+    lives.put(Life("a", 7, SECOND, pid=395))
+    lives.put(Life("b", 8, SECOND, pid=395))
+    found = lives.of_main_process(395)
+    assert found is not None
+    assert found.container_id == "b"
+
+
+def test_where_there_are_too_many_those_that_ended_go_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(known_lives, "MAX_LIVES", 2)
+    lives = KnownLives()
+    for number in (1, 2):
+        lives.put(Life(f"c{number}", number, SECOND, said={"docker": WEB}))
+    lives.end(Life("c2", 2, SECOND), 2 * SECOND)
+    lives.put(Life("c3", 3, SECOND, said={"docker": WEB}))
+    assert [life.container_id for life in lives.running()] == ["c1", "c3"]
+
+
+def test_who_is_spoken_of_late_makes_room_among_those_known_by_their_path_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(known_lives, "MAX_ENDED", 2)
+    lives = KnownLives()
+    by_path = [
+        Life(f"c{number}", number, SECOND, ended_time=SECOND, said={PATH_ALONE: WEB})
+        for number in (1, 2, 3)
+    ]
+    for life in (*by_path[:2], replace(by_path[1], said={"docker": WEB}), by_path[2]):
+        lives.put(life)
+    assert [lives.newest(life.container_id) is None for life in by_path] == [False] * 3
+
+
+def test_a_life_ends_once() -> None:
+    lives = KnownLives()
+    life = Life(ID, 7, SECOND)
+    lives.put(life)
+    for time in (2 * SECOND, 3 * SECOND):
+        lives.end(life, time)
+    ended = lives.newest(ID)
+    assert ended is not None
+    assert ended.ended_time == 2 * SECOND
+
+
+def test_a_life_of_no_known_cgroup_is_put_in_order_by_when_the_others_began() -> None:
+    """One in a lower inode began before one in a higher, however late it was heard of."""
+    lives = KnownLives()
+    for cgroup_id, time in ((7, 5), (8, 3), (None, 4)):
+        lives.put(Life(ID, cgroup_id, time * SECOND))
+    assert [life.cgroup_id for life in lives.in_order(ID)] == [7, 8, None]
+
+
+def test_the_end_is_untold_of_what_ran_and_did_not_move() -> None:
+    lives = KnownLives()
+    ran = Life("ran", 7, SECOND, ended_time=2 * SECOND)
+    for life in (
+        ran,
+        Life("with a pid", None, SECOND, pid=395),
+        Life("never ran", None, SECOND),
+        replace(ran, container_id="told", end_told=True),
+        replace(ran, container_id="moved", moved=True),
+    ):
+        lives.put(life)
+    assert [life.container_id for life in lives.end_untold()] == ["ran", "with a pid"]

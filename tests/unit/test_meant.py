@@ -8,6 +8,7 @@ import pytest
 
 from oomwatch.containers.lives import PATH as PATH_ALONE
 from oomwatch.containers.lives import RESTART_MICROSECONDS
+from oomwatch.containers.meant import LATE_MICROSECONDS
 from oomwatch.containers.registry import Containers
 from oomwatch.events import Cgroup, Container
 from tests.unit.test_containers_registry import ID, PATH, SECOND, WEB, end_newest, name_of, seen
@@ -144,3 +145,31 @@ def test_lives_that_end_before_they_are_placed_are_told_apart_by_when_they_began
         # That they ended is heard after all of them began.
         end_newest(containers, ID, 30 * SECOND + number)
     assert len(containers.lives.in_order(ID)) == 3
+
+
+def test_two_lives_may_be_heard_of_in_one_microsecond() -> None:
+    containers = Containers()
+    for _ in range(2):
+        containers.seen(seen(WEB, None, None))
+        end_newest(containers, ID, SECOND)
+    assert len(containers.lives.in_order(ID)) == 2
+
+
+def test_a_cgroup_that_is_removed_long_after_an_end_was_not_that_lifes() -> None:
+    containers = Containers()
+    containers.seen(seen(WEB, None, None))
+    end_newest(containers, ID, 2 * SECOND)
+    late = 3 * SECOND + LATE_MICROSECONDS
+    containers.seen(seen(Container(id=ID), PATH, 7, source=PATH_ALONE, time=late))
+    assert [life.cgroup_id for life in containers.lives.in_order(ID)] == [None, 7]
+
+
+def test_a_list_tells_of_no_beginning_and_a_later_start_of_one() -> None:
+    containers = Containers()
+    containers.seen(seen(WEB, None, None))
+    end_newest(containers, ID, 2 * SECOND)
+    again = seen(WEB, None, None, time=4 * SECOND)
+    containers.seen(replace(again, listed=True))
+    assert len(containers.lives.in_order(ID)) == 1
+    containers.seen(replace(again, start_time=3 * SECOND))
+    assert len(containers.lives.in_order(ID)) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from oomwatch.containers.lives import PATH as PATH_ALONE
 from oomwatch.containers.lives import WORKER
 from oomwatch.containers.owners import Owner
 from oomwatch.containers.registry import Containers
@@ -49,6 +50,7 @@ def test_what_is_nested_in_a_container_cannot_claim_to_be_another() -> None:
         (None, f"{USERS}/user.slice/libpod-{ID}.scope", False),
         (PATH, PATH, False),
         (PATH, f"/kata_overhead/{ID}", False),
+        (PATH, f"/system.slice/docker-{ID}.scope", False),
         (f"{USERS}/user.slice", f"{USERS}/user.slice/libpod-{ID}.scope", False),
         (f"{USERS}/docker-{ID}.scope/init", f"{USERS}/docker-{ID}.scope", False),
     ],
@@ -82,6 +84,8 @@ def test_a_rootless_container_may_start_anew_elsewhere_below_its_users_service()
     assert containers.owners.named(Cgroup(9, elsewhere[1:], Cgroup(1, "")), 3 * SECOND) is not None
     assert whose(another_users) != ID
     assert whose(f"/system.slice/libpod-{OTHER}.scope/libpod-{ID}.scope") != ID
+    nested = f"{USERS[1:]}/libpod-{OTHER}.scope/libpod-{ID}.scope"
+    assert containers.owners.named(Cgroup(10, nested, Cgroup(1, "")), 3 * SECOND) is None
 
 
 def test_of_cgroups_with_one_name_that_is_found_which_the_hosts_root_made() -> None:
@@ -190,3 +194,50 @@ def test_two_workers_that_share_a_cgroup_are_not_guessed_between() -> None:
     for id_ in ("a", "b"):
         containers.seen(seen(Container(id=id_), "/shared", 7, source=WORKER))
     assert containers.owners.of("/shared", 7) is None
+
+
+def test_a_path_fills_in_what_nobody_said() -> None:
+    containers = Containers()
+    containers.seen(seen(Container(id=ID, name="web")))
+    owner = containers.owners.of(PATH, 7)
+    assert owner is not None
+    assert owner.container == Container(id=ID, name="web", runtime="docker")
+
+
+def test_a_path_names_only_a_containers_own_cgroup_of_which_nobody_spoke() -> None:
+    root, containers = Cgroup(1, ""), Containers()
+    own = Cgroup(7, PATH[1:], root)
+    assert containers.owners.named(own, SECOND) is not None
+    assert containers.owners.named(Cgroup(8, f"{PATH[1:]}/init", root), SECOND) is None
+    assert containers.owners.named(Cgroup(9, "system.slice/nginx.service", root), SECOND) is None
+    containers.seen(seen(WEB))
+    assert containers.owners.named(own, SECOND) is None
+
+
+def test_what_is_known_by_its_path_alone_makes_no_other_path_false() -> None:
+    containers = Containers()
+    containers.seen(seen(WEB, source=PATH_ALONE))
+    owner = containers.owners.of(f"{USERS}/docker-{ID}.scope")
+    assert owner is not None
+    assert owner.container.id == ID
+
+
+def test_of_a_time_after_all_lives_of_a_path_the_last_is_meant() -> None:
+    containers = Containers()
+    containers.seen(seen(Container(id="job", name="job"), "/job"))
+    containers.removed(7, 2 * SECOND)
+    owner = containers.owners.of("/job/inner", None, time=5 * SECOND)
+    assert owner is not None
+    assert owner.container.name == "job"
+
+
+def test_of_a_time_between_two_lives_of_a_path_the_second_is_meant() -> None:
+    """It was killed in before its container was spoken of: the first had gone."""
+    containers = Containers()
+    for number in range(2):
+        container = Container(id=f"job-{number}", name=f"job-{number}")
+        containers.seen(seen(container, "/job", 7 + number, time=(1 + 4 * number) * SECOND))
+        containers.removed(7, 2 * SECOND)
+    owner = containers.owners.of("/job/inner", None, time=4 * SECOND)
+    assert owner is not None
+    assert owner.container.name == "job-1"
