@@ -19,6 +19,7 @@ from dataclasses import replace
 from oomwatch.containers.registry import Containers
 from oomwatch.correlator import main_processes
 from oomwatch.correlator.exits import Exits
+from oomwatch.correlator.held_counters import HeldCounters
 from oomwatch.correlator.kills import SETTLE_SECONDS, OpenKills, Outcome
 from oomwatch.correlator.log_progress import LogProgress
 from oomwatch.correlator.logged import LoggedKills
@@ -104,9 +105,9 @@ class Correlator:
         self._unclaimed_due: float | None = None
         self._strays_due: float | None = None
         self._logged = None if counted else LoggedKills(self._boot, settle_seconds)
+        self._held = HeldCounters(self._boot, ledger, self._kills)
         self._residuals = Residuals(settle_seconds)
         self._residual_kills = ResidualKills(self._boot, ledger, self._names)
-        self._revealed: dict[int, CounterReading] = {}
         self.exits = Exits(
             self._boot,
             self.containers,
@@ -266,9 +267,7 @@ class Correlator:
     # Counters
 
     def _counter(self, reading: CounterReading, now: float, outcome: Outcome) -> None:
-        held = self._revealed.get(reading.cgroup.id)
-        if held is not None and held.counter_id == reading.counter_id:
-            self._revealed[reading.cgroup.id] = replace(held, local=reading.local)
+        if self._held.takes(reading):
             return
         late = reading.sight is Sight.LATE
         if not (self._continues if late else self._resumed or reading.sight is not Sight.BASELINE):
@@ -279,7 +278,8 @@ class Correlator:
             return  # it was no baseline to us, since we went on from earlier: all of it is told
         late = late and reading.cgroup.parent is not None
         if late or reading.sight in (Sight.REVEALED, Sight.YOUNG) or moved:
-            self._reveal(reading, now, outcome)
+            above = self._held.hold(reading, now, outcome)
+            outcome.questions.append(self._audit(above))
             return
         self._rise(reading, now, outcome)
 
@@ -384,7 +384,7 @@ class Correlator:
         self._lost_ends.removed(cgroup.id, now)
         if named is not None:
             self.exits.placed(named.container.id, now, outcome)
-        self._revealed.pop(cgroup.id, None)
+        self._held.removed(cgroup)
         self._baselines.discard(cgroup.id)
         self.ledger.forget(cgroup)
         if cgroup.parent is not None:
@@ -438,12 +438,9 @@ class Correlator:
                 self.ledger.rebase(self._root, accounted=old)
         elif reading.asked is not self._root:
             self._residuals.gone(reading.asked)
-        for revealed in [r for r in self._revealed.values() if self._covers(reading, r)]:
-            moved = self.ledger.counter_id(revealed.cgroup) not in (0, revealed.counter_id)
-            if revealed.sight is Sight.LATE and not moved:
-                self._settle_late(revealed, reading, now, outcome)
-            else:
-                self._settle_revealed(revealed, reading, now, outcome)
+        for settled in self._held.settled(reading, now, outcome):
+            self._baselines.discard(settled.cgroup.id)
+            self._rise(settled, now, outcome)
         below: dict[int, int] = {}
         for count in reversed(reading.counts):
             survivor = count.cgroup
@@ -469,80 +466,3 @@ class Correlator:
             # Not before all of the tree was looked at: what was not yet would pass for a baseline.
             self._resumed = False
         self.exits.audited(reading)
-
-    # Counters whose file is another one than before
-
-    def _reveal(self, reading: CounterReading, now: float, outcome: Outcome) -> None:
-        """Hold a reading of a counter that may have started anew until its parent was read."""
-        self._revealed[reading.cgroup.id] = reading
-        self._kills.close(reading.cgroup, now, outcome)
-        *_, root = reading.cgroup.lineage()
-        above = root if reading.sight is Sight.LATE else reading.cgroup.parent
-        outcome.questions.append(self._audit(above or reading.cgroup))
-
-    @staticmethod
-    def _covers(audit: AuditReading, revealed: CounterReading) -> bool:
-        if revealed.sight is Sight.LATE:
-            return audit.asked.parent is None
-        return audit.asked in revealed.cgroup.lineage()
-
-    def _settle_revealed(
-        self, reading: CounterReading, audit: AuditReading, now: float, outcome: Outcome
-    ) -> None:
-        """Tell of a revealed counter at most what its nearest counted ancestor has untold."""
-        cgroup = reading.cgroup
-        del self._revealed[cgroup.id]
-        self._baselines.discard(cgroup.id)
-        local = reading.local.oom_kill or 0
-        if self.ledger.counter_id(cgroup) == reading.counter_id:
-            # The same counter, and it may have risen since that was read.
-            self._kills.close(cgroup, now, outcome)
-            local = max(local, self.ledger.told(cgroup))
-            reading = replace(reading, local=replace(reading.local, oom_kill=local))
-        claim = min(local, self._untold_above(cgroup, audit))
-        if not audit.counts:
-            outcome.events.append(self._unknowable(reading))
-        subtree = reading.subtree_kills if reading.subtree_kills is not None else local
-        self.ledger.rebase(
-            cgroup,
-            counter_id=reading.counter_id,
-            told=local - claim,
-            accounted=max(subtree - claim, local - claim),
-            oom=max((reading.local.oom or 0) - claim, 0),
-            group_kill=reading.local.oom_group_kill or 0,
-        )
-        self._rise(reading, now, outcome)
-
-    def _settle_late(
-        self, reading: CounterReading, audit: AuditReading, now: float, outcome: Outcome
-    ) -> None:
-        """Tell what is new since the restart, but for what was told below an ancestor by now."""
-        cgroup = reading.cgroup
-        del self._revealed[cgroup.id]
-        if audit.counts:
-            untold = self._untold_above(cgroup, audit)
-            self.ledger.rebase(
-                cgroup,
-                told=max(self.ledger.told(cgroup), (reading.local.oom_kill or 0) - untold),
-                accounted=max(self.ledger.accounted(cgroup), (reading.subtree_kills or 0) - untold),
-            )
-        self._rise(reading, now, outcome)
-
-    def _untold_above(self, cgroup: Cgroup, audit: AuditReading) -> int:
-        """Kills that the nearest counted ancestor counts and nobody accounts for."""
-        counts = {count.cgroup.id: count.subtree_kills for count in audit.counts}
-        for ancestor in cgroup.lineage():
-            if ancestor is not cgroup and ancestor.id in counts:
-                untold = counts[ancestor.id] - self.ledger.accounted(ancestor)
-                return max(0, untold - self._kills.count_below(ancestor))
-        return 0
-
-    def _unknowable(self, reading: CounterReading) -> EvidenceGap:
-        return EvidenceGap(
-            episode_id=f"{self._boot}-gap-{reading.cgroup.id:x}-{reading.time:x}",
-            detect_time=reading.time,
-            source=reading.source,
-            reason="its counter was replaced, and no ancestor counts what it held before",
-            cgroup=reading.cgroup.path,
-            occur_after=reading.looked_at,
-        )
