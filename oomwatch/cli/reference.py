@@ -40,8 +40,8 @@ The columns of the table: SCOPE says whose limit was hit, seen from the victim's
 kernel's counter; VICTIM is the process, where a witness named one; CGROUP is where it lived, or
 `below /x (2 candidates)` where that cannot be known, and in brackets the container, by its name or
 by an id that the path lacks. Container ids are cut to twelve digits, or to as many as tell them
-apart: `--filter container=` takes those, `--filter cgroup=` and `list` only whole paths, as `-o json`
-has them. TIME is local, and is when the kill was seen.
+apart: `--filter container=` takes those, `--filter cgroup=` and `list` only whole paths, which
+`-o json` has. TIME is local, and is when the kill was seen.
 
 """
 
