@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from oomwatch.containers import known_lives
 from oomwatch.containers.known_lives import KnownLives
 from oomwatch.containers.lives import Life
 from oomwatch.containers.registry import Containers
@@ -29,7 +31,10 @@ from oomwatch.events import (
     Container,
     ContainerExit,
     Event,
+    Evidence,
     OomKill,
+    Scope,
+    Task,
     Verdict,
     Victim,
 )
@@ -1968,6 +1973,57 @@ def test_what_many_exits_have_in_common_is_kept_once() -> None:
     for one, other in zip(first.reasons, second.reasons, strict=True):
         assert one is other
     assert first.evidence[0].detail is second.evidence[0].detail
+
+
+def test_an_exit_at_rest_still_says_who_it_was_once_nobody_else_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(known_lives, "MAX_ENDED", 1)
+    host = Host()
+    cgroup = host.run(handler="runc")
+    host.ended(137)
+    host.remove(cgroup)
+    for other in ("a1" * 32, "b2" * 32):
+        gone = host.run(other)
+        host.ended(0, container_id=other)
+        host.remove(gone)
+    host.pass_time(AMEND_SECONDS + 1)
+    host.run("c3" * 32)
+    assert host.correlator.containers.lives.newest(ID) is None
+    rested = host.correlator.exits.life(ID, cgroup.id)
+    assert rested is not None
+    assert not rested.said
+    host.ended(137, source="worker", cgroup_id=cgroup.id, stop_requested=True)
+    first, *_, amended = host.exits
+    assert (amended.amends, amended.stop_requested) == (1, True)
+    assert amended.container == first.container == Container(id=ID, handler="runc")
+
+
+def test_of_an_older_kill_no_more_is_kept_than_an_exit_is_judged_by(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(kills, "FRESH", 1)
+    told = kills.KillsTold()
+    hog = Victim(pid=395, comm="hog", main_process=True)
+    event = OomKill(
+        episode_id="e-1",
+        detect_time=START,
+        victim_cgroup="/c",
+        victim_cgroup_id=2,
+        limit_cgroup="/c",
+        kill_count=1,
+        scope=Scope.CONTAINER_LIMIT,
+        confidence=CONFIRMED,
+        victims=(replace(hog, cmdline=("hog", "x" * 4000), anon_rss_bytes=1 << 40),),
+        tasks=tuple(Task(pid=pid, comm="hog") for pid in range(10)),
+        evidence=(Evidence(source="kernel_log", time=START, detail="Killed process"),),
+        container=Container(id=ID),
+    )
+    told.told(event)
+    assert told.recorded("e-1", "/c", 1) == event
+    told.told(replace(event, episode_id="e-2"))
+    kept = replace(event, container=None, victims=(hog,), tasks=(), evidence=())
+    assert told.recorded("e-1", "/c", 1) == kept
 
 
 def test_an_exit_that_is_kept_no_longer_is_not_found_by_its_container(

@@ -334,7 +334,9 @@ class Exits:
     def advance(self, now: float, outcome: Outcome) -> None:
         """Name and take in what is told now; judge the exits that can be judged."""
         while self._recent and now - next(iter(self._recent.values())) > AMEND_SECONDS:
-            del self._recent[next(iter(self._recent))]
+            exit_ = next(iter(self._recent))
+            del self._recent[exit_]
+            exit_.rest()
         self._take(outcome, 0, now)
         self._read_late(now, outcome)
         self._give_names_up(now, outcome)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from oomwatch.containers.lives import Life
 from oomwatch.correlator.exits.ends import End, Place, is_own, kill_time
-from oomwatch.events import OomKill, Scope, upwards
+from oomwatch.events import OomKill, Scope, Victim, upwards
 from oomwatch.verdict import KillOfLife
 
 MAX_CGROUPS = 4096
 RECENT = 32
 """Kills kept in full for one cgroup; of older ones it is enough to know how many there were."""
+
+FRESH = 1024
+"""Kills kept as they were told, for those who name and amend them lately keep them as well."""
 
 UNPLACED = 256
 """The same of those in no known cgroup, below one survivor: each has candidates of its own."""
@@ -47,6 +51,7 @@ class KillsTold:
         self._by_pid: dict[int, list[_Told]] = {}
         self._by_revision: dict[int, list[_Told]] = {}
         """A sum of several kills is in parts, once one of them is named."""
+        self._fresh: deque[_Told] = deque()
         self.leapt = 0
         self.turned_back = 0
         """How far the wall clock has leapt since the start, and how far of that back; microseconds.
@@ -60,7 +65,11 @@ class KillsTold:
     def told(self, event: OomKill) -> OomKill | None:
         """Take in a kill as it is told, or what amends one; return that as it was before."""
         if event.amends is None:
-            self._put(_Told(event, self.leapt))
+            self._put(fresh := _Told(event, self.leapt))
+            self._fresh.append(fresh)
+            if len(self._fresh) > FRESH:
+                oldest = self._fresh.popleft()
+                oldest.event = _kept(oldest.event)
             return None
         parts = self._by_revision.get(event.amends, [])
         told = _amended(parts, event)
@@ -216,6 +225,23 @@ class KillsTold:
         # The newest first: it is those that are still written down and amended.
         for kills in reversed(self._by_cgroup.values()):
             yield from reversed(kills.recent)
+
+
+def _kept(event: OomKill) -> OomKill:
+    """As much of a kill as an exit is judged by: the rest is larger, and the journal has it."""
+    limit, victim_cgroup = event.limit_cgroup, event.victim_cgroup
+    return replace(
+        event,
+        container=None,
+        limit_cgroup=victim_cgroup if limit == victim_cgroup else limit,
+        victims=tuple(
+            Victim(pid=victim.pid, comm=victim.comm, main_process=victim.main_process)
+            for victim in event.victims
+        ),
+        invoker=None,
+        tasks=(),
+        evidence=(),
+    )
 
 
 def _key(event: OomKill) -> Place:

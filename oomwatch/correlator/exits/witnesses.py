@@ -13,7 +13,7 @@ from oomwatch.containers.lives import Life, LifeKey
 from oomwatch.correlator.exits.ends import End
 from oomwatch.correlator.exits.kills import KillsTold
 from oomwatch.correlator.exits.words import Exit
-from oomwatch.events import Container, ContainerExit
+from oomwatch.events import ContainerExit
 from oomwatch.observations import (
     ContainerSeen,
     FindSandbox,
@@ -194,7 +194,7 @@ class ExitWitnesses:
             detect_time=time,
             verdict=ruling.verdict,
             confidence=ruling.confidence,
-            container=life.container if life.said else Container(id=life.container_id),
+            container=exit_.container,
             cgroup=life.cgroup,
             cgroup_id=life.cgroup_id,
             exit_code=evidence.exit_code,

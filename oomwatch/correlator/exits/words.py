@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from oomwatch.containers.lives import PATH, WORKER, Life
-from oomwatch.events import ContainerExit, Evidence
+from oomwatch.events import Container, ContainerExit, Evidence
 from oomwatch.observations import AuditReading, ContainerEnded, LastLookReading
 from oomwatch.verdict import KillerMark, LastRead
 from oomwatch.verdict.words import STILL_DUE, kills_of
@@ -116,9 +116,28 @@ class Exit:
         """
         turned_back = max(0, self.leapt - leapt)
         exit_time = None if word.exit_time is None else word.exit_time + turned_back
-        word = replace(word, time=word.time + turned_back, exit_time=exit_time)
+        word = replace(
+            word,
+            time=word.time + turned_back,
+            exit_time=exit_time,
+            container_id=self.life.container_id,  # one text for all
+        )
         old = self.words.get(word.source)
         self.words[word.source] = word if old is None else _joined(old, word)
+
+    def rest(self) -> None:
+        """Drop what the registry can give again: of most that are kept nobody asks any more."""
+        in_its_own = self.place is self.life
+        self.life = replace(self.life, said={})
+        self.place = self.life if in_its_own else replace(self.place, said={})
+
+    @property
+    def container(self) -> Container:
+        """Who ended: as it is known now, else as it was told."""
+        if self.life.said:
+            return self.life.container
+        told = self.told.container if self.told is not None else None
+        return told or Container(id=self.life.container_id)
 
     def repeats(self, word: ContainerEnded) -> bool:
         """Did its source tell just this before? Runtimes repeat themselves after a reconnection."""
