@@ -76,7 +76,8 @@ _COMPONENT = re.compile(
     rf"|(?P<slice>[^:]*):(?P<slice_prefix>{_PREFIX}):(?P<slice_id>{_ID})"
     # A step of a build by Docker's own BuildKit, with the systemd driver.
     r"|docker-(?P<build>[0-9a-z]{25})\.scope"
-    rf"|(?P<bare>{_ID})"
+    # Kata puts its own word before a name.
+    rf"|(?:kata_)?(?P<bare>{_ID})"
     r"|lxc\.payload\.(?P<lxc>.+)"
     r"|machine-(?P<machine>.+)\.scope"
     r"|systemd-nspawn@(?P<nspawn>.+)\.service"
@@ -170,7 +171,7 @@ class _Walk:
         if match is not None and kind in _PODS:
             self._take_pod(_pod_uid(match, kind, parent), self.path[:end])
         elif match is not None and kind == "bare" and parent == "libpod_parent":
-            self._take_pod(name, self.path[:end])
+            self._take_pod(match["bare"], self.path[:end])
         else:
             if match is not None and kind == "slice_id":
                 # The slice is in the container's own name: the pod has no cgroup of its own.

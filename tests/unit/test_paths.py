@@ -180,6 +180,20 @@ ROWS = [
         None,
     ),
     Row(
+        f"/kubepods/besteffort/pod{UID}/kata_{A}",
+        "kata-containers virtcontainers and runtime-rs: a name that cAdvisor does not take",
+        A,
+        None,
+        pod=UID,
+        pod_cgroup=f"/kubepods/besteffort/pod{UID}",
+    ),
+    Row(
+        f"/kata_overhead/kata_{A}",
+        "runtime-rs resource_controller utils, generate_paths: what is its virtual machine's own",
+        A,
+        None,
+    ),
+    Row(
         f"/user.slice/user-1001.slice/user@1001.service/u7s-rootlesskit.service/kubepods/burstable/pod{UID}/{A}",
         "Usernetes (rootless-containers/usernetes#200)",
         A,
