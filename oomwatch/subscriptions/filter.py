@@ -176,6 +176,8 @@ _NO_POD = Pod()
 _AMONG = re.compile(
     r"(?P<key>[^\s=!][^\s=]*)\s+(?P<operator>in|notin)\s*\((?P<values>[^()]*)\)", re.DOTALL
 )
+# A comma parts Kubernetes' requirements; values of Docker's labels have it too, so it is theirs.
+_SEVERAL = re.compile(r"\s(?:not)?in\s*\(.*\)\s*,", re.DOTALL)
 _FORMS = "k=v, k!=v, k in (v,w), k notin (v,w), k or !k"
 
 
@@ -215,6 +217,8 @@ def _selector(label: str) -> _Whose:
         values = frozenset({value})
     if key in ("", "!"):
         raise ValueError(f"filter: label {label!r} has no name: write {_FORMS}")
+    if _SEVERAL.search(key):
+        raise ValueError(f"filter: label {label!r} is several: give each by itself")
     # A label's name may hold a space, but who writes one has rather a form that we do not read.
     if key != key.strip() or (operator in ("", "!") and len(key.split()) > 1):
         raise ValueError(f"filter: label {label!r} has spaces in its name: write {_FORMS}")

@@ -167,6 +167,8 @@ def test_equal_questions_are_equal_filters() -> None:
         (["label=!=x"], "has no name: write k=v, k!=v, k in .v,w., k notin .v,w., k or !k"),
         (["label=in (x)"], "spaces in its name: write k=v"),
         (["label=app in x"], "spaces in its name: write k=v"),
+        (["label=app in (x),tier=db"], "is several: give each by itself"),
+        (["label=tier notin (x),app!=y"], "is several: give each by itself"),
         (["label=app = x"], "spaces in its name: write k=v"),
         (["label=app > 5"], "spaces in its name: write k=v"),
         (["name=" + "x" * 513], "513 characters"),
