@@ -218,6 +218,26 @@ async def test_what_starts_and_ends_is_told(
     assert ended.stop_requested is None
 
 
+async def test_what_a_runtime_has_no_event_of_is_found_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may drop them, where somebody is slow to read; other events may come meanwhile."""
+    monkeypatch.setattr(cri_api, "LIST_BESIDE_EVENTS_SECONDS", 0.05, raising=False)
+    fake = FakeCri()
+    async with following(fake, tmp_path) as watch:
+        await watch.until(lambda: fake.following and watch.source.active)
+        fake.run(API)
+        await watch.some(ContainerSeen)
+        fake.end(API)
+        fake.event("other", pb.CONTAINER_EVENT_TYPE_STOPPED)
+        (ended,) = await watch.some(ContainerEnded)
+        fake.run("next")
+        fake.event("next", pb.CONTAINER_EVENT_TYPE_STARTED)
+        _, following_one = await watch.some(ContainerSeen, 2)
+        assert watch.source.state().figures["connections"] == 1
+    assert (ended.container_id, following_one.container.id) == (API, "next")
+
+
 async def test_one_that_came_and_went_between_two_lists_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,8 @@ Of the interface (k8s.io/cri-api, runtime/v1), and what follows from it:
   `enable_pod_events`). So: without it the containers are listed anew every 10 s, which is nothing
   beside the kubelet, who lists them every second. One that came and went between two lists is
   among those that ended: the runtime keeps it until the kubelet removes it.
+- Where it is served, events may be dropped all the same: CRI-O discards those that its channel has
+  no room for. So the containers are listed anew every minute too.
 - It has no word for a kill: `reason` is "OOMKilled" once a container has ended of it.
 
 It imports grpc and the generated messages, and is imported itself once the socket is there.
@@ -20,7 +22,7 @@ import asyncio
 import contextlib
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 from oomwatch.containers import claims
@@ -35,6 +37,9 @@ from oomwatch.sources.runtimes.v1 import cri_pb2 as pb
 
 LIST_SECONDS = 10.0
 """How often containers are listed where no events are served."""
+
+LIST_BESIDE_EVENTS_SECONDS = 60.0
+"""How often they are listed where events are."""
 
 _SERVICE = "/runtime.v1.RuntimeService"
 _CONTAINERS_REMEMBERED = 16384
@@ -74,11 +79,36 @@ class CriFollower:
             connected()
             # Where they are not served, or the runtime is gone, the next list tells which.
             with contextlib.suppress(RuntimeUnreachable):
-                async for event in events:
-                    await self._take(api, event)
+                await self._follow_events(api, events)
             while True:
                 await asyncio.sleep(LIST_SECONDS)
                 await self._take_list(api)
+
+    async def _follow_events(
+        self, api: GrpcApi, events: AsyncIterator[pb.ContainerEventResponse]
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time() + LIST_BESIDE_EVENTS_SECONDS
+
+        async def next_event() -> pb.ContainerEventResponse | None:
+            return await anext(events, None)
+
+        coming = asyncio.create_task(next_event())
+        try:
+            while True:
+                await asyncio.wait({coming}, timeout=max(0.0, due - loop.time()))
+                if loop.time() >= due:
+                    await self._take_list(api)
+                    due = loop.time() + LIST_BESIDE_EVENTS_SECONDS
+                if coming.done():
+                    event = coming.result()
+                    if event is None:
+                        return
+                    await self._take(api, event)
+                    coming = asyncio.create_task(next_event())
+        finally:
+            coming.cancel()
+            await asyncio.wait({coming})
 
     async def _take_list(self, api: GrpcApi) -> None:
         """Take in what runs, and how what ran at the last look has ended."""
