@@ -141,6 +141,26 @@ class KnownLives:
             if not other.registered and other.container_id != life.container_id
         ]
 
+    def turns(self, life: Life) -> tuple[list[Life], bool]:
+        """The last that a worker ran before this life in its cgroup, and whether one came after."""
+        if life.cgroup_id is None or not life.registered:
+            return [], False
+        others = [
+            other
+            for other in self.lives_in(life.cgroup_id)
+            if other.registered and other.container_id != life.container_id
+        ]
+        before = [
+            other
+            for other in others
+            if other.ended_time is not None and other.ended_time <= life.seen_time
+        ]
+        latest = max((other.ended_time or 0 for other in before), default=0)
+        over = life.ended_time
+        return [other for other in before if other.ended_time == latest], over is not None and any(
+            over <= other.seen_time for other in others
+        )
+
     # What is kept
 
     def put(self, life: Life) -> None:
@@ -167,6 +187,11 @@ class KnownLives:
         if now is not None and now.ended_time is None:
             self.put(replace(now, ended_time=time, moved=moved))
             self._bound(time)
+
+    def forget(self, life: Life) -> None:
+        """Keep a life no longer, if it is still kept."""
+        if life.key in self._lives:
+            self._forget(life.key)
 
     def take_changes(self) -> LivesChange:
         """What changed since the last call, to be kept with the journal."""

@@ -110,6 +110,7 @@ def _of_the_time(lives: list[Life], cgroup_id: int | None, time: int) -> Life | 
         lives = [life for life in lives if life.cgroup_id == cgroup_id] or [
             life for life in lives if life.cgroup_id is None
         ]
+        lives = _at_its_turn(lives, time)
     elif time:
         alive = [life for life in lives if life.ended_time is None or life.ended_time >= time]
         # A path is one life's at a time: the last that was heard of by then, and where none
@@ -120,3 +121,13 @@ def _of_the_time(lives: list[Life], cgroup_id: int | None, time: int) -> Life | 
             alive = [life for life in heard if life.cgroup_id == last.cgroup_id]
         lives = alive or lives[-1:]
     return the_one(lives)
+
+
+def _at_its_turn(lives: list[Life], time: int) -> list[Life]:
+    """Leave out what workers ran in a cgroup before or after a time; it may be 0 for now."""
+    registered = [life for life in lives if life.registered]
+    if len(registered) < 2 or not time:
+        return lives
+    lasted = [life for life in registered if life.ended_time is None or life.ended_time >= time]
+    begun = [life for life in lasted if life.seen_time <= time] or lasted
+    return [life for life in lives if not life.registered or life in begun] if begun else lives

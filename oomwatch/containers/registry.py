@@ -20,6 +20,10 @@ MOST_GONE = 512
 """Cgroups of whose removal it is known that it was: somebody may yet speak of one that he saw just
 before. A boot gives no other the same inode."""
 
+MOST_TURNS = 32
+"""Lives that are remembered of those that a worker ran one after another in the same cgroup. Every
+kill there has each of them looked at."""
+
 
 class Containers:
     """The containers of a host: `lives` are known, `owners` are told by them."""
@@ -41,6 +45,7 @@ class Containers:
         """
         if seen.source == WORKER:
             self._unregister(seen.container.id, seen.time, but=seen)
+            self._take_over(seen)
         life = life_meant(seen, self.lives)
         if life is None:
             fresh = Life(seen.container.id, seen.cgroup_id, seen.time)
@@ -104,6 +109,20 @@ class Containers:
             other.registered and other.end_told and other.container_id != life.container_id
             for other in self.lives.lives_in(life.cgroup_id)
         )
+
+    def _take_over(self, seen: ContainerSeen) -> None:
+        """Have the lives of a cgroup whose exits their worker was told end as its next begins."""
+        if seen.cgroup_id is None:
+            return
+        before = [
+            life
+            for life in self.lives.lives_in(seen.cgroup_id)
+            if life.registered and life.end_told and life.container_id != seen.container.id
+        ]
+        for life in before:
+            self.lives.end(life, seen.time)
+        for life in before[:-MOST_TURNS]:
+            self.lives.forget(life)
 
     def _unregister(self, container_id: str, time: int, but: ContainerSeen | None = None) -> bool:
         """Drop a worker's word on the lives of an id that go on, but for the one it speaks of now.

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from oomwatch.containers import known_lives
+from oomwatch.containers import known_lives, registry
 from oomwatch.containers.lives import PATH as PATH_ALONE
 from oomwatch.containers.lives import WORKER
 from oomwatch.containers.registry import Containers
@@ -92,6 +92,18 @@ def test_who_speaks_of_a_cgroup_that_is_gone_speaks_of_a_life_that_ended(source:
     assert life.ended_time == 2 * SECOND
     assert containers.lives.registered == 0
     assert name_of(containers, PATH, 7) == "web"
+
+
+def test_of_thousands_that_had_their_turn_in_a_cgroup_only_the_last_are_remembered() -> None:
+    containers = Containers()
+    for number in range(1, 200):
+        containers.seen(seen(Container(id=f"job-{number}"), "/slot", 7, source=WORKER, time=number))
+        containers.end_told((f"job-{number}", 7))
+    assert len(containers.lives.lives_in(7)) == registry.MOST_TURNS + 1
+    assert containers.lives.take_changes().forgotten
+    owner = containers.owners.of("/slot", 7)
+    assert owner is not None
+    assert owner.container.id == "job-199"
 
 
 def test_an_id_registered_elsewhere_leaves_its_old_cgroup() -> None:

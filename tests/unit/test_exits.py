@@ -1172,6 +1172,86 @@ def test_of_a_shared_cgroup_a_process_that_nobody_told_of_may_be_anyones() -> No
     assert ruled(host.exit) == ("unknown", "medium")
 
 
+def turns(host: Host, *, code: int, killed: bool) -> Cgroup:
+    """A worker's first container has run and ended in a cgroup that it keeps."""
+    cgroup = host.make("slot")
+    host.seen(cgroup, ID, pid=395)
+    if killed:
+        host.kill(cgroup)
+    host.ended(code, source="worker")
+    host.pass_time(WAIT_SECONDS)
+    return cgroup
+
+
+def last_told(host: Host) -> list[ContainerExit]:
+    """Each container's exit as it was amended to."""
+    return list({exit_.episode_id: exit_ for exit_ in host.exits}.values())
+
+
+def test_what_was_killed_in_a_cgroup_before_is_not_the_next_ones_there() -> None:
+    host = Host()
+    cgroup = turns(host, code=137, killed=True)
+    host.seen(cgroup, "b" * 64, pid=500)
+    host.ended(137, source="worker", container_id="b" * 64)
+    host.pass_time(60)
+    first, second = last_told(host)
+    assert ruled(first) == ("oom", "high")
+    assert (ruled(second), second.oom_kills) == (("not_oom", "confirmed"), 0)
+
+
+def test_what_is_killed_at_ones_turn_in_a_cgroup_is_its_own() -> None:
+    host = Host()
+    cgroup = turns(host, code=137, killed=False)
+    host.seen(cgroup, "b" * 64, pid=500)
+    host.kill(cgroup)
+    host.ended(137, source="worker", container_id="b" * 64)
+    host.pass_time(1)
+    # A third one changes neither.
+    host.seen(cgroup, "c" * 64, pid=600)
+    host.kill(cgroup)
+    host.ended(137, source="worker", container_id="c" * 64)
+    host.pass_time(60)
+    assert [ruled(exit_) for exit_ in last_told(host)] == [
+        ("not_oom", "confirmed"),
+        ("oom", "high"),
+        ("oom", "high"),
+    ]
+    kills = [event for event in host.journal if isinstance(event, OomKill)]
+    assert [kill.container and kill.container.id[0] for kill in kills] == ["b", "c"]
+    assert [exit_.oom_kills for exit_ in last_told(host)] == [0, 1, 1]
+
+
+def test_a_kill_between_two_turns_in_a_cgroup_may_be_of_the_next_one() -> None:
+    """It may have begun before it was registered; or something was left of the one before."""
+    host = Host()
+    cgroup = turns(host, code=137, killed=False)
+    host.kill(cgroup)
+    host.pass_time(0.01)
+    host.seen(cgroup, "b" * 64, pid=500)
+    host.ended(137, source="worker", container_id="b" * 64)
+    host.pass_time(60)
+    first, second = last_told(host)
+    assert ruled(first) == ("not_oom", "confirmed")
+    assert ruled(second) == ("unknown", "medium")
+    assert "one of 2" in " ".join(second.reasons)
+
+
+def test_a_name_that_comes_late_leaves_a_kill_with_whom_it_was_at_the_time() -> None:
+    host = Host()
+    cgroup = host.make("slot")
+    host.seen(cgroup, ID, pid=395)
+    host.kill(cgroup)
+    then = host.wall
+    host.ended(137, source="worker")
+    host.pass_time(WAIT_SECONDS)
+    host.seen(cgroup, "b" * 64, pid=500)
+    host.name(cgroup, 395, then)
+    host.pass_time(1)
+    kills = [event for event in host.journal if isinstance(event, OomKill)]
+    assert [kill.container and kill.container.id for kill in kills] == [ID, ID]
+    assert ruled(host.exits[-1]) == ("oom", "confirmed")
+
+
 def test_of_what_is_registered_in_the_root_no_others_kill_is_its_own() -> None:
     host = Host()
     host.seen(host.root, ID, pid=395)

@@ -37,6 +37,11 @@ class ExitBook:
         """The exit of a life, if it has one already."""
         return self._exits.get(life.key) or self._exits.get(life.former_key)
 
+    def first_revision(self, life: Life) -> int | None:
+        """Where a life's exit was written down first; `None` where that is not known here."""
+        exit_ = self.of(life)
+        return None if exit_ is None else exit_.first_revision
+
     def in_episode(self, episode_id: str) -> Exit | None:
         """The exit that the journal knows by this."""
         return self._by_episode.get(episode_id)
@@ -51,8 +56,10 @@ class ExitBook:
             if life.registered or life.cgroup_id is None:
                 return life
             # A worker may know a runtime's container by an id of its own: one life, one exit.
+            # Unless that ran several there, one after another: what is around them has its own.
             own = self._lives.in_cgroup(life.cgroup_id)
-            return own if own is not None and own.registered else life
+            alone = own is not None and own.registered and not self._lives.turns(own)[0]
+            return own if own is not None and alone else life
         for exit_ in reversed(self._by_container[container_id]):
             if cgroup_id in (None, exit_.life.cgroup_id):
                 return exit_.life

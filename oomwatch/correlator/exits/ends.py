@@ -38,6 +38,8 @@ class End:
     """The end of a life, as the host's kernel sees that: in its sandbox's cgroup, where it has one.
 
     `sharing` is how many containers live in its cgroup, `others` are the main processes of those;
+    A worker may have run others in that cgroup before and after: `after` and `until` are the
+    revisions of the exits between which its own kills were told, `None` where there is no other.
     `roles` are a sandbox's processes, if it is one that is `sandboxed` and was found; `leapt`
     is how far the wall clock had leapt when its end was told, `turned_back` how far it was turned
     back in all.
@@ -47,6 +49,8 @@ class End:
     exit_time: int
     sharing: int = 1
     others: frozenset[int] = frozenset()
+    after: int | None = None
+    until: int | None = None
     sandboxed: bool = False
     roles: Mapping[int, VictimRole] = field(default_factory=dict)
     leapt: int = 0
@@ -71,10 +75,15 @@ class End:
         candidates = 1
         if own and not mine and not self._alive(event.victim_cgroup, kill_time(event)):
             return None
+        if own and not mine and self._at_anothers_turn(revision):
+            return None
         if own and not mine and self.sharing > 1:
             if _all_named(event) and (self.roles or pids <= self.others):
                 return None
             candidates = self.sharing
+        if own and not mine and self.after is not None and kill_time(event) < self.life.seen_time:
+            # Before it was registered, and after the end of the one before it.
+            candidates = max(candidates, 2)
         if not own and not mine:
             if event.victim_cgroup is not None or not self._is_candidate(event):
                 return None
@@ -107,7 +116,14 @@ class End:
         own = is_own(self.life, place.path, place.cgroup_id)
         if not own or not self._alive(place.path, time):
             return None
-        return KillOfLife(time=time, kill_count=count, words=words, candidates=self.sharing)
+        turns = 1 if self.after is None and self.until is None else 2
+        candidates = max(self.sharing, turns)
+        return KillOfLife(time=time, kill_count=count, words=words, candidates=candidates)
+
+    def _at_anothers_turn(self, revision: int | None) -> bool:
+        if self.until is not None and (revision is None or revision > self.until):
+            return True
+        return self.after is not None and revision is not None and revision < self.after
 
     def _alive(self, path: str | None, time: int) -> bool:
         """Did the life last at a time? Asked of a nested cgroup: a path alone fits several."""

@@ -81,7 +81,10 @@ class Exits:
         self._name = name
         self._counted = counted
         self._kills = KillsTold()
-        self._witnesses = ExitWitnesses(containers.lives, self._kills, counted=counted)
+        self._book = ExitBook(boot, containers.lives)
+        self._witnesses = ExitWitnesses(
+            containers.lives, self._kills, exit_revision=self._book.first_revision, counted=counted
+        )
         self.began = self._witnesses.began
         self.unwatched_until = self._witnesses.unwatched_until
         self.seen = self._witnesses.seen
@@ -89,7 +92,6 @@ class Exits:
         self.hit_limit = self._witnesses.hit_limit
         self.sampled = self._witnesses.sampled
         self.sandbox = self._witnesses.sandbox
-        self._book = ExitBook(boot, containers.lives)
         self.life = self._book.life
         self.meant = self._book.meant
         self.answer = self._book.answer

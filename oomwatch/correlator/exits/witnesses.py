@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
@@ -52,7 +52,15 @@ _NO_SANDBOX = frozenset({"runc", "crun", "youki"})
 class ExitWitnesses:
     """Joins what was told of an exit with what is known of its container and of its kills."""
 
-    def __init__(self, lives: KnownLives, kills: KillsTold, *, counted: bool) -> None:
+    def __init__(
+        self,
+        lives: KnownLives,
+        kills: KillsTold,
+        *,
+        exit_revision: Callable[[Life], int | None],
+        counted: bool,
+    ) -> None:
+        self._exit_revision = exit_revision
         self._counted = counted
         self._samples: dict[LifeKey, UsageSample] = {}
         self._limits: dict[int, LimitHit] = {}
@@ -224,12 +232,16 @@ class ExitWitnesses:
         if exit_.is_lost and self.was_unwatched(exit_, exit_time):
             # Nobody knows when it was: where the kernel killed in it meanwhile it may be of that.
             exit_time = self._kills.recovered_in(place) or exit_time
-        sharing = self._sharing(place, seen)
+        before, succeeded = self._lives.turns(place)
+        ends = [self._exit_revision(other) for other in before]
+        sharing = 2 if None in ends else self._sharing(place, seen)
         end = End(
             life=place,
             exit_time=exit_time,
             sharing=sharing,
             others=self._others(place),
+            after=max((end for end in ends if end is not None), default=None),
+            until=exit_.first_revision if succeeded else None,
             sandboxed=seen is not None,
             roles=roles,
             leapt=exit_.leapt,
