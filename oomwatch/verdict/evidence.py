@@ -242,15 +242,19 @@ class ExitEvidence:
         return tuple(k for k in self.kills if self._is_near(k) and k.candidates > 1)
 
     @property
+    def any_near(self) -> tuple[KillOfLife, ...]:
+        """Both: this container's for certain, and those that may be another's."""
+        return (*self.near, *self.shared_near)
+
+    @property
     def unnamed(self) -> tuple[KillOfLife, ...]:
         """Kills close to the exit of which a name may yet tell whose and of whom they were."""
-        near = (*self.near, *self.shared_near)
-        return tuple(k for k in near if not k.named and k.main_process is None)
+        return tuple(k for k in self.any_near if not k.named and k.main_process is None)
 
     @property
     def unwritten(self) -> bool:
         """Is there a kill that the verdict may rest on, and that is not written down yet?"""
-        return any(k.revision is None for k in (*self.near, *self.shared_near))
+        return any(k.revision is None for k in self.any_near)
 
     @property
     def earlier(self) -> tuple[KillOfLife, ...]:
@@ -291,8 +295,7 @@ class ExitEvidence:
         if (
             self.sandbox is Sandbox.UNSEEN
             or self.last_read is LastRead.NONE
-            or self.near
-            or self.shared_near
+            or self.any_near
         ):
             return False
         first_look = self.unwatched_before

@@ -49,7 +49,7 @@ def judge(evidence: ExitEvidence) -> Ruling:
     row = next(row for row in ROWS if row.fits(evidence))
     kills = tuple(row.rests_on(evidence))
     sure = min((row.confidence, *(k.confidence for k in kills)), key=lambda c: c.rank)
-    shown = kills or (*evidence.near, *evidence.shared_near)
+    shown = kills or evidence.any_near
     reasons = [
         f"{row.because}; {words.status(evidence)}",
         *words.kills(evidence, shown or evidence.earlier[-1:]),

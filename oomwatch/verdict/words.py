@@ -83,7 +83,7 @@ def counters(evidence: ExitEvidence) -> str:
         known = "its counters, read after the exit,"
     if evidence.sandbox is Sandbox.UNSEEN:
         known += " which may not be where the sandbox lived, as none of its processes was seen,"
-    if evidence.near or evidence.shared_near:
+    if evidence.any_near:
         return f"{known} hold no further kill"
     if evidence.earlier:
         # What was left in the cgroup may have been killed after it.

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from oomwatch import daemon
+from oomwatch.containers import registry
 from oomwatch.correlator.exits import book
 from oomwatch.errors import RequestRefused
 from oomwatch.events import Container, ContainerExit, Entry
@@ -66,6 +67,24 @@ async def test_one_that_is_not_kept_in_memory_any_more_is_found_in_the_journal(
     monkeypatch.setattr(book, "MAX_EXITS", 2)
     async with served(tmp_path) as place:
         await asked_again(place, await ended(place, "first", "second", "third"))
+
+
+async def test_one_of_many_jobs_in_one_cgroup_is_found_in_the_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "MOST_TURNS", 2)
+    async with served(tmp_path) as place:
+        place.tree.make("/jobs")
+        told = []
+        for name in ("first", "second", "third", "fourth"):
+            await place.client.watch_container(Container(id=name), cgroup="/jobs")
+            told.append(await place.client.finalize(name, exit_code=1, maximum_wait=WAIT))
+        assert await place.client.get_container(container_id="first") is None
+        for entry in told:
+            assert isinstance(entry.event, ContainerExit)
+            assert entry.event.container is not None
+            assert await place.client.finalize(entry.event.container.id, exit_code=1) == entry
+        assert await exits(place) == told
 
 
 async def test_one_that_the_start_did_not_look_through_is_found_in_the_journal(

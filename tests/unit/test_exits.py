@@ -1498,6 +1498,26 @@ def test_an_end_that_its_worker_tells_too_soon_is_amended_by_its_runtimes(
     assert len(host.exits) == told
 
 
+@pytest.mark.parametrize("child", [True, False])
+def test_what_lives_on_after_a_kill_is_dying_and_a_late_word_does_not_make_the_kill_old(
+    child: bool,
+) -> None:
+    """A runtime may tell of an end seconds after it, while what the kill left behind still goes."""
+    host = Host()
+    cgroup = host.run(source="worker", pid=395)
+    host.runs = True
+    host.kill(cgroup, pid=400 if child else 395)
+    host.pass_time(0.2)
+    host.ended(137, source="worker")
+    first = ruled(host.exit)
+    assert first == ("oom", "high" if child else "confirmed")
+    host.pass_time(4)
+    host.runs = False
+    host.ended(137)
+    host.pass_time(RUNTIME_SECONDS)
+    assert ruled(host.exits[-1]) == first
+
+
 def test_what_lives_on_beside_a_container_does_not_make_its_end_told_too_soon() -> None:
     """One cgroup for two: that somebody runs in it says nothing of the one that ended."""
     host = Host()

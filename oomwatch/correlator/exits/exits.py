@@ -132,6 +132,10 @@ class Exits:
             # What it rested on may not all be here any more.
             left = self._witnesses.event(exit_, ended.time)
             exit_.stands = exit_.told if gist(left) != gist(exit_.told) else None
+        if exit_.runs:
+            near = self._witnesses.evidence(exit_).any_near
+            if any(kill.time < exit_.ran_time for kill in near):
+                exit_.was_dying()
         exit_.hear(ended, self._kills.leapt)
         exit_.awaits = None
         if exit_.looked_too_soon:

@@ -103,6 +103,10 @@ class Exit:
         """Did its processes live on as it was looked at last, and has it ended since?"""
         return self.runs and self.said_time > self.ran_time
 
+    def was_dying(self) -> None:
+        """What lived on had been killed near the end that was told: a later word is just late."""
+        self.runs, self.ran_time = False, 0
+
     @property
     def is_lost(self) -> bool:
         """Did nobody say how it ended, but that its cgroup was gone?"""
