@@ -78,15 +78,8 @@ def find(
         sentry = next(iter(sentries.values())) if len(sentries) == 1 else None
     if sentry is None:
         return None
-    sandbox_id = sentry.cmdline[-1]
     stubs = tuple(sorted(_descendants(by_pid, sentry.pid)))
-    gofers = tuple(
-        sorted(
-            c.pid
-            for c in by_pid.values()
-            if _is_gofer(c) and (c.parent == sentry.parent or sandbox_id in c.cmdline)
-        )
-    )
+    gofers = tuple(sorted(c.pid for c in _gofers(by_pid, sentry)))
     return SandboxProcesses(sentry.pid, stubs, gofers)
 
 
@@ -138,6 +131,31 @@ def _is_sentry(command: Command) -> bool:
 def _is_gofer(command: Command) -> bool:
     words = command.cmdline
     return len(words) > 1 and _name(words[0]) == "runsc-gofer"
+
+
+def _gofers(by_pid: dict[int, Command], sentry: Command) -> Iterator[Command]:
+    """A sandbox's gofers: its parent's, and of the same bundle where that has several sandboxes.
+
+    A shim has one, with a gofer for each container of a pod; detached ones are all init's.
+    """
+    beside = [c for c in by_pid.values() if c.parent == sentry.parent]
+    alone = sum(map(_is_sentry, beside)) == 1
+    bundle = _bundle(sentry)
+    for command in filter(_is_gofer, by_pid.values()):
+        its_own = alone or _bundle(command) == bundle is not None
+        named = sentry.cmdline[-1] in command.cmdline
+        if named or (its_own and command.parent == sentry.parent):
+            yield command
+
+
+def _bundle(command: Command) -> str | None:
+    """The directory that its container was made from; both of runsc's forms of a flag are used."""
+    words = iter(command.cmdline)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name == "--bundle":
+            return value if equals else next(words, None)
+    return None
 
 
 def _kin(by_pid: dict[int, Command], pid: int) -> Iterator[int]:

@@ -93,6 +93,22 @@ def test_a_sandbox_is_found_by_its_id() -> None:
     assert find(HOST, ID, None) == SandboxProcesses(12, (13, 14), (11,))
 
 
+def test_of_sandboxes_with_one_parent_each_has_the_gofer_of_its_own_bundle() -> None:
+    """`runsc run --detach`, twice: whoever started them is gone, and both are init's children."""
+    host = [
+        Command(1, 0, ("init",)),
+        Command(11, 1, ("runsc-gofer", "--root=/run", "gofer", "--bundle", "/b")),
+        Command(12, 1, ("runsc-sandbox", "--root=/run", "boot", "--bundle=/b", "first")),
+        Command(21, 1, ("runsc-gofer", "--root=/run", "gofer", "--bundle", "/c")),
+        Command(22, 1, ("runsc-sandbox", "--root=/run", "boot", "--bundle=/c", "second")),
+        Command(31, 1, ("runsc-gofer", "--root=/run", "gofer")),
+        Command(32, 1, ("runsc-sandbox", "--root=/run", "boot", "third")),
+    ]
+    assert find(host, "first", None) == SandboxProcesses(12, (), (11,))
+    assert find(host, "second", None) == SandboxProcesses(22, (), (21,))
+    assert find(host, "third", None) == SandboxProcesses(32)
+
+
 def test_a_reported_pid_that_is_no_sentrys_does_not_mislead() -> None:
     assert find(HOST, ID, 30) == SandboxProcesses(12, (13, 14), (11,))
 
