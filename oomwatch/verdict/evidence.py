@@ -292,11 +292,7 @@ class ExitEvidence:
 
         Where a sandbox's processes were never seen, nothing says that they lived where was read.
         """
-        if (
-            self.sandbox is Sandbox.UNSEEN
-            or self.last_read is LastRead.NONE
-            or self.any_near
-        ):
+        if self.sandbox is Sandbox.UNSEEN or self.last_read is LastRead.NONE or self.any_near:
             return False
         first_look = self.unwatched_before
         return first_look is None or self.exit_time - first_look > NEAR_MICROSECONDS
