@@ -182,8 +182,12 @@ def killing_before_thrashing(working_set_ms: int = 1000) -> Iterator[None]:
     """Have the kernel kill where it would take away what was used so lately, if it can (6.1).
 
     Else a node may spend an hour reading its programs again and again, and kill nobody.
-    Documentation/admin-guide/mm/multigen_lru.rst, "Thrashing prevention".
+    Documentation/admin-guide/mm/multigen_lru.rst, "Thrashing prevention". kswapd may kill once more
+    before the first victim's memory is free (0.6 s on 6.1): idle processes stand in for the test.
     """
+    spares = [subprocess.Popen(["busybox", "sleep", "1000"]) for _ in range(8)]
+    for spare in spares:
+        Path(f"/proc/{spare.pid}/oom_score_adj").write_text("500")
     knobs = Path("/sys/kernel/mm/lru_gen/enabled"), Path("/sys/kernel/mm/lru_gen/min_ttl_ms")
     before = [knob.read_text() for knob in knobs]
     for knob, value in zip(knobs, ("y", str(working_set_ms)), strict=True):
@@ -193,6 +197,9 @@ def killing_before_thrashing(working_set_ms: int = 1000) -> Iterator[None]:
     finally:
         for knob, value in zip(reversed(knobs), reversed(before), strict=True):
             knob.write_text(value)
+        for spare in spares:
+            spare.kill()
+            spare.wait()
 
 
 @contextmanager
