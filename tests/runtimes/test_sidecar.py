@@ -26,6 +26,7 @@ from tests.runtimes.containers import Spec
 from tests.runtimes.hosts import DOCKER_SOCKET, DockerHost
 from tests.runtimes.processes import wait_for
 from tests.runtimes.telling import LABELS, WAITING, WAITING_ITSELF, let_go, run
+from tests.runtimes.workloads import only_where_all
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
 # The image has no Python: it borrows this machine's, and where the venv's was made from.
@@ -98,6 +99,7 @@ def name(kill: dict[str, Any]) -> Any:
     return kill["container"].get("name")
 
 
+@only_where_all
 async def test_each_mount_and_right_adds_what_the_table_says(docker_host: DockerHost) -> None:
     """Beside one kill, all at once: starting a Python takes seconds in an emulated machine."""
     command = ("tail", "--output", "json")
