@@ -185,14 +185,14 @@ def killing_before_thrashing(working_set_ms: int = 1000) -> Iterator[None]:
     Documentation/admin-guide/mm/multigen_lru.rst, "Thrashing prevention". kswapd may kill once more
     before the first victim's memory is free (0.6 s on 6.1): idle processes stand in for the test.
     """
-    spares = [subprocess.Popen(["busybox", "sleep", "1000"]) for _ in range(8)]
-    for spare in spares:
-        Path(f"/proc/{spare.pid}/oom_score_adj").write_text("500")
     knobs = Path("/sys/kernel/mm/lru_gen/enabled"), Path("/sys/kernel/mm/lru_gen/min_ttl_ms")
     before = [knob.read_text() for knob in knobs]
-    for knob, value in zip(knobs, ("y", str(working_set_ms)), strict=True):
-        knob.write_text(value)
+    spares = [subprocess.Popen(["busybox", "sleep", "1000"]) for _ in range(8)]
     try:
+        for spare in spares:
+            Path(f"/proc/{spare.pid}/oom_score_adj").write_text("500")
+        for knob, value in zip(knobs, ("y", str(working_set_ms)), strict=True):
+            knob.write_text(value)
         yield
     finally:
         for knob, value in zip(reversed(knobs), reversed(before), strict=True):

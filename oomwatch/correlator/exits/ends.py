@@ -37,7 +37,7 @@ class Place(NamedTuple):
 class End:
     """The end of a life, as the host's kernel sees that: in its sandbox's cgroup, where it has one.
 
-    `sharing` is how many containers live in its cgroup, `others` are the main processes of those;
+    `sharing` is how many containers live in its cgroup, `others` are the main processes of those.
     A worker may have run others in that cgroup before and after: `after` and `until` are the
     revisions of the exits between which its own kills were told, `None` where there is no other.
     `roles` are a sandbox's processes, if it is one that is `sandboxed` and was found; `leapt`

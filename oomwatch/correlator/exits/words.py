@@ -41,8 +41,8 @@ class Exit:
     cgroup it was. `names_due`: it had to be told before it was known who was killed. One that is
     `recalled` was read back from the journal, and is `reopened` where a witness was still due as
     the process that told it ended; `outdated` says that more was learned before what was `told` had
-    its revision; `stands` is what was told of it, where what is left of its
-    evidence does not bear that out.
+    its revision; `stands` is what was told of it, where what is left of its evidence does not bear
+    that out.
     """
 
     life: Life
