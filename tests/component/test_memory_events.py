@@ -299,6 +299,11 @@ class NotListed:
 
         monkeypatch.setattr(Tree, "_children", staticmethod(children))
 
+    async def heal(self, watch: Watching) -> None:
+        """Let all be seen, and wait until it was."""
+        self.heals = True
+        await watch.until(lambda _: not watch.source.state().degraded)
+
 
 class NothingRead(NotListed):
     """No counter can be read either; `listed` says whether directories can be listed."""
@@ -334,8 +339,7 @@ async def test_what_cannot_be_listed_at_a_restart_is_not_gone(
         await second.until(lambda _: blind.tries > 2)
         assert second.source.state().degraded
         await second.until(lambda sink: sink.told() == meanwhile)
-        blind.heals = True
-        await second.until(lambda _: not second.source.state().degraded)
+        await blind.heal(second)
         tree.kill("/a/b/c", 1)
         await second.until(lambda sink: sink.told() > meanwhile)
         await second.settled()
@@ -352,8 +356,7 @@ async def test_what_cannot_be_listed_at_the_start_was_counted_before_us(
     blind = NotListed(monkeypatch, "/a")
     async with watching(tree) as watch:
         await watch.until(lambda _: blind.tries > 2)
-        blind.heals = True
-        await watch.until(lambda _: not watch.source.state().degraded)
+        await blind.heal(watch)
         tree.kill("/a/b/c", 1)
         await watch.until(lambda sink: sink.told() > 0)
         await watch.settled()
@@ -370,8 +373,7 @@ async def test_what_cannot_be_read_at_the_start_was_counted_before_us(
     blind = NothingRead(monkeypatch, listed=listed)
     async with watching(tree) as watch:
         await watch.until(lambda _: blind.tries > 12)
-        blind.heals = True
-        await watch.until(lambda _: not watch.source.state().degraded)
+        await blind.heal(watch)
         await watch.settled()
         tree.kill("/a/b", 1)
         await watch.until(lambda sink: sink.told() > 0)
@@ -394,8 +396,7 @@ async def test_what_is_read_late_after_a_restart_happened_while_nobody_watched(
     blind = NothingRead(monkeypatch, listed=listed)
     async with watching(tree, rows) as watch:
         await watch.until(lambda _: blind.tries > 12)
-        blind.heals = True
-        await watch.until(lambda _: not watch.source.state().degraded)
+        await blind.heal(watch)
         await watch.settled()
         tree.kill("/a/b", 1)
         await watch.until(lambda sink: sink.told() > 3)
