@@ -2,11 +2,14 @@
 
 An event is never rewritten. What is learned after it was journaled is appended as an amendment:
 the same episode and cgroup, the revision that it amends, and no `kill_count`.
+
+So is a sum of kills in cgroups that are gone parted: by names that say where they lived, and by
+runtimes that say in which of their containers somebody was killed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from oomwatch.correlator.names import KEEP_SECONDS, SAME_KILL_MICROSECONDS, Name
@@ -21,7 +24,7 @@ from oomwatch.events import (
     Scope,
     is_within,
 )
-from oomwatch.observations import Recorded, VictimNamed
+from oomwatch.observations import Recorded, RuntimeOom, VictimNamed
 
 MAX_TOLD = 4096
 """Kills that can still be amended."""
@@ -84,6 +87,8 @@ class _Told(ToldKill):
 
     `fresh` are the records that came since, which its next amendment will hold. Names of kills
     after `until` are another's: after a restart the log is read of the time before and since.
+    `reported` are the candidates in which a runtime saw a kill that has no name yet, `words` what
+    the next amendments will hold of that.
     """
 
     missing: int
@@ -91,6 +96,13 @@ class _Told(ToldKill):
     cgroup: Cgroup | None = None
     fresh: list[tuple[Name, VictimNamed]] = field(default_factory=list)
     until: int | None = None
+    reported: set[str] = field(default_factory=set)
+    words: list[tuple[str, RuntimeOom]] = field(default_factory=list)
+
+    @property
+    def unplaced(self) -> int:
+        """Kills of which nobody said where they were."""
+        return self.missing - len(self.reported)
 
     @property
     def confidence(self) -> Confidence:
@@ -149,6 +161,7 @@ class Amendments:
                 revision=recalled.revision,
                 missing=recalled.missing,
                 names=list(recalled.names),
+                reported=set(recalled.reported),
                 until=recalled.event.detect_time + SAME_KILL_MICROSECONDS,
             )
         )
@@ -168,8 +181,28 @@ class Amendments:
             return False
         for told in self._told:
             enough = 1 if name.certain else name.kills
-            if told.missing >= enough and told.may_have(name):
+            left = told.unplaced + (name.cgroup in told.reported)
+            if left >= enough and told.may_have(name):
                 self._take(told, name, now)
+                return True
+        return False
+
+    def reported(self, oom: RuntimeOom, is_its: Callable[[str], bool], now: float) -> bool:
+        """Take in a runtime's word on a kill that no counter showed: it is one of a sum's.
+
+        False if there is none of which just one candidate `is_its`, the container's that it means,
+        and which has a kill left that nobody has placed.
+        """
+        for told in self._told:
+            if told.event.victim_cgroup is not None or told.unplaced <= 0:
+                continue
+            mine = {path for path in told.event.candidates if is_its(path)}
+            placed = told.reported.union(name.cgroup for name in told.names if name.cgroup)
+            if len(mine) == 1 and not mine & placed:
+                (path,) = mine
+                told.reported.add(path)
+                told.words.append((path, oom))
+                self._told.amend(told, now)
                 return True
         return False
 
@@ -179,7 +212,7 @@ class Amendments:
         No counter will show its kill any more: it is in the sum of what is left above it, and that
         was told without candidates, since nobody saw it. False if there is no such kill.
         """
-        sums = [t for t in self._told if t.missing >= name.kills and t.may_have_below(name)]
+        sums = [t for t in self._told if t.unplaced >= name.kills and t.may_have_below(name)]
         if not sums:
             return False
         self._take(max(sums, key=lambda told: len(told.event.survivor_cgroup or "")), name, now)
@@ -188,6 +221,8 @@ class Amendments:
     def _take(self, told: _Told, name: Name, now: float) -> None:
         name.claimed = True
         told.missing -= name.kills
+        if name.cgroup is not None:
+            told.reported.discard(name.cgroup)
         told.names.append(name)
         for record in name.records:
             self._note(told, name, record, now)
@@ -239,28 +274,43 @@ class Amendments:
         knows where it lived alone.
         """
         fresh, told.fresh = told.fresh, []
+        words, told.words = told.words, []
         by_cgroup: dict[str | None, list[tuple[Name, VictimNamed]]] = {}
         for name, record in fresh:
             where = told.event.victim_cgroup or name.cgroup
             by_cgroup.setdefault(where, []).append((name, record))
         event = replace(told.event, confidence=told.confidence)
-        return [_amendment(event, revision, *each) for each in by_cgroup.items()]
+        # A runtime's word counts nothing: that it means the kill of this sum is an inference.
+        reported = replace(told.event, confidence=Confidence.HIGH)
+        return [_in_cgroup(reported, revision, *word) for word in words] + [
+            _amendment(event, revision, *each) for each in by_cgroup.items()
+        ]
 
 
-def _amendment(
-    event: OomKill, revision: int, cgroup: str | None, fresh: Sequence[tuple[Name, VictimNamed]]
-) -> OomKill:
-    bare = replace(
+def _bare(event: OomKill, revision: int, cgroup: str | None, time: int) -> OomKill:
+    return replace(
         event,
         victim_cgroup=cgroup,
         candidates=event.candidates if cgroup is None else (),
         candidates_omitted=event.candidates_omitted if cgroup is None else None,
         amends=revision,
-        detect_time=max(record.seen_time for _, record in fresh),
+        detect_time=time,
         kill_count=None,
         memory=None,
         victims=(),
         evidence=(),
     )
+
+
+def _amendment(
+    event: OomKill, revision: int, cgroup: str | None, fresh: Sequence[tuple[Name, VictimNamed]]
+) -> OomKill:
+    time = max(record.seen_time for _, record in fresh)
     names = list({id(name): name for name, _ in fresh}.values())
+    bare = _bare(event, revision, cgroup, time)
     return with_names(bare, names, [record for _, record in fresh])
+
+
+def _in_cgroup(event: OomKill, revision: int, cgroup: str, oom: RuntimeOom) -> OomKill:
+    said = Evidence(source=oom.source, time=oom.seen_time, detail=oom.detail)
+    return replace(_bare(event, revision, cgroup, oom.seen_time), evidence=(said,))

@@ -88,7 +88,6 @@ class Correlator:
     ) -> None:
         self.ledger = ledger
         self.containers = containers or Containers()
-        self._ownership = Ownership(self.containers, settle_seconds)
         self._boot = boot_id[:8]
         self._resumed = self._continues = resumed
         self._settle_seconds = settle_seconds
@@ -96,6 +95,8 @@ class Correlator:
         self._names = Names()
         self._residents = Residents()
         self._kills = OpenKills(self._boot, ledger, self._names, settle_seconds)
+        placing = self._kills.amendments.reported
+        self._ownership = Ownership(self.containers, settle_seconds, placing)
         self._log = LogProgress()
         self._root: Cgroup | None = None
         self._unsummed = False
@@ -134,6 +135,9 @@ class Correlator:
                 self.exits.reopen(now, outcome)
         self._take(observation, now, outcome)
         self.exits.advance(now, outcome)
+        if isinstance(observation, AuditReading) and outcome.events:
+            # A runtime's word may have come before the sum in which its kill is.
+            self._ownership.place_in_sums(now)
         return outcome
 
     def expire(self, now: float) -> Outcome:

@@ -7,8 +7,9 @@ the same kill: an event is never held back for either, and never rewritten.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import takewhile
 
 from oomwatch.containers.lives import Life
@@ -26,9 +27,13 @@ RUNTIME_SECONDS = 30.0
 """How far apart a kill and a runtime's word on it may come: a busy Docker takes seconds."""
 
 
+Place = Callable[[RuntimeOom, Callable[[str], bool], float], bool]
+"""Has a runtime's word say which of a sum's candidates was meant, by which are its container's."""
+
+
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Told(ToldKill):
-    """A kill that was told: as whose, and what was learned of it since."""
+    """A kill that was told, or a part of a sum: as whose, and what was learned of it since."""
 
     owner: Owner | None
     runtimes: tuple[str, ...] = ()
@@ -47,8 +52,9 @@ class _Word:
 class Ownership:
     """Names events, and amends those that were told before their container was known."""
 
-    def __init__(self, containers: Containers, settle_seconds: float) -> None:
+    def __init__(self, containers: Containers, settle_seconds: float, place: Place) -> None:
         self._containers = containers
+        self._place = place
         self._told: ToldKills[_Told] = ToldKills(settle_seconds)
         self._words: deque[_Word] = deque(maxlen=MAX_TOLD)
 
@@ -76,7 +82,10 @@ class Ownership:
                 self._amend(told, seen.time, now)
 
     def runtime(self, oom: RuntimeOom, now: float) -> None:
-        """Take in a runtime's word: evidence of the last kill in that container, or of the next."""
+        """Take in a runtime's word: evidence of the last kill in that container, or of the next.
+
+        It may be the only one on a kill that is in a sum alone.
+        """
         for told in self._recent(now, RUNTIME_SECONDS):
             if oom.source not in told.runtimes and self._meant(oom, told.owner):
                 told.runtimes += (oom.source,)
@@ -84,6 +93,30 @@ class Ownership:
                 self._amend(told, oom.seen_time, now)
                 return
         self._words.append(_Word(oom, now))
+        self.place_in_sums(now)
+
+    def place_in_sums(self, now: float) -> None:
+        """Have the words on kills that were not told in their container say where a sum's were.
+
+        Not while it runs: then its own counter has still to show the kill. Nor where one was told
+        in it that lacks this word: then it means that, and comes late.
+        """
+        for word in self._waiting(now):
+            oom = word.oom
+            life = self._containers.lives.newest(oom.container_id)
+            if life is None or life.ended_time is None:
+                continue
+            told = (told for told in self._recent(now) if oom.source not in told.runtimes)
+            if any(self._meant(oom, one.owner) for one in told):
+                continue
+            if self._place(oom, partial(self._is_its, oom), now):
+                self._words.remove(word)
+
+    def _is_its(self, oom: RuntimeOom, path: str) -> bool:
+        return self._meant(oom, self._containers.owners.of(path, None, oom.time))
+
+    def _waiting(self, now: float) -> list[_Word]:
+        return [word for word in self._words if now - word.at < RUNTIME_SECONDS]
 
     def recorded(self, recorded: Recorded) -> None:
         """Take in a kill's revision: from now on it can be amended."""
@@ -110,18 +143,29 @@ class Ownership:
             # What is remembered of it is whose it was: the life would only be kept.
             owner = replace(owner, life=None)
         if event.amends is not None:
-            for told in self._told:
-                if told.revision == event.amends:
-                    # What this one learned of the limit stands when another amends after it.
-                    told.event, told.owner = event, owner
+            self._amended(event, owner, now)
             return event
         told = self._remember(event, owner, now)
-        for word in [w for w in self._words if now - w.at < RUNTIME_SECONDS]:
+        for word in self._waiting(now):
             if word.oom.source not in told.runtimes and self._meant(word.oom, owner):
                 self._words.remove(word)
                 told.runtimes += (word.oom.source,)
                 event = replace(event, evidence=(*event.evidence, _evidence(word.oom)))
         return event
+
+    def _amended(self, event: OomKill, owner: Owner | None, now: float) -> None:
+        """Take in what others amend: what this learned of the limit stands when we amend after it.
+
+        What was in a cgroup of its own is a part of a sum, and another's from then on.
+        """
+        parts = [told for told in self._told if told.revision == event.amends]
+        for told in parts:
+            if told.event.victim_cgroup == event.victim_cgroup or told.event.kill_count == 1:
+                told.event = replace(event, kill_count=told.event.kill_count)
+                told.owner = owner
+                return
+        if parts:
+            self._remember(event, owner, now)
 
     def _remember(self, event: OomKill, owner: Owner | None, now: float) -> _Told:
         """One that nothing can amend any more is forgotten, so that a daemon does not grow old."""
@@ -131,7 +175,8 @@ class Ownership:
             or (now - kills.oldest.at >= LATE_SECONDS and kills.oldest.due is None)
         ):
             kills.forget_oldest()
-        told = _Told(event=event, at=now, owner=owner)
+        said = tuple(one.source for one in event.evidence)
+        told = _Told(event=event, at=now, revision=event.amends, owner=owner, runtimes=said)
         kills.add(told)
         return told
 

@@ -8,7 +8,7 @@ witness's word on a victim that has its name is no second victim.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from oomwatch.correlator.names import Name
 from oomwatch.events import Entry, OomKill
@@ -20,12 +20,16 @@ _LOG = "kernel_log"
 
 @dataclass(slots=True)
 class Recalled:
-    """A kill that was told, its revision, its victims by name, and how many kills have none."""
+    """A kill that was told, its revision, its victims by name, and how many kills have none.
+
+    `reported` are the cgroups in which a runtime's word placed some of those.
+    """
 
     event: OomKill
     revision: int
     names: list[Name]
     missing: int
+    reported: set[str] = field(default_factory=set)
 
 
 def recall(entries: Iterable[Entry], boot: str, now: float) -> list[Recalled]:
@@ -44,6 +48,9 @@ def recall(entries: Iterable[Entry], boot: str, now: float) -> list[Recalled]:
         kill = told[of]
         known = {name.victim.pid for name in kill.names}
         kill.names += [n for n in _names(event, now) if n.victim.pid not in known]
+        if kill.event.victim_cgroup is None and event.victim_cgroup is not None:
+            kill.reported.add(event.victim_cgroup)
+        kill.reported -= {name.cgroup for name in kill.names if name.cgroup is not None}
         # A group's first victim is counted twice, and has two lines.
         lines[of] = lines.get(of, 0) + sum(each.source == _LOG for each in event.evidence)
         kill.missing = (kill.event.kill_count or 0) - max(len(kill.names), lines[of])

@@ -121,16 +121,20 @@ async def told_in_a_storm(
     """Wait until a container's one kill is told by its name, among many that come at once.
 
     A cgroup that is gone before its counter was read is told in a sum; whose kill it was, an
-    amendment says. That each is counted once, all of them together show.
+    amendment says. That each is counted once, all of them together show. Of ten victims at the most
+    the kernel prints where they lived; whose the others were their pids tell. Those of the Docker
+    beside systemd are of a PID namespace of its own, and it names the container alone.
     """
+    alone = isinstance(host, SystemdDockerHost)
     await told.until(
         lambda: any(
-            word.victims and is_named(word, host, spec, container)
+            (word.victims or alone) and is_named(word, host, spec, container)
             for word in words(told, container)
         )
     )
     assert told.count(container.cgroup) <= 1
-    assert {one.pid for word in words(told, container) for one in word.victims} == {victim}
+    named = {one.pid for word in words(told, container) for one in word.victims}
+    assert named == {victim} or (alone and not named)
 
 
 async def at_its_own_limit(told: Told, container: Running) -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from oomwatch.events import Cgroup, OomKill
-from oomwatch.observations import CgroupRemoved
-from tests.unit.test_exits import Host, ruled
+from oomwatch.containers.lives import Life
+from oomwatch.correlator.exits.ends import End
+from oomwatch.correlator.exits.kills import KillsTold
+from oomwatch.events import Cgroup, Confidence, OomKill, Scope, Victim
+from oomwatch.observations import CgroupRemoved, RuntimeOom, VictimNamed
+from tests.unit.test_exits import START, Host, ruled
 
 UNKNOWN, CLEARED, KILLED = (
     ("unknown", "medium"),
@@ -32,6 +37,13 @@ class Pods(Host):
 
     def named_late(self, cgroup: Cgroup, pid: int, time: int) -> None:
         self.name(cgroup, pid, time)
+        self.pass_time(1)
+
+    def says_oom(self, name: str) -> None:
+        word = RuntimeOom(
+            source="docker", time=self.wall, seen_time=self.wall, container_id=name, detail="oom"
+        )
+        self.say(word)
         self.pass_time(1)
 
     def verdicts(self) -> dict[str, tuple[str, str]]:
@@ -118,3 +130,72 @@ def test_a_kill_may_be_of_a_container_that_was_one_too_many_to_be_named_a_candid
     (kill,) = (event for event in host.journal if isinstance(event, OomKill))
     assert kill.candidates_omitted == 6
     assert set(host.verdicts().values()) == {UNKNOWN}
+
+
+def test_each_runtimes_word_on_a_sum_is_of_one_containers_kill() -> None:
+    host = Pods()
+    pod = host.make("pod")
+    containers = [host.container(name, pod, None) for name in ("aa", "bb", "cc")]
+    first, second, _ = containers
+    host.kill(first, told=False)
+    host.kill(second, told=False)
+    then = host.wall
+    host.all_gone(*containers)
+    host.pass_time(3)
+    assert set(host.verdicts().values()) == {UNKNOWN}
+    host.says_oom("aa")
+    assert host.verdicts() == {"aa": ("oom", "high"), "bb": UNKNOWN, "cc": UNKNOWN}
+    # Its name, late, is of the same kill.
+    host.named_late(first, 501, then)
+    host.says_oom("bb")
+    assert host.verdicts() == {"aa": ("oom", "high"), "bb": ("oom", "high"), "cc": CLEARED}
+    assert (host.kills_of("aa"), host.kills_of("bb"), host.kills_of("cc")) == (1, 1, 0)
+
+
+def test_names_of_nowhere_are_nobodys_where_words_parted_a_sum() -> None:
+    host = Pods()
+    pod = host.make("pod")
+    containers = [host.container(name, pod, None) for name in ("aa", "bb")]
+    for cgroup in containers:
+        host.kill(cgroup, told=False)
+    then = host.wall
+    host.all_gone(*containers)
+    host.pass_time(3)
+    host.says_oom("aa")
+    host.says_oom("bb")
+    for pid in (501, 502):
+        host.say(
+            VictimNamed(
+                source="kernel_log",
+                sequence=pid,
+                time=then,
+                seen_time=host.wall,
+                victim=Victim(pid=pid, comm="hog"),
+                detail="Killed process",
+            )
+        )
+    host.pass_time(5)
+    last = [event for event in host.journal if isinstance(event, OomKill)][-1]
+    assert [victim.pid for victim in last.victims] == [501, 502]
+    assert not [exit_ for exit_ in host.exits if "501" in " ".join(exit_.reasons)]
+
+
+def test_a_kill_that_a_word_placed_is_no_surer_than_the_word() -> None:
+    told = KillsTold()
+    cgroups = ("/p/a", "/p/b")
+    kill = OomKill(
+        episode_id="e",
+        detect_time=START,
+        scope=Scope.UNKNOWN,
+        confidence=Confidence.CONFIRMED,
+        kill_count=1,
+        survivor_cgroup="/p",
+        candidates=cgroups,
+    )
+    told.told(kill)
+    told.recorded("e", None, 1)
+    word = replace(kill, kill_count=None, amends=1, victim_cgroup="/p/a", candidates=())
+    told.told(replace(word, confidence=Confidence.HIGH))
+    life = Life("aa", None, START - 1, cgroup="/p/a")
+    (its,) = told.of(End(life=life, exit_time=START))
+    assert (its.kill_count, its.candidates, its.confidence) == (1, 1, Confidence.HIGH)

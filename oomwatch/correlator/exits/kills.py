@@ -75,17 +75,16 @@ class KillsTold:
         told = _amended(parts, event)
         if told is None:
             return None
-        before, named = told.event, len(event.victims)
-        left = (before.kill_count or 0) - named
-        if (
-            before.victim_cgroup is None
-            and event.victim_cgroup is not None
-            and named > 0
-            and left > 0
-        ):
-            # A sum of several kills: this is of those alone that are named.
+        before = told.event
+        if before.victim_cgroup is not None and event.victim_cgroup is None and len(parts) > 1:
+            return None  # names of a sum's, of which nobody can say in which of its parts they were
+        # A runtime's word places one kill, and names nobody.
+        placed = max(1, len(event.victims))
+        left = (before.kill_count or 0) - placed
+        if before.victim_cgroup is None and event.victim_cgroup is not None and left > 0:
+            # A sum of several kills: this is of those alone that are placed.
             told.event = replace(before, kill_count=left)
-            part = _merged(replace(before, kill_count=named), event)
+            part = _merged(replace(before, kill_count=placed), event)
             parts.append(_Told(part, told.leapt, told.revision))
             self._put(parts[-1])
             return before
@@ -101,10 +100,10 @@ class KillsTold:
         if rest is None or rest is told:
             return None
         before = rest.event
-        known = {victim.pid for victim in told.event.victims}
-        left = before.kill_count or 0
-        more = min(len({victim.pid for victim in event.victims} - known), left)
-        told.event = replace(told.event, kill_count=(told.event.kill_count or 0) + more)
+        known = {victim.pid for victim in (*told.event.victims, *event.victims)}
+        counted, left = told.event.kill_count or 0, before.kill_count or 0
+        more = min(max(0, len(known) - counted), left)
+        told.event = replace(told.event, kill_count=counted + more)
         rest.event = replace(before, kill_count=left - more)
         if left == more:
             self._take_out(rest)
@@ -260,6 +259,12 @@ def _amended(parts: list[_Told], event: OomKill) -> _Told | None:
 
 
 def _merged(kill: OomKill, amendment: OomKill) -> OomKill:
+    placed = kill.victim_cgroup is None and amendment.victim_cgroup is not None
+    sure = (
+        amendment.confidence
+        if placed
+        else max(kill.confidence, amendment.confidence, key=lambda sure: sure.rank)
+    )
     return replace(
         kill,
         victim_cgroup=kill.victim_cgroup or amendment.victim_cgroup,
@@ -268,7 +273,7 @@ def _merged(kill: OomKill, amendment: OomKill) -> OomKill:
         scope=amendment.scope if amendment.scope is not Scope.UNKNOWN else kill.scope,
         group_kill=kill.group_kill if amendment.group_kill is None else amendment.group_kill,
         occur_time=kill.occur_time or amendment.occur_time,
-        confidence=max(kill.confidence, amendment.confidence, key=lambda sure: sure.rank),
+        confidence=sure,
         victims=tuple({v.pid: v for v in (*kill.victims, *amendment.victims)}.values()),
         candidates=() if amendment.victim_cgroup is not None else kill.candidates,
     )

@@ -1,0 +1,240 @@
+"""A sum of kills in cgroups that are gone, and the runtime that saw whose each of them was."""
+
+from __future__ import annotations
+
+from oomwatch.correlator.ownership import RUNTIME_SECONDS
+from oomwatch.events import Confidence, Container, Scope
+from oomwatch.observations import CgroupRemoved, ContainerSeen, Recorded, RuntimeOom
+from tests.unit.test_correlator import Kernel, ModelNode, Run, named
+
+SECOND = 1_000_000
+
+
+class Host:
+    """A model kernel with containers of Docker's in one slice, whose journal numbers the kills."""
+
+    def __init__(self, *names: str) -> None:
+        self.kernel = Kernel()
+        self.slice = self.kernel.make(self.kernel.root, "slice")
+        self.nodes = {name: self.kernel.make(self.slice, name) for name in names}
+        self.run = Run(self.kernel)
+        self.run.correlator.expect(frozenset({"kernel_log"}))
+        for name in names:
+            self.begun(name)
+        self.written = 0
+
+    def begun(self, name: str) -> None:
+        cgroup = self.nodes[name].cgroup
+        container = Container(id=name, name=f"my-{name}", runtime="docker")
+        self.run.feed(
+            ContainerSeen(
+                source="docker",
+                time=self.kernel.time,
+                container=container,
+                cgroup=cgroup.path,
+                cgroup_id=cgroup.id,
+            )
+        )
+
+    def killed(self, *names: str) -> None:
+        for name in names:
+            self.kernel.kill(self.nodes[name], limit=self.nodes[name])
+
+    def gone(self, *names: str) -> None:
+        nodes: list[ModelNode] = [self.nodes[name] for name in names]
+        for node in nodes:
+            self.kernel.remove(node)
+        self.run.feed(*(CgroupRemoved(node.cgroup, self.kernel.time) for node in nodes))
+        self.settle()
+
+    def says_oom(self, name: str, source: str = "docker") -> None:
+        time = self.kernel.time
+        word = RuntimeOom(
+            source=source, time=time, seen_time=time, container_id=name, detail=f"{source}: oom"
+        )
+        self.run.feed(word)
+        self.settle()
+
+    def settle(self, seconds: float = 1.0) -> None:
+        self.run.pass_time(seconds)
+        for kill in self.run.kills[self.written :]:
+            self.written += 1
+            if kill.kill_count is not None:
+                self.run.feed(Recorded(kill.episode_id, kill.victim_cgroup, self.written))
+        self.run.pass_time(1)
+
+    @property
+    def parts(self) -> list[tuple[str, list[str]]]:
+        """Whose the kills of the sum are, as far as that was told, and by which witnesses."""
+        return [
+            (kill.container.id or "", [said.source for said in kill.evidence])
+            for kill in self.run.kills
+            if kill.amends == 1 and kill.container is not None
+        ]
+
+
+def sum_of_two() -> Host:
+    host = Host("aa", "bb", "cc")
+    host.killed("aa", "bb")
+    host.gone("aa", "bb", "cc")
+    (kill,) = host.run.kills
+    assert (kill.kill_count, len(kill.candidates), kill.victim_cgroup) == (2, 3, None)
+    return host
+
+
+def test_a_runtimes_word_says_whose_one_kill_of_a_sum_was() -> None:
+    host = sum_of_two()
+    host.says_oom("bb")
+    part = host.run.kills[-1]
+    assert (part.amends, part.kill_count, part.victim_cgroup) == (1, None, "/slice/bb")
+    assert (part.confidence, part.scope) == (Confidence.HIGH, Scope.UNKNOWN)
+    assert part.container == Container(id="bb", name="my-bb", runtime="docker")
+    assert (part.candidates, part.victims) == ((), ())
+    host.says_oom("aa")
+    assert host.parts == [("bb", ["docker"]), ("aa", ["docker"])]
+    assert host.run.told == 2
+
+
+def test_no_more_words_are_taken_than_the_sum_has_kills() -> None:
+    host = sum_of_two()
+    for name in ("aa", "bb", "cc"):
+        host.says_oom(name)
+    assert [whose for whose, _ in host.parts] == ["aa", "bb"]
+
+
+def test_a_word_that_came_before_the_sum_is_not_lost() -> None:
+    host = Host("aa", "bb")
+    host.killed("aa", "bb")
+    host.says_oom("bb")
+    host.gone("aa", "bb")
+    host.settle()
+    assert host.parts == [("bb", ["docker"])]
+
+
+def test_a_second_runtimes_word_is_of_the_same_kill() -> None:
+    host = sum_of_two()
+    host.says_oom("aa")
+    host.says_oom("aa", "containerd")
+    assert host.parts == [("aa", ["docker"]), ("aa", ["containerd"])]
+    host.says_oom("bb")
+    assert host.parts[2:] == [("bb", ["docker"])], "it had a kill left"
+
+
+def test_the_same_runtimes_second_word_places_no_other_kill() -> None:
+    host = sum_of_two()
+    host.says_oom("aa")
+    host.says_oom("aa")
+    assert host.parts == [("aa", ["docker"])]
+
+
+def test_a_name_that_comes_after_the_word_is_of_the_same_kill() -> None:
+    host = sum_of_two()
+    host.says_oom("aa")
+    host.run.feed(named(7, "/slice/aa", time=host.kernel.time, printed=True))
+    host.settle()
+    host.run.feed(named(8, "/slice/bb", time=host.kernel.time, printed=True))
+    host.settle()
+    host.run.feed(named(9, "/slice/cc", time=host.kernel.time, printed=True))
+    host.settle()
+    told = [(kill.victim_cgroup, [v.pid for v in kill.victims]) for kill in host.run.kills[1:]]
+    assert told == [("/slice/aa", []), ("/slice/aa", [7]), ("/slice/bb", [8])]
+
+
+def test_a_word_that_comes_after_the_name_is_evidence_in_it() -> None:
+    host = sum_of_two()
+    host.run.feed(named(7, "/slice/aa", time=host.kernel.time, printed=True))
+    host.settle()
+    host.says_oom("aa")
+    assert host.parts == [("aa", ["kernel_log"]), ("aa", ["docker"])]
+    assert host.run.kills[-1].victim_cgroup == "/slice/aa"
+
+
+def test_names_of_nowhere_are_still_the_sums_where_words_placed_its_kills() -> None:
+    host = sum_of_two()
+    host.says_oom("aa")
+    host.says_oom("bb")
+    for pid in (7, 8):
+        host.run.feed(named(pid, None, time=host.kernel.time))
+    host.settle(5)
+    last = host.run.kills[-1]
+    assert (last.victim_cgroup, [v.pid for v in last.victims]) == (None, [7, 8])
+
+
+def test_a_word_on_a_container_that_runs_is_of_a_kill_still_to_come() -> None:
+    host = sum_of_two()
+    # It runs anew, under its old path.
+    host.nodes["cc"] = host.kernel.make(host.slice, "cc")
+    host.run.feed(host.kernel.reading(host.nodes["cc"]))
+    host.begun("cc")
+    host.says_oom("cc")
+    assert host.parts == []
+    host.killed("cc")
+    host.run.feed(host.kernel.reading(host.nodes["cc"]))
+    host.settle()
+    assert host.run.kills[-1].victim_cgroup_id == host.nodes["cc"].cgroup.id
+    assert [said.source for said in host.run.kills[-1].evidence][-1:] == ["docker"]
+
+
+def test_a_word_that_placed_a_kill_is_of_no_other() -> None:
+    host = sum_of_two()
+    host.says_oom("aa")
+    host.nodes["aa"] = host.kernel.make(host.slice, "aa")
+    host.run.feed(host.kernel.reading(host.nodes["aa"]))
+    host.begun("aa")
+    host.killed("aa")
+    host.run.feed(host.kernel.reading(host.nodes["aa"]))
+    host.settle()
+    kill = host.run.kills[-1]
+    assert kill.victim_cgroup_id == host.nodes["aa"].cgroup.id
+    assert "docker" not in [said.source for said in kill.evidence]
+
+
+def test_a_word_that_comes_very_late_is_of_the_kill_that_its_own_counter_showed() -> None:
+    host = Host("aa", "bb", "cc")
+    host.killed("aa")
+    host.run.feed(host.kernel.reading(host.nodes["aa"]))
+    host.settle()
+    host.killed("bb")
+    host.gone("aa", "bb", "cc")
+    host.settle(RUNTIME_SECONDS + 1)
+    host.says_oom("aa")
+    assert [kill.amends for kill in host.run.kills] == [None, None]
+
+
+def test_a_container_of_which_several_cgroups_went_is_not_guessed_at() -> None:
+    host = Host("aa", "bb")
+    inner = [host.kernel.make(host.nodes["aa"], name) for name in ("one", "two")]
+    host.run.feed(*(host.kernel.reading(node) for node in inner))
+    host.kernel.kill(inner[0])
+    host.killed("bb")
+    for node in inner:
+        host.kernel.remove(node)
+    host.run.feed(*(CgroupRemoved(node.cgroup, host.kernel.time) for node in inner))
+    host.gone("aa", "bb")
+    host.says_oom("aa")
+    assert host.parts == []
+    host.says_oom("bb")
+    assert host.parts == [("bb", ["docker"])]
+
+
+def test_a_word_of_a_stranger_says_nothing() -> None:
+    host = sum_of_two()
+    host.says_oom("dd")
+    assert host.parts == []
+
+
+def test_a_part_of_a_sum_gets_a_name_that_is_learned_late() -> None:
+    host = sum_of_two()
+    host.says_oom("aa")
+    seen = ContainerSeen(
+        source="docker",
+        time=host.kernel.time,
+        container=Container(id="aa", name="renamed", runtime="docker"),
+        cgroup="/slice/aa",
+        cgroup_id=host.nodes["aa"].cgroup.id,
+    )
+    host.run.feed(seen)
+    host.settle()
+    last = host.run.kills[-1]
+    assert last.container is not None
+    assert (last.amends, last.victim_cgroup, last.container.name) == (1, "/slice/aa", "renamed")
