@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from pathlib import Path
 
 from oomwatch.events import OomKill
@@ -75,6 +78,27 @@ async def let_go(cgroup: str) -> int:
     assert pid is not None
     os.kill(pid, signal.SIGUSR1)
     return pid
+
+
+def let_go_and_see_off(cgroups: Sequence[str]) -> list[int]:
+    """`let_go` of them all, and wait until the cgroups are gone; it blocks the loop that calls it.
+
+    Returns their shells' pids.
+    """
+
+    async def let_all_go() -> list[int]:
+        pids = [await let_go(cgroup) for cgroup in cgroups]
+        for cgroup in cgroups:
+            await asyncio.to_thread(wait_for, partial(is_gone, cgroup), f"{cgroup} does not go")
+        return pids
+
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, let_all_go()).result()
+
+
+def is_gone(cgroup: str) -> bool:
+    """Has a cgroup been removed?"""
+    return not (ROOT / cgroup[1:]).exists()
 
 
 def words(told: Told, container: Running) -> list[OomKill]:
