@@ -60,6 +60,17 @@ def sees_the_hosts_cgroups(proc: str = "/proc") -> bool:
         return False
 
 
+def is_in_a_nested_pid_namespace(pid: int, proc: str = "/proc") -> bool:
+    """Does a process call others by pids that this /proc has for somebody else?
+
+    False also where it is gone, or says nothing of that (NSpid in man 5 proc_pid_status).
+    """
+    for line in _read(f"{proc}/{pid}/status").split(b"\n"):
+        if line.startswith(b"NSpid:"):
+            return len(line.split()) > 2
+    return False
+
+
 def read_process(pid: int, proc: str = "/proc") -> Process:
     """Read what is still there: the cgroup stays until it is reaped, its memory does not."""
     cgroup = None

@@ -7,6 +7,7 @@ path: one that names other containers, and not this one, is not its place.
 from __future__ import annotations
 
 import posixpath
+from copy import copy
 from dataclasses import dataclass
 
 from oomwatch.cgroup.hierarchy import Hierarchy
@@ -30,17 +31,23 @@ class Place:
 class Places:
     """Finds containers' cgroups in one hierarchy, or none at all where nothing is watched.
 
-    /proc is asked only where its pids are the host's, as a runtime's are.
+    /proc is asked only where its pids are the host's, as a runtime's are: unless that lives in a
+    PID namespace nested in the host's, where its pids are `foreign`, and name somebody else here.
     """
 
     def __init__(self, hierarchy: Hierarchy | None, proc: str = "/proc") -> None:
+        self.foreign = False
         self._hierarchy = hierarchy
         self._proc = proc
         self._own_pids = sees_the_hosts_pids(proc)
 
+    def of_one_runtime(self) -> Places:
+        """The same places, as one runtime speaks of them."""
+        return copy(self)
+
     def locate(self, container_id: str, pid: int | None) -> Place:
         """Find the container's own cgroup: the leaf that its init lives in may be one below."""
-        if pid is None:
+        if pid is None or self.foreign:
             return Place()
         if not self._own_pids:
             return Place(pid)

@@ -126,6 +126,23 @@ async def test_what_runs_is_named_and_then_described(socket: Path) -> None:
     assert watch.source.state().figures["connections"] == 1
 
 
+@pytest.mark.parametrize("foreign", [False, True])
+async def test_a_pid_is_looked_up_unless_it_is_of_another_pid_namespace(
+    socket: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, foreign: bool
+) -> None:
+    monkeypatch.setattr(runtime_source, "speaks_of_foreign_pids", lambda _: foreign)
+    proc = tmp_path / "proc"
+    for pid in ("self/ns", "395"):
+        (proc / pid).mkdir(parents=True)
+    (proc / "self/ns/pid").symlink_to("pid:[4026531836]")
+    (proc / "395/cgroup").write_text("0::/batch\n")
+    docker = FakeDocker()
+    docker.containers = {WEB: container(WEB, "web", Pid=395)}
+    async with following(docker, socket, Places(None, str(proc))) as watch:
+        (inspected,) = await watch.named(1)
+    assert (inspected.pid, inspected.cgroup) == ((None, None) if foreign else (395, "/batch"))
+
+
 async def test_a_start_an_oom_and_an_end_are_told(socket: Path) -> None:
     docker = FakeDocker()
     async with following(docker, socket) as watch:

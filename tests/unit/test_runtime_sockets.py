@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from oomwatch.cgroup.hierarchy import Hierarchy
+from oomwatch.cgroup.process import is_in_a_nested_pid_namespace
 from oomwatch.containers.places import Place, Places
 from oomwatch.errors import AddressError
 from oomwatch.sources.runtimes import RuntimeSocket
+from oomwatch.sources.runtimes.sockets import speaks_of_foreign_pids
 
 A = "ee129607aff3d1cf1f1f4fdcbb5c38b4fb3a3b0f2bb6b6d3c56a07d9c1b0f0aa"
 B = "0ba8ac17e4e7a31fb82279503552fe94e64bab4745bf6fd2ff231e7c8ca8bed0"
@@ -79,3 +83,51 @@ def test_what_is_gone_or_cannot_be_seen_has_no_place(tmp_path: Path, proc: Path)
     assert places.locate(A, 7).cgroup == f"/docker/{A}"
     (proc / "self/ns/pid").unlink()
     assert Places(tree, os.fspath(proc)).locate(A, 7) == Place(7)
+
+
+def test_a_pid_of_another_namespaces_names_somebody_else_here(tmp_path: Path, proc: Path) -> None:
+    tree = Hierarchy(os.fspath(tmp_path), "", True, False, False)
+    (proc / "7/cgroup").write_text("0::/batch\n")
+    (tmp_path / "batch").mkdir()
+    places = Places(tree, os.fspath(proc))
+    nested = places.of_one_runtime()
+    nested.foreign = True
+    assert nested.locate(A, 7) == Place()
+    assert places.of_one_runtime().locate(A, 7).cgroup == "/batch", "others' are as they were"
+
+
+@pytest.mark.parametrize(("line", "nested"), [("NSpid:\t7\n", False), ("NSpid:\t7\t1\n", True)])
+def test_who_has_a_pid_in_a_nested_namespace_too_lives_there(
+    proc: Path, line: str, nested: bool
+) -> None:
+    (proc / "7/status").write_text(f"Name:\tdockerd\n{line}NSpgid:\t7\n")
+    assert is_in_a_nested_pid_namespace(7, os.fspath(proc)) is nested
+    assert not is_in_a_nested_pid_namespace(8, os.fspath(proc)), "it is gone"
+
+
+_LISTENS = """
+import socket, sys
+with socket.socket(socket.AF_UNIX) as listener:
+    listener.bind(sys.argv[1])
+    listener.listen()
+    print(flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_runtime_in_a_pid_namespace_of_its_own_speaks_of_foreign_pids(
+    tmp_path: Path, nested: bool
+) -> None:
+    path = tmp_path / "runtime.sock"
+    command = [sys.executable, "-I", "-S", "-c", _LISTENS, os.fspath(path)]
+    if nested:
+        command = ["unshare", "--pid", "--fork", "--kill-child", *command]
+        if subprocess.run([*command[:2], "--fork", "true"], capture_output=True).returncode:
+            pytest.skip("this user may make no PID namespace")
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as listening:
+        assert listening.stdout is not None
+        listening.stdout.readline()
+        assert speaks_of_foreign_pids(path) is nested
+        listening.communicate()
+    assert not speaks_of_foreign_pids(path), "nobody listens any more"

@@ -31,9 +31,9 @@ class Docker(RuntimeSource):
     """Docker, or another runtime that speaks its API, at one socket."""
 
     def __init__(self, name: str, socket: Path, sockets: SocketDirectories, places: Places) -> None:
-        super().__init__(name, socket, sockets)
+        super().__init__(name, socket, sockets, places)
         self._thread: _Thread | None = None
-        self._follower = DockerFollower(name, places, self._hand_over)
+        self._follower = DockerFollower(name, self._places, self._hand_over)
 
     def recall(self, lives: Sequence[Life], since: int | None) -> None:
         """Have the lives' ends looked for at the first connection."""

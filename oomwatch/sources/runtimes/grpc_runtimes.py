@@ -38,8 +38,7 @@ class GrpcRuntime(RuntimeSource):
     """A runtime that is followed over gRPC."""
 
     def __init__(self, name: str, socket: Path, sockets: SocketDirectories, places: Places) -> None:
-        super().__init__(name, socket, sockets)
-        self._places = places
+        super().__init__(name, socket, sockets, places)
         self._follower: Follower | None = None
         self._recalled: Sequence[Life] = ()
 

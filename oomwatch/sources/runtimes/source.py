@@ -10,11 +10,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from oomwatch.containers.lives import Life
+from oomwatch.containers.places import Places
 from oomwatch.errors import RuntimeUnreachable
 from oomwatch.events import SourceState
 from oomwatch.observations import ContainerEnded, ContainerSeen, Observation, Question, RuntimeOom
 from oomwatch.sources import Emit
-from oomwatch.sources.runtimes.sockets import SocketDirectories, is_hidden, is_there
+from oomwatch.sources.runtimes.sockets import (
+    SocketDirectories,
+    is_hidden,
+    is_there,
+    speaks_of_foreign_pids,
+)
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +37,9 @@ class RuntimeSource(ABC):
     a socket nothing is tried at all until there is one.
     """
 
-    def __init__(self, name: str, socket: Path, sockets: SocketDirectories) -> None:
+    def __init__(self, name: str, socket: Path, sockets: SocketDirectories, places: Places) -> None:
         self._name = name
+        self._places = places.of_one_runtime()
         self.socket = socket
         self._sockets = sockets
         self._emit: Emit = lambda _: None
@@ -126,6 +133,7 @@ class RuntimeSource(ABC):
             why = "it closed the connection"
             began = asyncio.get_running_loop().time()
             try:
+                self._places.foreign = speaks_of_foreign_pids(self.socket)
                 await self._follow()
             except RuntimeUnreachable as error:
                 why = str(error)
