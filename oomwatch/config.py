@@ -20,6 +20,7 @@ class Config:
     """What can be set from outside.
 
     A `state_dir` of `None` keeps the journal in memory, with no more than the last 10,000 events.
+    `kernel_log` is read where the tree that is watched is a kernel's, and nowhere else.
     `killer_log` is where userspace OOM killers write what they kill.
     `runtimes` are asked for names; `None` means those at their usual sockets, where the tree that
     is watched is a kernel's. `layouts` are patterns for the paths of an operator's own containers.

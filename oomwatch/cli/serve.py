@@ -224,6 +224,9 @@ def command(
         raise click.UsageError("--insecure is about --listen and --metrics: give one of them too")
     if poll_interval <= 0:
         raise click.BadParameter("must be more than 0", param_hint="--poll-interval")
+    asked = click.get_current_context().get_parameter_source("kernel_log")
+    if asked is not click.core.ParameterSource.DEFAULT and str(kernel_log) != "off":
+        _need_a_kernels_tree(cgroup_root)
 
     import logging
 
@@ -290,6 +293,23 @@ def _need_host_and_port(option: str, text: str | None) -> None:
         fits = False
     if not fits:
         raise click.BadParameter(f"{text!r} is not HOST:PORT", param_hint=option)
+
+
+def _need_a_kernels_tree(cgroup_root: Path) -> None:
+    """Refuse a kernel log that was asked for, and would not be read (`oomwatch.witnesses`)."""
+    from oomwatch.cgroup.hierarchy import locate
+    from oomwatch.errors import CgroupError
+
+    try:
+        kernel = locate(cgroup_root).kernel
+    except CgroupError:
+        return  # the watcher says so, or watches the log alone
+    if not kernel:
+        raise click.UsageError(
+            f"--kernel-log cannot be used beside --cgroup-root {cgroup_root}: that is a directory "
+            "of plain files, and the kernel's log tells of no kills there; leave --kernel-log out, "
+            "or watch a cgroup v2 file system"
+        )
 
 
 async def _serve(

@@ -21,6 +21,7 @@ from oomwatch.errors import (
     NoCgroupRoot,
     OomwatchError,
 )
+from oomwatch.testing import FakeCgroupTree
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = cli.list_commands(click.Context(cli))
@@ -282,6 +283,38 @@ def test_two_daemons_in_the_environment_are_one_too_many(
     monkeypatch.setenv("OOMWATCH_ADDRESS", "127.0.0.1:1")
     assert run(["list"]) == 2
     assert "OOMWATCH_ADDRESS" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "given", [["--kernel-log", "/var/log/kern.log"], ["--kernel-log", "/dev/kmsg"], []]
+)
+def test_a_kernel_log_is_not_ignored_in_silence_beside_a_tree_that_is_no_kernels(
+    given: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tree = FakeCgroupTree(tmp_path)
+    if not given:
+        monkeypatch.setenv("OOMWATCH_KERNEL_LOG", "journal")
+    assert run(["serve", "--cgroup-root", str(tree.root), *given]) == 2
+    said = capsys.readouterr().err
+    assert f"cannot be used beside --cgroup-root {tree.root}" in said
+    assert "leave --kernel-log out" in said
+
+
+def test_beside_a_tree_that_is_no_kernels_the_kernel_log_may_be_said_to_be_off(
+    tmp_path: Path,
+) -> None:
+    """It goes on to the socket, which is none."""
+    tree = FakeCgroupTree(tmp_path / "cgroup")
+    (blocked := tmp_path / "file").touch()
+    words = ["--cgroup-root", str(tree.root), "--socket", str(blocked)]
+    for fits in ([], ["--kernel-log", "off"]):
+        command = [sys.executable, "-m", "oomwatch", "serve", *words, *fits]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert "is no socket" in done.stderr
 
 
 @pytest.mark.parametrize("word", ["abc", "0", "17a", "1.5", "٣", "9" * 19, "9" * 5000, "j:17", ""])
