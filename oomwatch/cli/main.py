@@ -102,6 +102,8 @@ def run(arguments: Sequence[str]) -> int:
         outcome = cli.main(args=list(arguments), prog_name="oomwatch", standalone_mode=False)
         sys.stdout.flush()
     except click.ClickException as error:
+        if isinstance(error, click.BadParameter):
+            _name_its_variable(error)
         _show_usage(error)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
@@ -116,6 +118,20 @@ def run(arguments: Sequence[str]) -> int:
         say(_os_sentence(error))
         return FAILED
     return outcome if isinstance(outcome, int) else 0
+
+
+def _name_its_variable(error: click.BadParameter) -> None:
+    """Say which variable a wrong value is from: who sees only the option looks where none is."""
+    context = error.ctx
+    if context is None:
+        return
+    for param in context.command.params:
+        name = param.name or ""
+        found = param is error.param or error.param_hint in param.opts
+        source = context.get_parameter_source(name)
+        if found and source is click.core.ParameterSource.ENVIRONMENT:
+            variable = param.envvar or f"{context.auto_envvar_prefix}_{name.upper()}"
+            error.param_hint = f"'{variable}', which is '{param.opts[0]}'"
 
 
 def _show_usage(error: click.ClickException) -> None:

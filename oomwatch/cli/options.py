@@ -100,6 +100,23 @@ class Number(click.IntRange):
         return number
 
 
+class Times(_Number):
+    """How often a flag is given; the environment has a number for that."""
+
+    name = "times"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        """Return the number; another word than 0, 1 and 2 is a usage error that says so."""
+        if isinstance(value, int):
+            return value
+        if value not in ("0", "1", "2"):
+            said = quoted(str(value))
+            self.fail(f"{said} is none of 0, 1 and 2: how often the option is given", param, ctx)
+        return int(str(value))
+
+
 class Named(click.Path):
     """A path that may not be empty: else an empty variable would mean the working directory."""
 

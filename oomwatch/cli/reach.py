@@ -122,7 +122,8 @@ def named_daemon(connection: Connection) -> Daemon | None:
     try:
         parsed = parse_address(named)
     except AddressError as error:
-        raise click.UsageError(str(error)) from None
+        option = "--address" if connection.socket is None else "--socket"
+        raise click.BadParameter(str(error), param_hint=option) from None
     secured = connection.insecure or connection.wants_tls
     if isinstance(parsed, TcpAddress) and not secured:
         raise click.UsageError(f"{parsed} is reached over TCP: give --tls-ca, or say --insecure")

@@ -18,6 +18,7 @@ from oomwatch.cli.options import (
     Number,
     Permissions,
     Runtime,
+    Times,
 )
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ Several values are separated by spaces there, and OOMWATCH_INSECURE=2 is --insec
 @click.option(
     "--insecure",
     count=True,
+    type=Times(),
     help="Let --listen be without TLS, on the loopback; said twice, it and --metrics anywhere.",
 )
 @click.option(

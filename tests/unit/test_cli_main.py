@@ -21,6 +21,7 @@ from oomwatch.errors import (
     NoCgroupRoot,
     OomwatchError,
 )
+from oomwatch.escaping import quoted
 from oomwatch.testing import FakeCgroupTree
 
 ROOT = Path(__file__).parents[2]
@@ -244,9 +245,60 @@ def test_an_empty_path_is_not_the_working_directory(
 def test_each_option_of_serve_is_read_from_the_environment_by_its_name(
     option: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv(f"OOMWATCH_{option.upper().replace('-', '_')}", value)
+    variable = f"OOMWATCH_{option.upper().replace('-', '_')}"
+    monkeypatch.setenv(variable, value)
     assert run(["serve"]) == 2
-    assert f"'--{option}'" in capsys.readouterr().err
+    assert f"Invalid value for '{variable}', which is '--{option}': " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", ["x", "-1", "3", "true", "1.0", "٢", "\x1b[2J", "9" * 5000])
+def test_how_often_a_flag_is_said_in_the_environment_is_one_of_a_few_numbers(
+    value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OOMWATCH_INSECURE", value)
+    assert run(["serve"]) == 2
+    said = capsys.readouterr().err
+    assert f"'OOMWATCH_INSECURE', which is '--insecure': {quoted(value)} is none of 0, 1" in said
+    assert "and 2: how often the option is given" in said
+
+
+@pytest.mark.parametrize(("words", "given"), [("", 2), ("--insecure", 1), ("--insecure " * 3, 3)])
+def test_a_flag_that_is_typed_outweighs_the_number_in_the_environment(
+    words: str, given: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OOMWATCH_INSECURE", "2")
+    command = cli.get_command(click.Context(cli), "serve")
+    assert command is not None
+    assert command.make_context("serve", words.split()).params["insecure"] == given
+
+
+def test_what_is_typed_wrongly_is_not_said_to_be_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OOMWATCH_SOCKET_MODE", "9")
+    assert run(["serve", "--socket-mode", "8"]) == 2
+    assert "Invalid value for '--socket-mode': '8' is no mode" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "command"),
+    [
+        ("OOMWATCH_LISTEN", "x", "serve"),  # what the command looks at itself, after the parser
+        ("OOMWATCH_POLL_INTERVAL", "0", "serve"),
+        ("OOMWATCH_ADDRESS", "x", "list"),  # a variable that the option names
+    ],
+)
+def test_a_wrong_value_of_the_environment_is_said_to_be_from_there(
+    variable: str,
+    value: str,
+    command: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv(variable, value)
+    assert run([command]) == 2
+    option = variable.removeprefix("OOMWATCH_").lower().replace("_", "-")
+    assert f"Invalid value for '{variable}', which is '--{option}': " in capsys.readouterr().err
 
 
 def test_no_option_of_serve_is_called_otherwise_in_the_environment() -> None:
