@@ -213,6 +213,20 @@ class UnixListener:
         return AddressError(f"{self.path} cannot be listened on: {why}")
 
 
+def refuse_one_for_both(workers: UnixListener, readers: UnixListener) -> None:
+    """Raise AddressError where two sockets are one: the second would find a daemon at the first."""
+    if _real(workers.path) == _real(readers.path):
+        raise AddressError(
+            f"--socket {workers.path} and --read-only-socket {readers.path} are one path, and must "
+            "differ: what a client may do hangs on which of them it uses"
+        )
+
+
+def _real(path: Path) -> Path:
+    """One path for all that a socket can be called: a link there is replaced, not followed."""
+    return path.parent.resolve() / path.name
+
+
 def _gid(name: str) -> int:
     try:
         return grp.getgrnam(name).gr_gid

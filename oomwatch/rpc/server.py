@@ -28,7 +28,7 @@ from oomwatch.rpc import health
 from oomwatch.rpc.container_calls import ContainerBackend, ContainerCalls
 from oomwatch.rpc.doors import Door
 from oomwatch.rpc.limits import Admission, Caller, Limits
-from oomwatch.rpc.listening import UnixListener, UnixSocket
+from oomwatch.rpc.listening import UnixListener, UnixSocket, refuse_one_for_both
 from oomwatch.rpc.refusals import (
     GOING_AWAY,
     Context,
@@ -96,10 +96,14 @@ class RpcServer:
         self._certificates: Certificates | None = None
         self._tcp: TcpListener | None = None
         self._doors: list[Door] = []
+        listeners: list[UnixListener] = []
         for path, may_change in ((socket, True), (read_only_socket, False)):
             if path is not None:
                 wanted = path if isinstance(path, UnixSocket) else UnixSocket(path)
-                self._doors.append(Door(UnixListener(wanted), may_change=may_change))
+                listeners.append(UnixListener(wanted))
+                self._doors.append(Door(listeners[-1], may_change=may_change))
+        if len(listeners) == 2:
+            refuse_one_for_both(*listeners)
         if listen is not None:
             address = _tcp_address(listen)
             self._certificates = None if tls is None else Certificates(tls)

@@ -254,6 +254,7 @@ def test_figures_are_served_where_asked_for(served: Served) -> None:
         (("--read-only-socket", "/proc/none/s"), "directory cannot be made"),
         (("--state-dir", "/proc/none"), "choose another --state-dir"),
         (("--read-only-socket", "/proc/self/s"), "choose another path"),
+        (("--socket", "/proc/none/s", "--read-only-socket", "/proc/none/s"), "must differ"),
     ],
 )
 def test_what_would_let_others_in_is_refused_in_words(

@@ -113,6 +113,18 @@ async def test_a_read_only_socket_that_cannot_be_had_leaves_nothing_behind(
     assert [entry.name for entry in place.iterdir()] == ["r"]
 
 
+@pytest.mark.parametrize("second", ["s", "../run/s", "link/s"])
+def test_one_path_is_not_listened_on_for_workers_and_for_readers(
+    watcher: Watcher, tmp_path: Path, second: str
+) -> None:
+    """Whatever each is called by: else the one would take the other for another daemon."""
+    place = tmp_path / "run"
+    place.mkdir()
+    (place / "link").symlink_to(place)
+    with pytest.raises(AddressError, match=r"--socket .*/s and --read-only-socket .*/s are one"):
+        RpcServer(watcher, socket=place / "s", read_only_socket=place / second)
+
+
 async def test_a_socket_has_the_mode_and_the_group_that_were_asked_for(
     watcher: Watcher, tmp_path: Path
 ) -> None:
