@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
@@ -133,7 +134,7 @@ class Named(click.Path):
 
 
 class Permissions(_Number):
-    """Permissions in octal, as chmod takes them."""
+    """Permissions of a socket in octal, as chmod takes them; writing is what connecting needs."""
 
     name = "mode"
 
@@ -145,8 +146,18 @@ class Permissions(_Number):
             return value
         text = str(value).removeprefix("0o")
         if not text or len(text) > 4 or text.strip("01234567") or int(text, 8) > 0o777:
-            self.fail(f"{value!r} is no mode: give it in octal, 0600 to 0777", param, ctx)
-        return int(text, 8)
+            self.fail(
+                f"{quoted(str(value))} is no mode: give it in octal, 0600 to 0777", param, ctx
+            )
+        mode = int(text, 8)
+        if not mode & stat.S_IWUSR:
+            self.fail(
+                f"with {value!r} not even its owner could connect, which needs the right to write: "
+                "give 0660 (the owner and the group), 0600 or 0666 (everybody)",
+                param,
+                ctx,
+            )
+        return mode
 
 
 class Runtime(_Runtime):

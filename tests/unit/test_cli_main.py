@@ -301,6 +301,24 @@ def test_a_wrong_value_of_the_environment_is_said_to_be_from_there(
     assert f"Invalid value for '{variable}', which is '--{option}': " in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", ["--socket-mode", "--read-only-socket-mode"])
+@pytest.mark.parametrize("mode", ["0000", "0", "0400", "0466", "0060", "0o066"])
+def test_a_socket_that_not_even_its_owner_may_connect_to_is_refused(option: str, mode: str) -> None:
+    command = cli.get_command(click.Context(cli), "serve")
+    assert command is not None
+    with pytest.raises(click.BadParameter) as refused:
+        command.make_context("serve", [option, mode])
+    assert f"with {mode!r} not even its owner could connect" in refused.value.message
+    assert "give 0660 (the owner and the group), 0600 or 0666" in refused.value.message
+
+
+@pytest.mark.parametrize(("mode", "given"), [("0200", 0o200), ("660", 0o660), ("0o777", 0o777)])
+def test_a_socket_that_its_owner_may_connect_to_is_taken(mode: str, given: int) -> None:
+    command = cli.get_command(click.Context(cli), "serve")
+    assert command is not None
+    assert command.make_context("serve", ["--socket-mode", mode]).params["socket_mode"] == given
+
+
 def test_no_option_of_serve_is_called_otherwise_in_the_environment() -> None:
     command = cli.get_command(click.Context(cli), "serve")
     assert command is not None
