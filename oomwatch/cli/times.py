@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 
+from oomwatch.sizes import size
+
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)", re.ASCII)
 _DURATION = re.compile(rf"(?:{_PART.pattern})+", re.ASCII)
@@ -80,16 +82,5 @@ def human_duration(microseconds: int) -> str:
 
 
 def human_bytes(count: int | None) -> str:
-    """Return a size with a binary unit, "32 MiB" or "33.7 MiB"; "-" for None."""
-    if count is None:
-        return "-"
-    if abs(count) < 1024:
-        return f"{count} B"
-    size = float(count)
-    units = iter(("KiB", "MiB", "GiB", "TiB", "PiB", "EiB"))
-    unit = "B"
-    # 1023.96 rounds to 1024.0, which is 1 of the next unit.
-    while abs(size) >= 1023.95:
-        size /= 1024
-        unit = next(units)
-    return f"{f'{size:.1f}'.removesuffix('.0')} {unit}"
+    """Return a size as `size` does; "-" for None."""
+    return "-" if count is None else size(count)

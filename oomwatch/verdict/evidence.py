@@ -96,7 +96,7 @@ class KillOfLife:
     `None` where that is not known. `whole_group`: memory.oom.group made the kernel kill all of the
     container. `candidates` is how many cgroups or sandboxes the kill may belong to: 1 is this one
     for certain. `revision` is `None` while the journal has not written it. `words` describe it, as
-    in "python3[395] at its own limit of 32.0 MiB".
+    in "python3[395] at its own limit of 32 MiB".
     """
 
     time: int

@@ -6,6 +6,7 @@ import re
 import signal
 from collections.abc import Iterable
 
+from oomwatch.sizes import size as size
 from oomwatch.verdict.evidence import Due, ExitEvidence, KillOfLife, LastRead, Sandbox, VictimRole
 
 _ROLES = {
@@ -153,16 +154,6 @@ def unwatched(evidence: ExitEvidence) -> list[str]:
 def due(evidence: ExitEvidence) -> list[str]:
     """Name the witnesses that were not heard yet."""
     return [STILL_DUE + said for witness, said in _DUE.items() if witness in evidence.due]
-
-
-def size(count: int) -> str:
-    """Say a size in bytes as people do."""
-    figure, unit = float(count), "B"
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if figure < 1024 or unit == "TiB":
-            break
-        figure /= 1024
-    return f"{figure:.0f} {unit}" if unit == "B" else f"{figure:.1f} {unit}"
 
 
 def _signal(number: int) -> str:

@@ -137,7 +137,7 @@ async def test_an_end_is_told_to_the_daemon_and_its_verdict_shown_again(tmp_path
         code, out, err = await oomwatch(*asking, *ended, "--wait", "20s")
         assert (code, err) == (0, "")
         assert "a container ended, and it was out of memory" in out
-        assert "at its own limit of 32.0 MiB" in out
+        assert "at its own limit of 32 MiB" in out
         code, out, _ = await oomwatch(*asking, "-o", "json")
         assert code == 0
         shown = json.loads(out)

@@ -76,13 +76,13 @@ async def test_a_kill_that_nobody_was_told_of_yet_is_read_and_told_first(tmp_pat
         assert isinstance(kill.event, OomKill)
         exit_ = exit_of(entry)
         assert (exit_.verdict, exit_.kills, exit_.oom_kills) == (Verdict.OOM, (kill.revision,), 1)
-        assert any("at its own limit of 32.0 MiB" in reason for reason in exit_.reasons)
+        assert any("at its own limit of 32 MiB" in reason for reason in exit_.reasons)
 
 
 @pytest.mark.parametrize(
     ("victim", "limit", "said"),
     [
-        ("/pod/a", "/pod/a", "at its own limit of 32.0 MiB;"),
+        ("/pod/a", "/pod/a", "at its own limit of 32 MiB;"),
         ("/pod/a", "/pod", "at the limit of /pod;"),
         ("/pod/a/nested", "/pod/a/nested", "at the limit of /pod/a/nested in it;"),
         ("/pod/a/nested", "/pod/a", "at its own limit;"),

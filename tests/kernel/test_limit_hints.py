@@ -128,7 +128,7 @@ async def test_the_usage_sampled_last_where_there_are_no_counters_at_all(
             if used:
                 assert ruled(exit_) == UNKNOWN_MEDIUM, exit_
                 assert exit_.reasons[0].startswith(HINTED), exit_
-                assert f"of its limit of {HELD // MEBIBYTE + 1}.0 MiB (" in used[0]
+                assert f"of its limit of {HELD // MEBIBYTE + 1} MiB (" in used[0]
                 return
     raise AssertionError("it was never sampled")
 

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 import pytest
 
 from oomwatch.cli.times import (
-    human_bytes,
     human_duration,
     local_time,
     local_zone,
@@ -63,22 +62,6 @@ def test_a_time_without_a_zone_is_local() -> None:
 def test_what_is_no_time_is_refused_in_words(text: str) -> None:
     with pytest.raises(ValueError, match="is not a time: write"):
         parse_since(text, NOW)
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [
-        (None, "-"),
-        (0, "0 B"),
-        (1023, "1023 B"),
-        (33554432, "32 MiB"),
-        (35348480, "33.7 MiB"),
-        (1048575, "1 MiB"),
-        (2**63 - 1, "8 EiB"),
-    ],
-)
-def test_sizes(count: int | None, text: str) -> None:
-    assert human_bytes(count) == text
 
 
 @pytest.mark.parametrize(

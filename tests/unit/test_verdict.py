@@ -223,14 +223,14 @@ def test_reasons_name_the_figures() -> None:
     ruling = judge(
         exited(
             2,
-            killed(1.5, main_process=False, words="cc1plus[4242] at its own limit of 512.0 MiB"),
+            killed(1.5, main_process=False, words="cc1plus[4242] at its own limit of 512 MiB"),
             last_read=READ,
             runtime_oom_killed=True,
         )
     )
     said = "\n".join(ruling.reasons)
     assert "it exited with 2" in said
-    assert "killed once, 1.5 s before the exit: cc1plus[4242] at its own limit of 512.0 MiB" in said
+    assert "killed once, 1.5 s before the exit: cc1plus[4242] at its own limit of 512 MiB" in said
     assert "the main process was no victim" in said
     assert "hold no further kill" in said
     assert "the runtime says" in said
