@@ -94,6 +94,10 @@ class JournalStalled(JournalError):
     """What was asked for is held in memory and cannot be written down yet."""
 
 
+START_AGAIN = "start from 'earliest'"
+"""The mend of a cursor's error for who calls by gRPC or Python; `oomwatch tail` has its own."""
+
+
 class CursorError(OomwatchError):
     """A subscription cannot start where it was asked to."""
 
@@ -108,7 +112,7 @@ class HistoryCompacted(CursorError):
     def __init__(self, requested_revision: int, oldest_revision: int) -> None:
         super().__init__(
             f"revision {requested_revision} was compacted away; the oldest one kept is "
-            f"{oldest_revision}: start from 'earliest', or after {oldest_revision - 1}"
+            f"{oldest_revision}: {START_AGAIN}, or after {oldest_revision - 1}"
         )
         self.requested_revision = requested_revision
         self.oldest_revision = oldest_revision
@@ -124,7 +128,7 @@ class JournalReset(CursorError):
     def __init__(self, requested_journal_id: str, journal_id: str, oldest_revision: int) -> None:
         super().__init__(
             f"the cursor is of journal {requested_journal_id}, but journal {journal_id} is served: "
-            "events of the old journal are gone; start from 'earliest'"
+            f"events of the old journal are gone; {START_AGAIN}"
         )
         self.requested_journal_id = requested_journal_id
         self.journal_id = journal_id

@@ -11,6 +11,7 @@ from oomwatch.cli import options
 from oomwatch.escaping import quoted
 
 if TYPE_CHECKING:
+    from oomwatch.errors import CursorError
     from oomwatch.subscriptions import EventFilter, Start
 
 KINDS = ("oom_kill", "container_exit", "memory_pressure", "evidence_gap")
@@ -86,7 +87,7 @@ def command(
     from oomwatch.cli.follow import follow, print_history
     from oomwatch.cli.interrupts import run_until_signal
     from oomwatch.cli.reach import find_daemon, nobody_to_ask, why_nobody_is_asked
-    from oomwatch.errors import DaemonUnavailable
+    from oomwatch.errors import CursorError, DaemonUnavailable
 
     start = _start(lines, since, after, earliest)
     event_filter = _filter((*filters, *(f"kind={kind}" for kind in kinds)))
@@ -106,9 +107,25 @@ def command(
         watched = cgroup_root or "this host"
         notice = f"{nobody}: watching {watched} itself, from now on{past}"
     if asked is not None and no_follow:
-        return run_until_signal(print_history(asked, start, event_filter, output=output))
-    following = follow(asked, cgroup_root, start, event_filter, output=output, notice=notice)
-    return run_until_signal(following)
+        printing = print_history(asked, start, event_filter, output=output)
+    else:
+        printing = follow(asked, cgroup_root, start, event_filter, output=output, notice=notice)
+    try:
+        return run_until_signal(printing)
+    except CursorError as error:
+        raise as_typed(error) from None
+
+
+def as_typed(error: CursorError) -> CursorError:
+    """Give the error the mend that a person types here, in place of what gRPC's users call."""
+    from oomwatch.errors import START_AGAIN, HistoryCompacted
+
+    said = str(error).partition(START_AGAIN)[0].rstrip(" :;")
+    or_after = ""
+    if isinstance(error, HistoryCompacted):
+        or_after = f", or --after {error.oldest_revision - 1}"
+    error.args = (f"{said}; begin with --earliest{or_after}",)
+    return error
 
 
 def _start(lines: int | None, since: str | None, after: str | None, earliest: bool) -> Start:

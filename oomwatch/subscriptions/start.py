@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from oomwatch.errors import JournalReset
+from oomwatch.errors import START_AGAIN, JournalReset
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class CursorAhead(JournalReset):
         sentence = (
             f"revision {requested_revision} is in the future: the newest of journal {journal_id} "
             f"is {newest_revision}, so the cursor is of another journal or of a lost copy of this "
-            "one; start from 'earliest'"
+            f"one; {START_AGAIN}"
         )
         self.args = (sentence,)
         self.requested_revision = requested_revision

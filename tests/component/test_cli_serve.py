@@ -135,6 +135,17 @@ def test_tail_list_and_show_ask_the_daemon(served: Served) -> None:
     assert "has no revision 99" in none.stderr
 
 
+@pytest.mark.parametrize("more", [(), ("--no-follow",)])
+@pytest.mark.parametrize(("after", "said"), [("other:0", "old journal are gone"), ("99", "future")])
+def test_history_that_is_not_there_is_told_with_what_a_person_types(
+    served: Served, after: str, said: str, more: tuple[str, ...]
+) -> None:
+    lost = served.run("tail", "--after", after, *more)
+    assert lost.returncode == 4
+    assert said in lost.stderr
+    assert lost.stderr.endswith("; begin with --earliest\n"), lost.stderr
+
+
 def test_the_doctor_judges_a_named_daemon_by_what_that_one_sees(served: Served) -> None:
     """On a fake tree it does, whatever this host has."""
     done = served.run("doctor")

@@ -13,6 +13,7 @@ import pytest
 from oomwatch.cli import main as cli_main
 from oomwatch.cli.main import cli, run
 from oomwatch.cli.reference import reference
+from oomwatch.cli.tail import as_typed
 from oomwatch.errors import (
     AddressError,
     DaemonUnavailable,
@@ -174,6 +175,18 @@ def test_every_expected_error_is_a_sentence_and_a_code(
     said = capsys.readouterr().err
     assert said.startswith("oomwatch: ") if code in (1, 3, 4) else said == ""
     assert said.count("\n") == (1 if said else 0)
+
+
+@pytest.mark.parametrize("sentence", [None, "in the words of an older daemon"])
+def test_where_history_was_deleted_tail_says_what_to_type(sentence: str | None) -> None:
+    error = HistoryCompacted(3, 10)
+    assert "start from 'earliest', or after 9" in str(error), "as gRPC and Python have it"
+    if sentence is not None:
+        error.args = (sentence,)
+    told = as_typed(error)
+    assert told is error
+    found = sentence or "revision 3 was compacted away; the oldest one kept is 10"
+    assert str(told) == f"{found}; begin with --earliest, or --after 9"
 
 
 @pytest.mark.parametrize(
