@@ -34,6 +34,9 @@ from oomwatch.client import Client
 from oomwatch.errors import OomwatchError, RequestRefused
 from oomwatch.events import Confidence, Container, ContainerExit, Verdict
 
+UNUSABLE = 125
+"""The exit code where no container was run, as `docker run` has it."""
+
 
 @dataclass(frozen=True)
 class Ended:
@@ -59,20 +62,36 @@ class Runtime(Protocol):
         """Remove it, and its cgroup."""
 
 
+class Unusable(Exception):
+    """What would run the container is not there, or refuses; the message says what mends that."""
+
+
 class Docker:
-    """A container of Docker's, by its SDK."""
+    """A container of Docker's, by its SDK. Raises Unusable where no Docker answers."""
 
     def __init__(self, image: str, command: list[str], memory: str | None, runtime: str) -> None:
         import docker
 
-        self._containers = docker.from_env().containers
+        self._errors = docker.errors
+        try:
+            self._containers = docker.from_env().containers
+        except docker.errors.DockerException as error:
+            host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+            raise Unusable(
+                f"no Docker answers at {host} ({reason(error)}): start dockerd, name it in "
+                "DOCKER_HOST, or run a bundle by 'worker.py runc'"
+            ) from error
         self._image, self._command, self._memory, self._oci = image, command, memory, runtime
 
     def start(self) -> tuple[Container, int]:
-        """Run it in the background."""
-        self._container = self._containers.run(
-            self._image, self._command, detach=True, mem_limit=self._memory, runtime=self._oci
-        )
+        """Run it in the background. Raises Unusable where Docker refuses to."""
+        try:
+            self._container = self._containers.run(
+                self._image, self._command, detach=True, mem_limit=self._memory, runtime=self._oci
+            )
+        except self._errors.DockerException as error:
+            why = " ".join(str(getattr(error, "explanation", None) or error).split())
+            raise Unusable(f"Docker does not run {self._image}: {why}") from error
         self._container.reload()
         pid = self._container.attrs["State"]["Pid"]
         return (
@@ -103,7 +122,7 @@ class Docker:
 
 
 class Runc:
-    """A container of a bundle, by runc's command line. `runc run` is its parent, and waits."""
+    """A container of a bundle, by runc's command line. Raises Unusable where runc is not there."""
 
     def __init__(self, bundle: Path, runc: str = "runc") -> None:
         self._bundle, self._runc = bundle, runc
@@ -138,7 +157,17 @@ class Runc:
         self._call("delete", "--force", self._id)
 
     def _call(self, *words: str) -> None:
-        subprocess.run([self._runc, *words], check=True, stdin=subprocess.DEVNULL)
+        try:
+            subprocess.run([self._runc, *words], check=True, stdin=subprocess.DEVNULL)
+        except OSError as error:
+            raise Unusable(
+                f"{self._runc} cannot be run ({error.strerror}): install runc, put its directory "
+                "on the PATH, or run an image by 'worker.py docker'"
+            ) from error
+        except subprocess.CalledProcessError as error:
+            raise Unusable(
+                f"'{self._runc} {words[0]}' failed with {error.returncode}, and says why above"
+            ) from error
 
 
 def work(client: Client, runtime: Runtime) -> tuple[Ended, ContainerExit | None]:
@@ -230,13 +259,17 @@ def main() -> int:
     runc.add_argument("bundle", type=Path, help="a folder with config.json and its root")
     given = parser.parse_args()
     runtime: Runtime
-    if given.kind == "docker":
-        runtime = Docker(given.image, given.command, given.memory, given.runtime)
-    else:
-        be_reaper()
-        runtime = Runc(given.bundle)
-    with Client(given.socket) as client:
-        ended, exit_ = work(client, runtime)
+    try:
+        if given.kind == "docker":
+            runtime = Docker(given.image, given.command, given.memory, given.runtime)
+        else:
+            be_reaper()
+            runtime = Runc(given.bundle)
+        with Client(given.socket) as client:
+            ended, exit_ = work(client, runtime)
+    except Unusable as error:
+        print(f"worker: {error}", file=sys.stderr)
+        return UNUSABLE
     if exit_ is None:
         print(f"Your job ended with {ended.exit_code}; whether memory ran out nobody could tell.")
     else:
@@ -246,6 +279,16 @@ def main() -> int:
         told = {"verdict": exit_.verdict, "confidence": exit_.confidence}
         print(json.dumps(told), file=sys.stderr)
     return 0 if ended.exit_code == 0 else 1
+
+
+def reason(error: BaseException) -> str:
+    """What the kernel said, if it is below what the Docker SDK makes of it."""
+    below: BaseException | None = error
+    while below is not None:
+        if isinstance(below, OSError) and below.strerror:
+            return below.strerror
+        below = below.__cause__ or below.__context__
+    return str(error)
 
 
 def be_reaper() -> None:

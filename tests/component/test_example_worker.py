@@ -6,6 +6,7 @@ import asyncio
 import importlib.util
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -104,6 +105,66 @@ def test_without_a_daemon_the_container_runs_to_its_end_all_the_same(
     said = capsys.readouterr().err
     assert "not registered: no daemon answers" in said
     assert "not judged: no daemon answers" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("runc {0}", "worker: runc cannot be run (No such file or directory): install runc, "),
+        (
+            "docker image",
+            "worker: no Docker answers at unix://{0}/docker.sock (No such file or directory): ",
+        ),
+    ],
+)
+def test_where_nothing_runs_containers_that_is_said_in_a_line(
+    tmp_path: Path, words: str, said: str
+) -> None:
+    """With the mend, which is to install or start it, or to use the other."""
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLE), *words.format(tmp_path).split()],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PATH": str(tmp_path), "DOCKER_HOST": f"unix://{tmp_path}/docker.sock"},
+    )
+    assert done.returncode == 125
+    assert done.stderr.startswith(said.format(tmp_path))
+    assert ", or run " in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_what_runc_refuses_is_left_to_runc_to_say(tmp_path: Path) -> None:
+    runc = tmp_path / "runc"
+    runc.write_text("#!/bin/sh\necho 'runc: no such bundle' >&2; exit 3\n")
+    runc.chmod(0o755)
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLE), "runc", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PATH": str(tmp_path)},
+    )
+    assert done.returncode == 125
+    said = "runc: no such bundle\nworker: 'runc create' failed with 3, and says why above\n"
+    assert done.stderr == said
+
+
+def test_an_image_that_docker_does_not_run_is_said_in_a_line(
+    worker: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import docker
+
+    class Refuses:
+        def run(self, *_: object, **__: object) -> None:
+            raise docker.errors.ImageNotFound("404", explanation="no such image:\nnone")
+
+    class Answers:
+        containers = Refuses()
+
+    monkeypatch.setattr(docker, "from_env", Answers)
+    with pytest.raises(worker.Unusable, match=r"^Docker does not run none: no such image: none$"):
+        worker.Docker("none", [], None, "runc").start()
 
 
 @pytest.mark.parametrize("verdict", Verdict)
