@@ -8,11 +8,12 @@ from oomwatch.cli.output import put
 
 
 @click.command(
+    short_help="Print the script that completes commands in a shell.",
     epilog="""\b
 Examples:
   oomwatch completion bash > /etc/bash_completion.d/oomwatch
   oomwatch completion zsh > "${fpath[1]}/_oomwatch"
-  oomwatch completion fish > ~/.config/fish/completions/oomwatch.fish"""
+  oomwatch completion fish > ~/.config/fish/completions/oomwatch.fish""",
 )
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def command(shell: str) -> None:

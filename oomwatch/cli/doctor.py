@@ -29,6 +29,7 @@ _NAMING = ("kernel log", "tracepoint")
 
 
 @click.command(
+    short_help="Say what can be seen on this host, what not, and the mend.",
     epilog="""\b
 Examples:
   oomwatch doctor
@@ -38,7 +39,7 @@ Examples:
   oomwatch doctor --address node-7:7433 --tls-ca ca.pem
 
 Exits with 0 if kills can be seen, however poorly, with 1 if not, and with 3 if the daemon that
-was named does not answer."""
+was named does not answer.""",
 )
 @options.output
 @click.option(

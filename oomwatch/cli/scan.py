@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 
 
 @click.command(
+    short_help="Tell the kills in kernel logs, from files or stdin.",
     epilog="""\b
 Examples:
   oomwatch scan /var/log/kern.log /var/log/kern.log.2.gz
   dmesg | oomwatch scan -
   oomwatch scan /var/log/kern.log.1 --year 2025 --timezone UTC
   oomwatch scan console.txt -o json | jq '.victims[].comm'
-  journalctl -k -o json --since -7d | oomwatch scan - --summary"""
+  journalctl -k -o json --since -7d | oomwatch scan - --summary""",
 )
 @click.argument("logs", nargs=-1, required=True, metavar="FILE...|-")
 @options.output

@@ -15,13 +15,14 @@ if TYPE_CHECKING:
 
 
 @click.command(
+    short_help="Kill one small process, and show that it was seen.",
     epilog="""\b
 Examples:
   oomwatch selftest
   oomwatch selftest -o json
   oomwatch selftest --cgroup-root /sys/fs/cgroup    in this process, whatever daemon runs
 
-Needs root, or a cgroup of one's own; exits with 1 where no kill could be made or seen."""
+Needs root, or a cgroup of one's own; exits with 1 where no kill could be made or seen.""",
 )
 @options.output
 @click.option(

@@ -33,6 +33,7 @@ _FILE = Named(path_type=Path)
 
 
 @click.command(
+    short_help="Run the daemon: watch, keep a journal, answer over gRPC.",
     # Every option can come from the environment as well: OOMWATCH_STATE_DIR is --state-dir.
     context_settings={"auto_envvar_prefix": "OOMWATCH"},
     epilog="""\b

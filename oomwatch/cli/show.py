@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 
 
 @click.command(
+    short_help="Explain one event, with the evidence that it rests on.",
     epilog="""\b
 Examples:
   oomwatch show 17
   oomwatch show 17 -o json
-  oomwatch show 17 --state-dir /var/lib/oomwatch    where no daemon runs any more"""
+  oomwatch show 17 --state-dir /var/lib/oomwatch    where no daemon runs any more""",
 )
 @click.argument("revision", type=options.Revision(), metavar="REVISION")
 @options.output

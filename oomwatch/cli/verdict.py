@@ -68,6 +68,7 @@ def _beginning(_: click.Context, __: click.Parameter, text: str | None) -> str |
 
 
 @click.command(
+    short_help="Say whether a container's end was out of memory, and why.",
     epilog="""\b
 Examples:
   oomwatch verdict --exit-code 137                          what a status alone can tell
@@ -78,7 +79,7 @@ Examples:
 Without --container no daemon is asked, and what is told is judged alone: a status never more than
 low, and with --stopped or --oom-flag never more than medium. With --container, and any word on its
 end, the daemon is told that it ended, as by FinalizeContainer: do that before its cgroup is
-removed, and only once it has ended."""
+removed, and only once it has ended.""",
 )
 @click.option(
     "--container",

@@ -81,6 +81,18 @@ def test_every_command_has_help_and_examples(name: str) -> None:
             assert param.help, f"{name} {param.opts} has no help"
 
 
+def test_each_command_has_a_whole_line_in_the_overview(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a terminal of 80 columns, which is what a pipe is taken for."""
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run(["--help"]) == 0
+    told = capsys.readouterr().out
+    lines = told.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
+    assert [line.split()[0] for line in lines] == list(COMMANDS)
+    assert all(line.endswith(".") and not line.endswith("...") for line in lines), told
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_example_is_one_that_the_parser_takes(name: str) -> None:
     command = cli.get_command(click.Context(cli), name)
