@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import assert_never
 
 from oomwatch.cli.later import Later, whole
@@ -11,6 +11,7 @@ from oomwatch.cli.terminal import escape
 from oomwatch.cli.times import human_bytes, human_duration, local_time, local_zone
 from oomwatch.cli.whose import told
 from oomwatch.events import (
+    Confidence,
     Constraint,
     Container,
     ContainerExit,
@@ -56,7 +57,7 @@ def explain(entry: Entry, later: Later | None = None) -> list[str]:
             lines.append(f"  More is told of it in {added}.")
         else:
             lines.append(f"  What came later, in {added}, is told with it.")
-    lines.append(f"  Confidence: {event.confidence.value}.")
+    lines += judged(event.confidence, event.reasons if isinstance(event, ContainerExit) else ())
     if event.evidence:
         lines.append("  Evidence:")
         names = max(len(escape(evidence.source)) for evidence in event.evidence)
@@ -67,6 +68,12 @@ def explain(entry: Entry, later: Later | None = None) -> list[str]:
         ]
     lines.append(f"  Journal {escape(entry.journal_id)}, episode {escape(event.episode_id)}.")
     return lines
+
+
+def judged(confidence: Confidence, reasons: Sequence[str]) -> list[str]:
+    """Return the lines that say how sure something is, and why: the reasons as they were given."""
+    why = ["  Reasons:", *(f"    {escape(reason)}" for reason in reasons)] if reasons else []
+    return [f"  Confidence: {confidence.value}.", *why]
 
 
 def _headline(event: Event, later: Later) -> str:
@@ -217,7 +224,6 @@ def _exit(event: ContainerExit) -> Iterator[str]:
         yield f"It was ended by signal {event.signal}."
     if event.stop_requested:
         yield "A stop had been asked for."
-    yield from (f"{escape(reason)}." for reason in event.reasons)
     if event.kills:
         yield f"It rests on {_revisions(*event.kills)}."
 

@@ -265,6 +265,7 @@ def _status_alone(
     """Judge what was typed, without any witness."""
     import json
 
+    from oomwatch.cli.explain import judged
     from oomwatch.verdict import ExitEvidence, judge, stop_asked_for
 
     stopped = stop_asked_for(stopped, stop_signal)
@@ -289,6 +290,5 @@ def _status_alone(
     alone = stopped is None and oom_flag is None
     return [
         f"By {'the status' if alone else 'what was told'} alone: {words[ruling.verdict.value]}.",
-        *(f"  {reason}." for reason in ruling.reasons),
-        f"  Confidence: {ruling.confidence.value}.",
+        *judged(ruling.confidence, ruling.reasons),
     ]

@@ -61,7 +61,9 @@ def test_a_status_alone_is_judged_without_a_daemon(
     assert (answer["verdict"], answer["confidence"]) == (verdict, confidence)
     assert answer["reasons"]
     assert run(["verdict", *words]) == 0
-    assert f"Confidence: {confidence}." in capsys.readouterr().out
+    told = capsys.readouterr().out
+    reasons = "".join(f"    {reason}\n" for reason in answer["reasons"])
+    assert told.endswith(f"\n  Confidence: {confidence}.\n  Reasons:\n{reasons}")
 
 
 def test_what_is_judged_without_a_daemon_is_said_to_be_told_and_not_seen(

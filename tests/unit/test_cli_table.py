@@ -132,6 +132,15 @@ def test_exits_and_pressure_have_their_lines_too() -> None:
     )
     assert row(stalled).endswith("/a stalled on memory for 150 ms of 1.0 s (some)")
     assert "exited with code 137" in explained(ended)
+    assert "Reasons:" not in explained(ended)
+    reasoned = replace(ended, reasons=("it exited with 137", "x\x1b killed here: a mark"))
+    assert (
+        "  Confidence: low.\n"
+        "  Reasons:\n"
+        "    it exited with 137\n"
+        "    x\\x1b killed here: a mark\n"
+        "  Journal "
+    ) in explained(reasoned)
     assert "some tasks stalled for 150 ms" in explained(stalled)
 
 
