@@ -92,10 +92,16 @@ def command(output: str, cgroup_root: Path | None, connection: options.Connectio
 def examine(host: Host, asked: Daemon, cgroup_root: Path | None = None) -> list[Check]:
     """Run every check, the one that decides first."""
     root = cgroup_root or default_cgroup_root(host)
+    counters = check_memory_controller(host, root)
+    about_counters = [check_local_events(host), check_inotify(host, count_cgroups(root))]
+    if counters.state is State.FAILED:
+        found, mend = "there are no counters here that it would be about", "See cgroup v2, above."
+        about_counters = [
+            replace(check, state=State.SKIPPED, found=found, mend=mend) for check in about_counters
+        ]
     checks = [
-        check_memory_controller(host, root),
-        check_local_events(host),
-        check_inotify(host, count_cgroups(root)),
+        counters,
+        *about_counters,
         check_kernel(host, root),
         *(check(host) for check in HOST_CHECKS),
         *ask_daemon(asked),

@@ -235,9 +235,11 @@ def test_where_the_device_is_missing_other_logs_are_offered(good: Tree) -> None:
 def test_without_counters_the_log_alone_is_poor_and_no_failure(good: Tree) -> None:
     good.write("/sys/fs/cgroup/cgroup.controllers", "cpu\n")
     (good.root / "sys/fs/cgroup/a/memory.events.local").unlink()
-    first, *_ = examine(good.host, good.asked)
+    first, *others = examine(good.host, good.asked)
     assert first.state is State.DEGRADED
     assert "told by the kernel log and the tracepoint alone" in first.found
+    about_counters = [c for c in others if c.name in ("hierarchical counters", "inotify")]
+    assert [c.state for c in about_counters] == [State.SKIPPED] * 2, "there is nothing to judge"
     assert can_see_kills(examine(good.host, good.asked))
     (good.root / "dev/kmsg").unlink()
     (good.root / "sys/kernel/tracing/events/oom/mark_victim/format").unlink()
