@@ -61,11 +61,12 @@ async def _list(
     from oomwatch.cli.table import cgroup_table
 
     reports: list[CgroupReport] = []
-    watched = False
+    watched = shown = False
     async for report in _reports(asked, cgroup_root, prefix):
         watched = True
         if killed and not report.kills and not report.kills_below:
             continue
+        shown = True
         if output == "json":
             put(as_json(report))
         else:
@@ -76,6 +77,8 @@ async def _list(
     if not watched:
         cut = "; in a table ids are shortened, and -o json has them whole" * _is_cut(prefix)
         say(f"no cgroup is watched at or below {prefix}{cut}")
+    elif not shown:
+        say(f"nothing was killed at or below {prefix}")
 
 
 def _is_cut(path: str) -> bool:

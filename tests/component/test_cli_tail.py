@@ -170,6 +170,8 @@ def test_list_reads_the_tree_once(tree: FakeCgroupTree, spawn: Spawn) -> None:
     fields = {field.name for field in pb.ContainerReport.DESCRIPTOR.fields}
     assert all(row.keys() <= fields for row in rows), "the fields of the gRPC message"
     assert "notes" not in rows[0], "what there is none of is absent, as in an event"
+    none = spawn("list", "/b", "--killed", "--cgroup-root", str(tree.root))
+    assert ended(none) == (0, "oomwatch: nothing was killed at or below /b\n")
     killed = spawn("list", "/a", "--killed", "--cgroup-root", str(tree.root))
     assert killed.stdout is not None
     assert [line.split()[-1] for line in killed.stdout] == ["CGROUP", "/a"]
