@@ -38,7 +38,7 @@ def protect() -> None:
         why for why in (_come_first(), _lower_oom_score(), _lock_memory()) if why is not None
     ]
     if refused:
-        log.info("not given: %s", "; ".join(refused))
+        log.info("was not given all that it asks for: %s", "; ".join(refused))
 
 
 def _come_first() -> str | None:
@@ -54,7 +54,8 @@ def _lower_oom_score(path: Path = Path("/proc/self/oom_score_adj")) -> str | Non
         if int(path.read_text()) > OOM_SCORE_ADJ:
             path.write_text(f"{OOM_SCORE_ADJ}\n")
     except (OSError, ValueError) as error:
-        return f"oom_score_adj stays as it is ({error}): CAP_SYS_RESOURCE, or OOMScoreAdjust="
+        why = error.strerror if isinstance(error, OSError) else error
+        return f"oom_score_adj stays as it is ({why}): CAP_SYS_RESOURCE, or OOMScoreAdjust="
     return None
 
 
