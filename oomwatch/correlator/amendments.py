@@ -12,7 +12,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from oomwatch.correlator.names import KEEP_SECONDS, SAME_KILL_MICROSECONDS, Name
+from oomwatch.correlator.names import (
+    CLOCKS_APART_SECONDS,
+    KEEP_SECONDS,
+    SAME_KILL_MICROSECONDS,
+    Name,
+)
 from oomwatch.correlator.recall import Recalled
 from oomwatch.correlator.told_kills import ToldKill, ToldKills
 from oomwatch.events import (
@@ -122,7 +127,16 @@ class _Told(ToldKill):
             return False
         if self.event.victim_cgroup is not None:
             return name.cgroup == self.event.victim_cgroup
+        if self._is_since(name):
+            return False  # in a cgroup that was made anew under its path
         return name.certain and name.cgroup in self.event.candidates
+
+    def _is_since(self, name: Name) -> bool:
+        """Is a name of a kill after this was told? By both clocks: the wall's may have been set."""
+        return (
+            name.happened_at > self.at + CLOCKS_APART_SECONDS
+            and name.time > self.event.detect_time + CLOCKS_APART_SECONDS * 1e6
+        )
 
     def may_have_below(self, name: Name) -> bool:
         """Can a name be of a sum that was told before, of a cgroup that nobody saw come and go?"""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from oomwatch.correlator.ownership import RUNTIME_SECONDS
-from oomwatch.events import Confidence, Container, Scope
+from oomwatch.events import Confidence, Container, Entry, Scope
 from oomwatch.observations import CgroupRemoved, ContainerSeen, Recorded, RuntimeOom
 from tests.unit.test_correlator import Kernel, ModelNode, Run, named
 
@@ -47,12 +47,23 @@ class Host:
         self.run.feed(*(CgroupRemoved(node.cgroup, self.kernel.time) for node in nodes))
         self.settle()
 
-    def says_oom(self, name: str, source: str = "docker") -> None:
-        time = self.kernel.time
+    def says_oom(self, name: str, source: str = "docker", time: int | None = None) -> None:
+        now = self.kernel.time
+        time = now if time is None else time
         word = RuntimeOom(
-            source=source, time=time, seen_time=time, container_id=name, detail=f"{source}: oom"
+            source=source, time=time, seen_time=now, container_id=name, detail=f"{source}: oom"
         )
         self.run.feed(word)
+        self.settle()
+
+    def begun_anew(self, name: str) -> None:
+        """It runs anew, under its old path."""
+        self.nodes[name] = self.kernel.make(self.slice, name, absent_at=self.run.now)
+        self.run.feed(self.kernel.reading(self.nodes[name]))
+        self.begun(name)
+
+    def read(self, name: str) -> None:
+        self.run.feed(self.kernel.reading(self.nodes[name]))
         self.settle()
 
     def settle(self, seconds: float = 1.0) -> None:
@@ -62,6 +73,15 @@ class Host:
             if kill.kill_count is not None:
                 self.run.feed(Recorded(kill.episode_id, kill.victim_cgroup, self.written))
         self.run.pass_time(1)
+
+    @property
+    def entries(self) -> list[Entry]:
+        """What a journal would hold."""
+        return [Entry(number, "j", event) for number, event in enumerate(self.run.events, 1)]
+
+    def placed(self, amends: int) -> list[str | None]:
+        """In which cgroups the kills of a sum were, as far as that was told."""
+        return [kill.victim_cgroup for kill in self.run.kills if kill.amends == amends]
 
     @property
     def parts(self) -> list[tuple[str, list[str]]]:
@@ -130,19 +150,16 @@ def test_the_same_runtimes_second_word_places_no_other_kill() -> None:
 def test_a_name_that_comes_after_the_word_is_of_the_same_kill() -> None:
     host = sum_of_two()
     host.says_oom("aa")
-    host.run.feed(named(7, "/slice/aa", time=host.kernel.time, printed=True))
-    host.settle()
-    host.run.feed(named(8, "/slice/bb", time=host.kernel.time, printed=True))
-    host.settle()
-    host.run.feed(named(9, "/slice/cc", time=host.kernel.time, printed=True))
-    host.settle()
+    for pid, cgroup in ((7, "/slice/aa"), (8, "/slice/bb"), (9, "/slice/cc")):
+        host.run.feed(named(pid, cgroup, printed=True))
+        host.settle()
     told = [(kill.victim_cgroup, [v.pid for v in kill.victims]) for kill in host.run.kills[1:]]
     assert told == [("/slice/aa", []), ("/slice/aa", [7]), ("/slice/bb", [8])]
 
 
 def test_a_word_that_comes_after_the_name_is_evidence_in_it() -> None:
     host = sum_of_two()
-    host.run.feed(named(7, "/slice/aa", time=host.kernel.time, printed=True))
+    host.run.feed(named(7, "/slice/aa", printed=True))
     host.settle()
     host.says_oom("aa")
     assert host.parts == [("aa", ["kernel_log"]), ("aa", ["docker"])]
@@ -238,3 +255,16 @@ def test_a_part_of_a_sum_gets_a_name_that_is_learned_late() -> None:
     last = host.run.kills[-1]
     assert last.container is not None
     assert (last.amends, last.victim_cgroup, last.container.name) == (1, "/slice/aa", "renamed")
+
+
+def test_a_name_is_of_no_sum_that_was_told_before_the_kill() -> None:
+    host = Host("aa", "bb")
+    host.killed("bb")
+    host.gone("aa", "bb")
+    host.begun_anew("aa")
+    host.killed("aa")
+    host.run.feed(named(7, "/slice/aa", time=host.kernel.time, printed=True))
+    host.settle()
+    assert host.placed(1) == []
+    assert host.run.kills[-1].victim_cgroup_id == host.nodes["aa"].cgroup.id
+    assert [victim.pid for victim in host.run.kills[-1].victims] == [7]
