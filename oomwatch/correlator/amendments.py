@@ -106,8 +106,13 @@ class _Told(ToldKill):
 
     @property
     def unplaced(self) -> int:
-        """Kills of which nobody said where they were."""
-        return self.missing - len(self.reported)
+        """Kills of which nobody said where they were, be it known who was killed or not."""
+        nowhere = sum(name.kills for name in self.names if name.cgroup is None)
+        return self.missing + nowhere - len(self.reported)
+
+    def lacks(self, cgroup: str | None) -> int:
+        """How many names it may yet have of what was killed in a cgroup."""
+        return min(self.missing, self.unplaced + (cgroup in self.reported))
 
     @property
     def confidence(self) -> Confidence:
@@ -195,8 +200,7 @@ class Amendments:
             return False
         for told in self._told:
             enough = 1 if name.certain else name.kills
-            left = told.unplaced + (name.cgroup in told.reported)
-            if left >= enough and told.may_have(name):
+            if told.lacks(name.cgroup) >= enough and told.may_have(name):
                 self._take(told, name, now)
                 return True
         return False
@@ -226,7 +230,7 @@ class Amendments:
         No counter will show its kill any more: it is in the sum of what is left above it, and that
         was told without candidates, since nobody saw it. False if there is no such kill.
         """
-        sums = [t for t in self._told if t.unplaced >= name.kills and t.may_have_below(name)]
+        sums = [t for t in self._told if t.lacks(None) >= name.kills and t.may_have_below(name)]
         if not sums:
             return False
         self._take(max(sums, key=lambda told: len(told.event.survivor_cgroup or "")), name, now)

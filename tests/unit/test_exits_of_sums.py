@@ -199,3 +199,32 @@ def test_a_kill_that_a_word_placed_is_no_surer_than_the_word() -> None:
     life = Life("aa", None, START - 1, cgroup="/p/a")
     (its,) = told.of(End(life=life, exit_time=START))
     assert (its.kill_count, its.candidates, its.confidence) == (1, 1, Confidence.HIGH)
+
+
+def test_words_part_a_sum_of_which_it_is_known_already_who_was_killed() -> None:
+    host = Pods()
+    pod = host.make("pod")
+    containers = [host.container(name, pod, None) for name in ("aa", "bb", "cc")]
+    for cgroup in containers[:2]:
+        host.kill(cgroup, told=False)
+    then = host.wall
+    host.all_gone(*containers)
+    host.pass_time(3)
+    for pid in (501, 502):
+        host.say(
+            VictimNamed(
+                source="kernel_log",
+                sequence=pid,
+                time=then,
+                seen_time=host.wall,
+                victim=Victim(pid=pid, comm="hog"),
+                detail="Killed process",
+            )
+        )
+    host.pass_time(5)
+    host.says_oom("aa")
+    assert host.verdicts()["aa"] == ("oom", "high")
+    host.says_oom("bb")
+    assert host.verdicts() == {"aa": ("oom", "high"), "bb": ("oom", "high"), "cc": CLEARED}
+    assert (host.kills_of("aa"), host.kills_of("bb"), host.kills_of("cc")) == (1, 1, 0)
+    assert not [e for e in host.exits[-2:] if "501" in " ".join(e.reasons)], "it may be either's"

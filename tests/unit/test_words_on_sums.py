@@ -257,6 +257,20 @@ def test_a_part_of_a_sum_gets_a_name_that_is_learned_late() -> None:
     assert (last.amends, last.victim_cgroup, last.container.name) == (1, "/slice/aa", "renamed")
 
 
+def test_words_place_kills_of_which_it_is_known_already_who_was_killed() -> None:
+    host = sum_of_two()
+    for pid in (7, 8):
+        host.run.feed(named(pid, None, time=host.kernel.time))
+    host.settle(5)
+    assert [victim.pid for victim in host.run.kills[-1].victims] == [7, 8]
+    for name in ("aa", "bb", "cc"):
+        host.says_oom(name)
+    assert [whose for whose, _ in host.parts] == ["aa", "bb"]
+    host.run.feed(named(9, "/slice/aa", printed=True))
+    host.settle()
+    assert 9 not in [victim.pid for kill in host.run.kills for victim in kill.victims]
+
+
 def test_a_name_is_of_no_sum_that_was_told_before_the_kill() -> None:
     host = Host("aa", "bb")
     host.killed("bb")

@@ -82,15 +82,18 @@ class KillsTold:
         placed = max(1, len(event.victims))
         left = (before.kill_count or 0) - placed
         if before.victim_cgroup is None and event.victim_cgroup is not None and left > 0:
-            # A sum of several kills: this is of those alone that are placed.
-            told.event = replace(before, kill_count=left)
-            part = _merged(replace(before, kill_count=placed), event)
+            # A sum of several kills: this is of those alone that are placed, and whom else the sum
+            # names lived in any of its parts.
+            self._change(told, _without(before, event, left))
+            part = _merged(replace(before, kill_count=placed, victims=()), event)
             parts.append(_Told(part, told.leapt, told.revision))
             self._put(parts[-1])
             return before
-        before = self._take_from_sum(parts, told, event) or before
-        self._change(told, _merged(told.event, event))
-        return before
+        was = self._take_from_sum(parts, told, event) or before
+        if before.victim_cgroup is None and event.victim_cgroup is not None and len(parts) > 1:
+            before = replace(before, victims=())
+        self._change(told, _merged(replace(before, kill_count=told.event.kill_count), event))
+        return was
 
     def _take_from_sum(self, parts: list[_Told], told: _Told, event: OomKill) -> OomKill | None:
         """Have one more name in a cgroup take its kill from what is left of the sum, and return
@@ -104,7 +107,7 @@ class KillsTold:
         counted, left = told.event.kill_count or 0, before.kill_count or 0
         more = min(max(0, len(known) - counted), left)
         told.event = replace(told.event, kill_count=counted + more)
-        rest.event = replace(before, kill_count=left - more)
+        self._change(rest, _without(before, event, left - more))
         if left == more:
             self._take_out(rest)
             self._forget(rest)
@@ -256,6 +259,13 @@ def _amended(parts: list[_Told], event: OomKill) -> _Told | None:
             if part.event.victim_cgroup == where:
                 return part
     return parts[0] if parts else None
+
+
+def _without(kill: OomKill, placed: OomKill, left: int) -> OomKill:
+    """What is left of a sum, once some of its kills are known to have been in one cgroup."""
+    mine = {victim.pid for victim in placed.victims}
+    others = tuple(victim for victim in kill.victims if victim.pid not in mine)
+    return replace(kill, kill_count=left, victims=others)
 
 
 def _merged(kill: OomKill, amendment: OomKill) -> OomKill:
