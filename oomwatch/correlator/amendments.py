@@ -9,7 +9,7 @@ runtimes that say in which of their containers somebody was killed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from oomwatch.correlator.names import (
@@ -19,7 +19,7 @@ from oomwatch.correlator.names import (
     Name,
 )
 from oomwatch.correlator.recall import Recalled
-from oomwatch.correlator.told_kills import ToldKill, ToldKills
+from oomwatch.correlator.told_kills import IsCandidate, ToldKill, ToldKills
 from oomwatch.events import (
     Cgroup,
     Confidence,
@@ -102,7 +102,7 @@ class _Told(ToldKill):
     fresh: list[tuple[Name, VictimNamed]] = field(default_factory=list)
     until: int | None = None
     reported: set[str] = field(default_factory=set)
-    words: list[tuple[str, RuntimeOom]] = field(default_factory=list)
+    words: list[tuple[str, int, RuntimeOom]] = field(default_factory=list)
 
     @property
     def unplaced(self) -> int:
@@ -205,21 +205,26 @@ class Amendments:
                 return True
         return False
 
-    def reported(self, oom: RuntimeOom, is_its: Callable[[str], bool], now: float) -> bool:
+    def reported(self, oom: RuntimeOom, is_its: IsCandidate, now: float) -> bool:
         """Take in a runtime's word on a kill that no counter showed: it is one of a sum's.
 
-        False if there is none of which just one candidate `is_its`, the container's that it means,
-        and which has a kill left that nobody has placed.
+        False if there is none of which just one candidate is the container's that it means,
+        and which has a kill left that nobody has placed. Nor while another word on that container
+        is still to be told: this may be a second runtime's on the same kill.
         """
+        untold = ((path, told) for told in self._told for path, *_ in told.words)
+        if any(is_its(path, told.event.detect_time) is not None for path, told in untold):
+            return False
         for told in self._told:
             if told.event.victim_cgroup is not None or told.unplaced <= 0:
                 continue
-            mine = {path for path in told.event.candidates if is_its(path)}
+            read = told.event.detect_time
+            each = {path: is_its(path, read) for path in told.event.candidates}
+            mine = [(path, inode) for path, inode in each.items() if inode is not None]
             placed = told.reported.union(name.cgroup for name in told.names if name.cgroup)
-            if len(mine) == 1 and not mine & placed:
-                (path,) = mine
-                told.reported.add(path)
-                told.words.append((path, oom))
+            if len(mine) == 1 and mine[0][0] not in placed:
+                told.reported.add(mine[0][0])
+                told.words.append((*mine[0], oom))
                 self._told.amend(told, now)
                 return True
         return False
@@ -329,6 +334,9 @@ def _amendment(
     return with_names(bare, names, [record for _, record in fresh])
 
 
-def _in_cgroup(event: OomKill, revision: int, cgroup: str, oom: RuntimeOom) -> OomKill:
+def _in_cgroup(
+    event: OomKill, revision: int, cgroup: str, cgroup_id: int, oom: RuntimeOom
+) -> OomKill:
     said = Evidence(source=oom.source, time=oom.seen_time, detail=oom.detail)
-    return replace(_bare(event, revision, cgroup, oom.seen_time), evidence=(said,))
+    bare = _bare(event, revision, cgroup, oom.seen_time)
+    return replace(bare, victim_cgroup_id=cgroup_id or None, evidence=(said,))

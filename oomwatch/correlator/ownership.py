@@ -15,7 +15,7 @@ from itertools import takewhile
 from oomwatch.containers.lives import Life
 from oomwatch.containers.owners import Owner
 from oomwatch.containers.registry import Containers
-from oomwatch.correlator.told_kills import ToldKill, ToldKills
+from oomwatch.correlator.told_kills import IsCandidate, ToldKill, ToldKills
 from oomwatch.events import Event, Evidence, EvidenceGap, OomKill, Scope, Victim, is_within
 from oomwatch.observations import ContainerSeen, Recorded, RuntimeOom
 
@@ -27,18 +27,38 @@ RUNTIME_SECONDS = 30.0
 """How far apart a kill and a runtime's word on it may come: a busy Docker takes seconds."""
 
 
-Place = Callable[[RuntimeOom, Callable[[str], bool], float], bool]
-"""Has a runtime's word say which of a sum's candidates was meant, by which are its container's."""
+Place = Callable[[RuntimeOom, IsCandidate, float], bool]
+"""Has a runtime's word say which of a sum's candidates was meant."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Told(ToldKill):
-    """A kill that was told, or a part of a sum: as whose, and what was learned of it since."""
+    """A kill that was told, or a part of a sum: as whose, and what was learned of it since.
+
+    `read` is when a count showed it (microseconds since the epoch), `named` are the pids of a
+    part's victims.
+    """
 
     owner: Owner | None
+    read: int
     runtimes: tuple[str, ...] = ()
     evidence: tuple[Evidence, ...] = ()
     learned: int = 0
+    named: frozenset[int] = frozenset()
+
+    def heard(self, event: OomKill) -> None:
+        """Take in who speaks of it in an event, and of which victims.
+
+        Where a victim is named, a runtime may have said that it is a container's init, and no more.
+        """
+        said = [one.source for one in event.evidence] if not event.victims else []
+        self.runtimes += tuple(dict.fromkeys(one for one in said if one not in self.runtimes))
+        self.named |= {victim.pid for victim in event.victims}
+
+    def words_to_come(self, at: float) -> int:
+        """How many words of one runtime may be on it, of those that came until then."""
+        kills = self.event.kill_count or max(1, len(self.named))
+        return kills if at - self.at < RUNTIME_SECONDS else 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,33 +107,58 @@ class Ownership:
         It may be the only one on a kill that is in a sum alone.
         """
         for told in self._recent(now, RUNTIME_SECONDS):
-            if oom.source not in told.runtimes and self._meant(oom, told.owner):
+            if self._is_on(oom, told):
                 told.runtimes += (oom.source,)
                 told.evidence += (_evidence(oom),)
                 self._amend(told, oom.seen_time, now)
-                return
-        self._words.append(_Word(oom, now))
+                break
+        else:
+            self._words.append(_Word(oom, now))
         self.place_in_sums(now)
 
     def place_in_sums(self, now: float) -> None:
         """Have the words on kills that were not told in their container say where a sum's were.
 
-        Not while it runs: then its own counter has still to show the kill. Nor where one was told
-        in it that lacks this word: then it means that, and comes late.
+        Not while it runs: then its own counter has still to show the kill. Nor where as many were
+        told in it as this runtime has words: then it means one of those, and comes late.
         """
         for word in self._waiting(now):
-            oom = word.oom
-            life = self._containers.lives.newest(oom.container_id)
-            if life is None or life.ended_time is None:
+            life = self._containers.lives.newest(word.oom.container_id)
+            if life is None or life.ended_time is None or not self._is_one_more(word, life, now):
                 continue
-            told = (told for told in self._recent(now) if oom.source not in told.runtimes)
-            if any(self._meant(oom, one.owner) for one in told):
-                continue
-            if self._place(oom, partial(self._is_its, oom), now):
+            if self._place(word.oom, partial(self._candidate, word.oom), now):
                 self._words.remove(word)
 
-    def _is_its(self, oom: RuntimeOom, path: str) -> bool:
-        return self._meant(oom, self._containers.owners.of(path, None, oom.time))
+    def _is_one_more(self, word: _Word, life: Life, now: float) -> bool:
+        """Had this runtime by then more words on a container than kills were told in that?"""
+        oom, waiting = word.oom, self._waiting(now)
+        told = [told for told in self._recent(now) if _is_of(life, told.owner)]
+        words = sum(oom.source in one.runtimes for one in told) + sum(
+            (other.oom.source, other.oom.container_id) == (oom.source, oom.container_id)
+            and self._in_one_life(oom, other.oom.time)
+            for other in waiting[: waiting.index(word) + 1]
+        )
+        return words > sum(one.words_to_come(word.at) for one in told)
+
+    def _candidate(self, oom: RuntimeOom, path: str, read: int) -> int | None:
+        """The inode of a candidate that is the container's, 0 if it is not known; `None` if it is
+        another's, or of another life of the container than is meant.
+        """
+        owner = self._containers.owners.of(path, None, oom.time)
+        if not self._meant(oom, owner) or not self._in_one_life(oom, read):
+            return None
+        life = _last_by(oom.time, self._containers.lives.of_id(oom.container_id))
+        return (life.cgroup_id or 0) if life is not None and life.cgroup == path else 0
+
+    def _is_on(self, oom: RuntimeOom, told: _Told) -> bool:
+        """Is a word on this kill, which lacks it?"""
+        lacks = oom.source not in told.runtimes
+        return lacks and self._meant(oom, told.owner) and self._in_one_life(oom, told.read)
+
+    def _in_one_life(self, oom: RuntimeOom, read: int) -> bool:
+        """Had the container not been started anew between a word and when a count was read?"""
+        lives = self._containers.lives.of_id(oom.container_id)
+        return _last_by(oom.time, lives) is _last_by(read, lives)
 
     def _waiting(self, now: float) -> list[_Word]:
         return [word for word in self._words if now - word.at < RUNTIME_SECONDS]
@@ -142,18 +187,21 @@ class Ownership:
             event = replace(event, container=owner.container, scope=scope, victims=victims)
             # What is remembered of it is whose it was: the life would only be kept.
             owner = replace(owner, life=None)
+        told: _Told | None
         if event.amends is not None:
-            self._amended(event, owner, now)
+            told = self._amended(event, owner, now)
+        else:
+            told = self._remember(event, owner, now, event.detect_time)
+        if told is None:
             return event
-        told = self._remember(event, owner, now)
         for word in self._waiting(now):
-            if word.oom.source not in told.runtimes and self._meant(word.oom, owner):
+            if self._is_on(word.oom, told):
                 self._words.remove(word)
                 told.runtimes += (word.oom.source,)
                 event = replace(event, evidence=(*event.evidence, _evidence(word.oom)))
         return event
 
-    def _amended(self, event: OomKill, owner: Owner | None, now: float) -> None:
+    def _amended(self, event: OomKill, owner: Owner | None, now: float) -> _Told | None:
         """Take in what others amend: what this learned of the limit stands when we amend after it.
 
         What was in a cgroup of its own is a part of a sum, and another's from then on.
@@ -163,11 +211,11 @@ class Ownership:
             if told.event.victim_cgroup == event.victim_cgroup or told.event.kill_count == 1:
                 told.event = replace(event, kill_count=told.event.kill_count)
                 told.owner = owner
-                return
-        if parts:
-            self._remember(event, owner, now)
+                told.heard(event)
+                return told
+        return self._remember(event, owner, now, parts[0].read) if parts else None
 
-    def _remember(self, event: OomKill, owner: Owner | None, now: float) -> _Told:
+    def _remember(self, event: OomKill, owner: Owner | None, now: float, read: int) -> _Told:
         """One that nothing can amend any more is forgotten, so that a daemon does not grow old."""
         kills = self._told
         while kills and (
@@ -175,8 +223,8 @@ class Ownership:
             or (now - kills.oldest.at >= LATE_SECONDS and kills.oldest.due is None)
         ):
             kills.forget_oldest()
-        said = tuple(one.source for one in event.evidence)
-        told = _Told(event=event, at=now, revision=event.amends, owner=owner, runtimes=said)
+        told = _Told(event=event, at=now, revision=event.amends, owner=owner, read=read)
+        told.heard(event)
         kills.add(told)
         return told
 
@@ -185,8 +233,7 @@ class Ownership:
         if owner is None:
             return False
         life = self._containers.lives.newest(oom.container_id)
-        same_cgroup = life is not None and life.cgroup == owner.cgroup
-        return same_cgroup or owner.container.id == oom.container_id
+        return owner.container.id == oom.container_id or (life is not None and _is_of(life, owner))
 
     def _owner(self, event: OomKill) -> Owner | None:
         if event.victim_cgroup is None:
@@ -216,6 +263,19 @@ class Ownership:
             invoker=None,
             evidence=evidence,
         )
+
+
+def _last_by(time: int, lives: Sequence[Life]) -> Life | None:
+    """The last of a container's lives that was heard of by then; the first where none was."""
+    return next(
+        (life for life in reversed(lives) if life.seen_time <= time), next(iter(lives), None)
+    )
+
+
+def _is_of(life: Life, owner: Owner | None) -> bool:
+    return owner is not None and (
+        life.cgroup == owner.cgroup or owner.container.id == life.container_id
+    )
 
 
 def _main_or_not(victim: Victim, owner: Owner) -> Victim:

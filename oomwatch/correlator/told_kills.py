@@ -7,12 +7,16 @@ moment later, so that what comes together is told together.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from oomwatch.events import OomKill
 from oomwatch.observations import Recorded
+
+IsCandidate = Callable[[str, int], int | None]
+"""Is a candidate of a sum that was read then the container's that is meant? Its inode, 0 if that is
+not known, `None` if it is another's."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

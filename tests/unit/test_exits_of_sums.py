@@ -201,6 +201,23 @@ def test_a_kill_that_a_word_placed_is_no_surer_than_the_word() -> None:
     assert (its.kill_count, its.candidates, its.confidence) == (1, 1, Confidence.HIGH)
 
 
+def test_a_word_on_a_container_that_ran_anew_is_not_on_its_end_before() -> None:
+    host = Pods()
+    pod = host.make("pod")
+    ended, other = (host.container(name, pod, None) for name in ("aa", "bb"))
+    host.pass_time(3)
+    host.all_gone(ended)
+    host.pass_time(3)
+    anew = host.container("aa", pod, None)
+    host.kill(anew, told=False)
+    host.all_gone(anew, other)
+    host.pass_time(1)
+    host.says_oom("aa")
+    last = {exit_.cgroup_id: ruled(exit_) for exit_ in host.exits}
+    assert last[ended.id] == CLEARED
+    assert last[anew.id] == ("oom", "high")
+
+
 def test_words_part_a_sum_of_which_it_is_known_already_who_was_killed() -> None:
     host = Pods()
     pod = host.make("pod")

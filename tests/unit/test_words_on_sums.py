@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from oomwatch.correlator.amendments import Amendments
 from oomwatch.correlator.ownership import RUNTIME_SECONDS
-from oomwatch.events import Confidence, Container, Entry, Scope
+from oomwatch.events import Confidence, Container, Entry, OomKill, Scope
 from oomwatch.observations import CgroupRemoved, ContainerSeen, Recorded, RuntimeOom
 from tests.unit.test_correlator import Kernel, ModelNode, Run, named
 
@@ -255,6 +256,125 @@ def test_a_part_of_a_sum_gets_a_name_that_is_learned_late() -> None:
     last = host.run.kills[-1]
     assert last.container is not None
     assert (last.amends, last.victim_cgroup, last.container.name) == (1, "/slice/aa", "renamed")
+
+
+def test_further_words_on_a_kill_of_several_processes_place_no_other() -> None:
+    host = Host("aa", "bb")
+    host.killed("aa", "aa")
+    host.read("aa")
+    host.killed("bb")
+    host.says_oom("aa")
+    host.gone("aa", "bb")
+    host.says_oom("aa")
+    assert [kill.kill_count for kill in host.run.kills if kill.amends is None] == [2, 1]
+    assert host.placed(3) == []
+    host.says_oom("bb")
+    assert host.placed(3) == ["/slice/bb"]
+
+
+def test_who_is_a_containers_init_is_no_word_on_a_kill() -> None:
+    host = Host("aa", "bb")
+    aa = host.nodes["aa"].cgroup
+    init = Container(id="aa", name="my-aa", runtime="docker")
+    host.run.feed(
+        ContainerSeen(
+            source="docker",
+            time=host.kernel.time,
+            container=init,
+            cgroup=aa.path,
+            cgroup_id=aa.id,
+            pid=7,
+        )
+    )
+    host.killed("aa", "bb")
+    host.run.feed(named(7, None, time=host.kernel.time))
+    host.gone("aa", "bb")
+    assert [kill.victim_cgroup for kill in host.run.kills] == ["/slice/aa", None]
+    assert "docker" in [said.source for said in host.run.kills[0].evidence]
+    host.says_oom("aa")
+    assert host.placed(2) == []
+    host.says_oom("bb")
+    assert host.placed(2) == ["/slice/bb"]
+
+
+def test_a_word_is_of_the_life_in_which_it_was_said() -> None:
+    host = Host("aa", "bb")
+    host.killed("bb")
+    host.gone("aa", "bb")
+    host.begun_anew("aa")
+    host.begun_anew("bb")
+    host.killed("aa")
+    said = host.kernel.time
+    host.gone("aa", "bb")
+    assert [kill.candidates for kill in host.run.kills] == [("/slice/aa", "/slice/bb")] * 2
+    host.says_oom("aa", time=said)
+    assert host.placed(1) == []
+    assert host.placed(2) == ["/slice/aa"]
+    assert host.run.kills[-1].victim_cgroup_id == host.nodes["aa"].cgroup.id
+
+
+def test_a_word_of_an_earlier_life_is_not_on_the_kill_of_a_later_one() -> None:
+    host = Host("aa", "bb")
+    host.killed("aa")
+    said = host.kernel.time
+    host.gone("aa", "bb")
+    host.begun_anew("aa")
+    host.killed("aa")
+    host.read("aa")
+    host.says_oom("aa", time=said)
+    assert host.run.kills[-1].amends is None, "it runs, and the word waits"
+    host.gone("aa")
+    host.says_oom("aa")
+    assert host.placed(2) == ["/slice/aa"]
+    assert host.placed(1) == ["/slice/aa"]
+
+
+def test_a_word_left_over_of_an_earlier_life_makes_none_of_a_later_one_surplus() -> None:
+    host = Host("aa", "bb")
+    host.killed("aa", "aa", "bb")
+    host.gone("aa", "bb")
+    host.says_oom("aa")
+    host.says_oom("aa")
+    host.begun_anew("aa")
+    host.begun_anew("bb")
+    host.killed("aa", "aa")
+    host.read("aa")
+    host.killed("bb")
+    host.gone("aa", "bb")
+    sums = [n for n, kill in enumerate(host.run.kills, 1) if kill.candidates and not kill.amends]
+    assert len(sums) == 2
+    host.says_oom("aa")
+    host.says_oom("aa")
+    assert host.placed(sums[1]) == []
+
+
+def test_the_only_kill_of_a_sum_takes_a_runtimes_word_once() -> None:
+    host = Host("aa", "bb")
+    host.killed("aa")
+    host.gone("aa", "bb")
+    host.says_oom("aa")
+    host.says_oom("aa")
+    assert host.parts == [("aa", ["docker"])]
+
+
+def test_a_second_runtimes_word_in_the_same_moment_places_no_kill_of_another_sum() -> None:
+    amendments = Amendments(0.025)
+    for number in (1, 2):
+        kill = OomKill(
+            episode_id=f"e{number}",
+            detect_time=number,
+            scope=Scope.UNKNOWN,
+            confidence=Confidence.CONFIRMED,
+            kill_count=1,
+            survivor_cgroup="/slice",
+            candidates=("/slice/aa", "/slice/bb"),
+        )
+        amendments.told(kill, [], 0.0)
+        amendments.recorded(Recorded(kill.episode_id, None, number))
+    for source in ("docker", "containerd"):
+        word = RuntimeOom(source=source, time=3, seen_time=3, container_id="aa", detail="oom")
+        amendments.reported(word, lambda path, _: 0 if path == "/slice/aa" else None, 0.0)
+    assert [kill.amends for kill in amendments.expire(1.0)] == [1]
 
 
 def test_words_place_kills_of_which_it_is_known_already_who_was_killed() -> None:
