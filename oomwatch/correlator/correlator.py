@@ -168,7 +168,9 @@ class Correlator:
 
     def recall(self, entries: Iterable[Entry], now: float) -> None:
         """Take in what was told lately before a restart: what is read again amends it."""
-        for recalled in recall(entries, self._boot, now):
+        told = [entry for entry in entries if entry.event.episode_id.startswith(self._boot)]
+        self._ownership.recall(told, now)
+        for recalled in recall(told, self._boot, now):
             self._names.recall(recalled.names)
             self._kills.amendments.recall(recalled, now)
 

@@ -7,7 +7,7 @@ the same kill: an event is never held back for either, and never rewritten.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import takewhile
@@ -16,7 +16,7 @@ from oomwatch.containers.lives import Life
 from oomwatch.containers.owners import Owner
 from oomwatch.containers.registry import Containers
 from oomwatch.correlator.told_kills import IsCandidate, ToldKill, ToldKills
-from oomwatch.events import Event, Evidence, EvidenceGap, OomKill, Scope, Victim, is_within
+from oomwatch.events import Entry, Event, Evidence, EvidenceGap, OomKill, Scope, Victim, is_within
 from oomwatch.observations import ContainerSeen, Recorded, RuntimeOom
 
 MAX_TOLD = 4096
@@ -86,6 +86,20 @@ class Ownership:
     def name(self, events: Sequence[Event], now: float) -> list[Event]:
         """Return the events with their containers."""
         return [self._named(event, now) for event in events]
+
+    def recall(self, entries: Iterable[Entry], now: float) -> None:
+        """Remember the kills that were told before a restart: a word may come that is on them."""
+        for entry in entries:
+            event = entry.event
+            if not isinstance(event, OomKill):
+                continue
+            owner = self._owner(event)
+            owner = None if owner is None else replace(owner, life=None)
+            if event.amends is not None:
+                self._amended(event, owner, now)
+            else:
+                self._remember(event, owner, now, event.detect_time)
+                self.recorded(Recorded(event.episode_id, event.victim_cgroup, entry.revision))
 
     def seen(self, seen: ContainerSeen, now: float) -> None:
         """Take in who a container is; what was told of it lately is to be amended."""

@@ -402,3 +402,20 @@ def test_a_name_is_of_no_sum_that_was_told_before_the_kill() -> None:
     assert host.placed(1) == []
     assert host.run.kills[-1].victim_cgroup_id == host.nodes["aa"].cgroup.id
     assert [victim.pid for victim in host.run.kills[-1].victims] == [7]
+
+
+def test_a_word_after_a_restart_is_on_the_kill_that_was_told_before() -> None:
+    host = Host("aa", "bb")
+    host.killed("aa")
+    host.read("aa")
+    host.killed("bb")
+    host.gone("aa", "bb")
+    host.run.start(resumed=True)
+    for name in ("aa", "bb"):
+        host.begun(name)
+    host.run.correlator.recall(host.entries, host.run.now)
+    host.run.feed(*(CgroupRemoved(node.cgroup, host.kernel.time) for node in host.nodes.values()))
+    host.says_oom("aa")
+    host.says_oom("bb")
+    assert host.placed(1) == ["/slice/aa"]
+    assert host.placed(2) == ["/slice/bb"]
