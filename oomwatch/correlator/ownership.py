@@ -144,13 +144,13 @@ class Ownership:
                 self._words.remove(word)
 
     def _is_one_more(self, word: _Word, life: Life, now: float) -> bool:
-        """Had this runtime by then more words on a container than kills were told in that?"""
-        oom, waiting = word.oom, self._waiting(now)
+        """Has this runtime more words on a container than kills were told in that?"""
+        oom = word.oom
         told = [told for told in self._recent(now) if _is_of(life, told.owner)]
         words = sum(oom.source in one.runtimes for one in told) + sum(
             (other.oom.source, other.oom.container_id) == (oom.source, oom.container_id)
             and self._in_one_life(oom, other.oom.time)
-            for other in waiting[: waiting.index(word) + 1]
+            for other in self._waiting(now)
         )
         return words > sum(one.words_to_come(word.at) for one in told)
 

@@ -241,6 +241,8 @@ def test_words_part_a_sum_of_which_it_is_known_already_who_was_killed() -> None:
     host.pass_time(5)
     host.says_oom("aa")
     assert host.verdicts()["aa"] == ("oom", "high")
+    of_aa = [e for e in host.exits if e.container is not None and e.container.id == "aa"]
+    assert "501" not in " ".join(of_aa[-1].reasons)
     host.says_oom("bb")
     assert host.verdicts() == {"aa": ("oom", "high"), "bb": ("oom", "high"), "cc": CLEARED}
     assert (host.kills_of("aa"), host.kills_of("bb"), host.kills_of("cc")) == (1, 1, 0)
