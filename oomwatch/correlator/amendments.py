@@ -205,6 +205,11 @@ class Amendments:
                 return True
         return False
 
+    @property
+    def has_unplaced(self) -> bool:
+        """Is there a sum with kills of which nobody said where they were?"""
+        return any(t.event.victim_cgroup is None and t.unplaced > 0 for t in self._told)
+
     def reported(self, oom: RuntimeOom, is_its: IsCandidate, now: float) -> bool:
         """Take in a runtime's word on a kill that no counter showed: it is one of a sum's.
 

@@ -137,7 +137,7 @@ class Correlator:
         self.exits.advance(now, outcome)
         if isinstance(observation, AuditReading) and outcome.events:
             # A runtime's word may have come before the sum in which its kill is.
-            self._ownership.place_in_sums(now)
+            self._place_words(now)
         return outcome
 
     def expire(self, now: float) -> Outcome:
@@ -260,6 +260,7 @@ class Correlator:
                 self.exits.signalled(observation, outcome)
             case RuntimeOom():
                 self._ownership.runtime(observation, now)
+                self._place_words(now, observation.container_id)
             case ContainerEnded():
                 self._ended(observation, now, outcome)
             case ExitFound():
@@ -362,6 +363,10 @@ class Correlator:
             return
         if self._unclaimed_due is None:
             self._unclaimed_due = now + self._settle_seconds
+
+    def _place_words(self, now: float, container_id: str | None = None) -> None:
+        if self._kills.amendments.has_unplaced:
+            self._ownership.place_in_sums(now, container_id)
 
     def _lost(self, lost: EvidenceLost) -> EvidenceGap:
         return EvidenceGap(

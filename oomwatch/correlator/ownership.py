@@ -118,39 +118,53 @@ class Ownership:
     def runtime(self, oom: RuntimeOom, now: float) -> None:
         """Take in a runtime's word: evidence of the last kill in that container, or of the next.
 
-        It may be the only one on a kill that is in a sum alone.
+        It may be the only one on a kill that is in a sum alone: see `place_in_sums`.
         """
         for told in self._recent(now, RUNTIME_SECONDS):
             if self._is_on(oom, told):
                 told.runtimes += (oom.source,)
                 told.evidence += (_evidence(oom),)
                 self._amend(told, oom.seen_time, now)
-                break
-        else:
-            self._words.append(_Word(oom, now))
-        self.place_in_sums(now)
+                return
+        self._words.append(_Word(oom, now))
 
-    def place_in_sums(self, now: float) -> None:
-        """Have the words on kills that were not told in their container say where a sum's were.
+    def place_in_sums(self, now: float, container_id: str | None = None) -> None:
+        """Have the words on kills that were not told in their container say where a sum's were:
+        those on one container, or all.
 
         Not while it runs: then its own counter has still to show the kill. Nor where as many were
         told in it as this runtime has words: then it means one of those, and comes late.
         """
-        for word in self._waiting(now):
+        waiting = self._waiting(now)
+        words = [w for w in waiting if container_id in (None, w.oom.container_id)]
+        if not words:
+            return
+        # Once for all of them: in a storm there are thousands of both.
+        told: dict[str, list[_Told]] = {}
+        for one in self._recent(now):
+            if one.owner is not None:
+                for key in (one.owner.cgroup, one.owner.container.id or ""):
+                    told.setdefault(key, []).append(one)
+        on: dict[str, list[_Word]] = {}
+        for word in waiting:
+            on.setdefault(word.oom.container_id, []).append(word)
+        for word in words:
             life = self._containers.lives.newest(word.oom.container_id)
-            if life is None or life.ended_time is None or not self._is_one_more(word, life, now):
+            if life is None or life.ended_time is None:
+                continue
+            kills = {id(one): one for key in _keys(life) for one in told.get(key, ())}
+            if not self._is_one_more(word, list(kills.values()), on[word.oom.container_id]):
                 continue
             if self._place(word.oom, partial(self._candidate, word.oom), now):
                 self._words.remove(word)
+                on[word.oom.container_id].remove(word)
 
-    def _is_one_more(self, word: _Word, life: Life, now: float) -> bool:
+    def _is_one_more(self, word: _Word, told: Sequence[_Told], waiting: Sequence[_Word]) -> bool:
         """Has this runtime more words on a container than kills were told in that?"""
         oom = word.oom
-        told = [told for told in self._recent(now) if _is_of(life, told.owner)]
         words = sum(oom.source in one.runtimes for one in told) + sum(
-            (other.oom.source, other.oom.container_id) == (oom.source, oom.container_id)
-            and self._in_one_life(oom, other.oom.time)
-            for other in self._waiting(now)
+            other.oom.source == oom.source and self._in_one_life(oom, other.oom.time)
+            for other in waiting
         )
         return words > sum(one.words_to_come(word.at) for one in told)
 
@@ -286,10 +300,15 @@ def _last_by(time: int, lives: Sequence[Life]) -> Life | None:
     )
 
 
-def _is_of(life: Life, owner: Owner | None) -> bool:
-    return owner is not None and (
-        life.cgroup == owner.cgroup or owner.container.id == life.container_id
-    )
+def _keys(life: Life) -> tuple[str, ...]:
+    """By what an owner is known to be this life's container: a path begins with a slash, and no id
+    does.
+    """
+    return (life.container_id,) if life.cgroup is None else (life.container_id, life.cgroup)
+
+
+def _is_of(life: Life, owner: Owner) -> bool:
+    return owner.container.id in _keys(life) or owner.cgroup in _keys(life)
 
 
 def _main_or_not(victim: Victim, owner: Owner) -> Victim:
