@@ -17,6 +17,7 @@ from oomwatch.correlator.names import (
     KEEP_SECONDS,
     SAME_KILL_MICROSECONDS,
     Name,
+    life_of,
 )
 from oomwatch.correlator.recall import Recalled
 from oomwatch.correlator.told_kills import IsCandidate, ToldKill, ToldKills
@@ -29,7 +30,7 @@ from oomwatch.events import (
     Scope,
     is_within,
 )
-from oomwatch.observations import Recorded, RuntimeOom, VictimNamed
+from oomwatch.observations import CgroupRemoved, Recorded, RuntimeOom, VictimNamed
 
 MAX_TOLD = 4096
 """Kills that can still be amended."""
@@ -92,8 +93,10 @@ class _Told(ToldKill):
 
     `fresh` are the records that came since, which its next amendment will hold. Names of kills
     after `until` are another's: after a restart the log is read of the time before and since.
-    `reported` are the candidates in which a runtime saw a kill that has no name yet, `words` what
-    the next amendments will hold of that.
+    `gone` is when its cgroup was seen to be, on the monotonic clock and on the wall's. `suspects`
+    are a sum's, where all of them are known: some may be lives of one path. `reported` are the
+    candidates in which a runtime saw a kill that has no name yet, `words` what the next amendments
+    will hold of that.
     """
 
     missing: int
@@ -101,6 +104,8 @@ class _Told(ToldKill):
     cgroup: Cgroup | None = None
     fresh: list[tuple[Name, VictimNamed]] = field(default_factory=list)
     until: int | None = None
+    gone: tuple[float, int] | None = None
+    suspects: tuple[CgroupRemoved, ...] = ()
     reported: set[str] = field(default_factory=set)
     words: list[tuple[str, int, RuntimeOom]] = field(default_factory=list)
 
@@ -130,17 +135,22 @@ class _Told(ToldKill):
         counted = (self.event.occur_after, self.event.detect_time)
         if self.cgroup is not None and not name.may_be_in(self.cgroup, counted):
             return False
-        if self.event.victim_cgroup is not None:
-            return name.cgroup == self.event.victim_cgroup
         if self._is_since(name):
             return False  # in a cgroup that was made anew under its path
+        if self.event.victim_cgroup is not None:
+            return name.cgroup == self.event.victim_cgroup
         return name.certain and name.cgroup in self.event.candidates
 
     def _is_since(self, name: Name) -> bool:
-        """Is a name of a kill after this was told? By both clocks: the wall's may have been set."""
+        """Is a name of a kill after its cgroup was gone? By both clocks: the wall's may have been
+        set.
+        """
+        if self.gone is None:
+            return False
+        now, time = self.gone
         return (
-            name.happened_at > self.at + CLOCKS_APART_SECONDS
-            and name.time > self.event.detect_time + CLOCKS_APART_SECONDS * 1e6
+            name.happened_at > now + CLOCKS_APART_SECONDS
+            and name.time > time + CLOCKS_APART_SECONDS * 1e6
         )
 
     def may_have_below(self, name: Name) -> bool:
@@ -158,30 +168,61 @@ class Amendments:
 
     def __init__(self, settle_seconds: float) -> None:
         self._told: ToldKills[_Told] = ToldKills(settle_seconds)
+        self._in_cgroup: dict[int, list[_Told]] = {}
+        """Those that its own counter showed, by the inode of a cgroup that is not gone."""
 
     def told(
-        self, event: OomKill, names: list[Name], now: float, cgroup: Cgroup | None = None
+        self,
+        event: OomKill,
+        names: list[Name],
+        now: float,
+        cgroup: Cgroup | None = None,
+        suspects: Sequence[CgroupRemoved] = (),
     ) -> None:
         """Remember a kill that was told, with the names that it had; `cgroup` is the victim's
-        where its own counter showed it.
+        where its own counter showed it, `suspects` are where it may have been where a sum did.
         """
         told = self._told
         while told and (now - told.oldest.at > KEEP_SECONDS or len(told) >= MAX_TOLD):
-            told.forget_oldest()
+            self._forget_oldest()
         missing = (event.kill_count or 0) - sum(name.kills for name in names)
-        told.add(_Told(event=event, at=now, missing=missing, names=list(names), cgroup=cgroup))
+        one = _Told(event=event, at=now, missing=missing, names=list(names), cgroup=cgroup)
+        if event.survivor_cgroup is not None:
+            one.gone = now, event.detect_time
+        if event.victim_cgroup is None and not event.candidates_omitted:
+            one.suspects = tuple(suspects)
+        if cgroup is not None:
+            self._in_cgroup.setdefault(cgroup.id, []).append(one)
+        told.add(one)
+
+    def _forget_oldest(self) -> None:
+        oldest = self._told.oldest
+        if oldest.cgroup is not None and oldest in self._in_cgroup.get(oldest.cgroup.id, ()):
+            self._in_cgroup[oldest.cgroup.id].remove(oldest)
+            if not self._in_cgroup[oldest.cgroup.id]:
+                del self._in_cgroup[oldest.cgroup.id]
+        self._told.forget_oldest()
+
+    def removed(self, cgroup: Cgroup, time: int, now: float) -> None:
+        """A cgroup is gone: what is killed under its path from now on is another's."""
+        for told in self._in_cgroup.pop(cgroup.id, ()):
+            told.gone = now, time
 
     def recall(self, recalled: Recalled, now: float) -> None:
         """Remember a kill that was told before a restart."""
+        event = recalled.event
+        after = SAME_KILL_MICROSECONDS
+        if event.survivor_cgroup is not None:
+            after = round(CLOCKS_APART_SECONDS * 1e6)  # its cgroup was gone by then
         self._told.add(
             _Told(
-                event=recalled.event,
+                event=event,
                 at=now,
                 revision=recalled.revision,
                 missing=recalled.missing,
                 names=list(recalled.names),
                 reported=set(recalled.reported),
-                until=recalled.event.detect_time + SAME_KILL_MICROSECONDS,
+                until=event.detect_time + after,
             )
         )
 
@@ -303,26 +344,28 @@ class Amendments:
         """
         fresh, told.fresh = told.fresh, []
         words, told.words = told.words, []
-        by_cgroup: dict[str | None, list[tuple[Name, VictimNamed]]] = {}
+        by_cgroup: dict[tuple[str | None, int | None], list[tuple[Name, VictimNamed]]] = {}
         for name, record in fresh:
-            where = told.event.victim_cgroup or name.cgroup
+            where = (told.event.victim_cgroup, told.event.victim_cgroup_id)
+            if where[0] is None:
+                where = (name.cgroup, life_of(name, told.suspects))
             by_cgroup.setdefault(where, []).append((name, record))
         event = replace(told.event, confidence=told.confidence)
         # A runtime's word counts nothing: that it means the kill of this sum is an inference.
         reported = replace(told.event, confidence=Confidence.HIGH)
         return [_in_cgroup(reported, revision, *word) for word in words] + [
-            _amendment(event, revision, *each) for each in by_cgroup.items()
+            _amendment(_bare(event, revision, *where), each) for where, each in by_cgroup.items()
         ]
 
 
-def _bare(event: OomKill, revision: int, cgroup: str | None, time: int) -> OomKill:
+def _bare(event: OomKill, revision: int, cgroup: str | None, cgroup_id: int | None) -> OomKill:
     return replace(
         event,
         victim_cgroup=cgroup,
+        victim_cgroup_id=cgroup_id,
         candidates=event.candidates if cgroup is None else (),
         candidates_omitted=event.candidates_omitted if cgroup is None else None,
         amends=revision,
-        detect_time=time,
         kill_count=None,
         memory=None,
         victims=(),
@@ -330,12 +373,9 @@ def _bare(event: OomKill, revision: int, cgroup: str | None, time: int) -> OomKi
     )
 
 
-def _amendment(
-    event: OomKill, revision: int, cgroup: str | None, fresh: Sequence[tuple[Name, VictimNamed]]
-) -> OomKill:
-    time = max(record.seen_time for _, record in fresh)
+def _amendment(bare: OomKill, fresh: Sequence[tuple[Name, VictimNamed]]) -> OomKill:
+    bare = replace(bare, detect_time=max(record.seen_time for _, record in fresh))
     names = list({id(name): name for name, _ in fresh}.values())
-    bare = _bare(event, revision, cgroup, time)
     return with_names(bare, names, [record for _, record in fresh])
 
 
@@ -343,5 +383,5 @@ def _in_cgroup(
     event: OomKill, revision: int, cgroup: str, cgroup_id: int, oom: RuntimeOom
 ) -> OomKill:
     said = Evidence(source=oom.source, time=oom.seen_time, detail=oom.detail)
-    bare = _bare(event, revision, cgroup, oom.seen_time)
-    return replace(bare, victim_cgroup_id=cgroup_id or None, evidence=(said,))
+    bare = _bare(event, revision, cgroup, cgroup_id or None)
+    return replace(bare, detect_time=oom.seen_time, evidence=(said,))

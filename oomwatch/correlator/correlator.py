@@ -384,6 +384,7 @@ class Correlator:
         cgroup = observation.cgroup
         self._kills.close(cgroup, now, outcome)
         self._kills.forget(cgroup)
+        self._kills.amendments.removed(cgroup, observation.time, now)
         self._residuals.removed(observation)
         self._residents.removed(cgroup)
         self.exits.hit_limit(cgroup.id, observation.limit_hits)
@@ -467,7 +468,7 @@ class Correlator:
                 )
                 for event, names in told:
                     outcome.events.append(event)
-                    self._kills.amendments.told(event, names, now)
+                    self._kills.amendments.told(event, names, now, suspects=residual.suspects)
                 own -= residual.kills
             elif untold == 0 and survivor is self._root:
                 self._residuals.unseen &= not self._residuals.proves(survivor, count.time)

@@ -7,11 +7,12 @@ line of the log, of one pid within moments; the first victim of a group has its 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from itertools import takewhile
 
 from oomwatch.events import Cgroup, Constraint, Invoker, Victim, is_within
-from oomwatch.observations import VictimNamed
+from oomwatch.observations import CgroupRemoved, VictimNamed
 
 SAME_KILL_MICROSECONDS = 2_000_000
 """Two witnesses that name one pid within this time mean one kill: pids are not reused so soon."""
@@ -172,6 +173,20 @@ class Name:
 def _line(record: VictimNamed) -> tuple[str, int, bool]:
     """Which line of a log it is; of one line, later ones may tell more."""
     return record.source, record.sequence, record.repeated
+
+
+def life_of(name: Name, removed: Iterable[CgroupRemoved]) -> int | None:
+    """The inode of the one cgroup, of those of its path that were removed, in which it can have
+    been; `None` where that is not known.
+    """
+    fit = {
+        one.cgroup.id
+        for one in removed
+        if one.cgroup.path == name.cgroup
+        and name.time <= one.time + CLOCKS_APART_SECONDS * 1e6
+        and name.may_be_in(one.cgroup, counted=(one.looked_at, one.time))
+    }
+    return fit.pop() if len(fit) == 1 and min(fit) > 0 else None
 
 
 class Names:

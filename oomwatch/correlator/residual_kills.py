@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from oomwatch.correlator.amendments import with_names
-from oomwatch.correlator.names import Name, Names
+from oomwatch.correlator.names import Name, Names, life_of
 from oomwatch.correlator.residuals import Residual
 from oomwatch.events import Cgroup, Confidence, Evidence, OomKill, Scope
 from oomwatch.ledger import Ledger
@@ -60,17 +60,11 @@ class ResidualKills:
 
         What was killed in a cgroup before its own counter was last read, that has shown.
         """
-        ids = {
-            removed.cgroup.id
-            for removed in residual.suspects
-            if removed.cgroup.path == name.cgroup
-            and name.may_be_in(removed.cgroup, counted=(removed.looked_at, removed.time))
-        }
-        known = len(ids) == 1 and not residual.suspects_omitted and min(ids) > 0
+        omitted = residual.suspects_omitted
         return replace(
             self._bare(residual.survivor, name.kills, count, f"and {name.cgroup} is gone"),
             victim_cgroup=name.cgroup,
-            victim_cgroup_id=ids.pop() if known else None,
+            victim_cgroup_id=None if omitted else life_of(name, residual.suspects),
         )
 
     def _unnamed(self, residual: Residual, count: SubtreeCount) -> OomKill:

@@ -1479,6 +1479,7 @@ def test_an_end_that_its_worker_tells_too_soon_is_amended_by_its_runtimes(
     assert "processes still ran in its cgroup as that was read" in host.exit.reasons
     host.pass_time(seconds)
     host.kill(cgroup, told=False)
+    then = host.wall
     host.runs = False
     if removed:
         host.remove(cgroup)
@@ -1488,7 +1489,7 @@ def test_an_end_that_its_worker_tells_too_soon_is_amended_by_its_runtimes(
     # Of one that is gone it is told by elimination, below a root that has processes of its own.
     assert ruled(host.exits[-1]) == ("oom", "medium" if removed else "high")
     assert {exit_.episode_id for exit_ in host.exits} == {host.exits[0].episode_id}
-    host.name(cgroup, 395)
+    host.name(cgroup, 395, then)
     host.pass_time(1)
     assert ruled(host.exits[-1]) == ("oom", "confirmed")
     told = len(host.exits)
@@ -1628,11 +1629,12 @@ def test_the_logs_word_on_a_kill_that_was_found_by_elimination_confirms_its_exit
     cgroup = host.make(ID, host.make("pod"))
     host.seen(cgroup, ID, source="docker", pid=395)
     host.kill(cgroup, told=False)
+    then = host.wall
     host.remove(cgroup)
     host.ended(137)
     host.pass_time(1)
     assert ruled(host.exit) == ("oom", "high")
-    host.name(cgroup, 395)
+    host.name(cgroup, 395, then)
     host.pass_time(1)
     assert ruled(host.exits[-1]) == ("oom", "confirmed")
 

@@ -247,3 +247,63 @@ def test_words_part_a_sum_of_which_it_is_known_already_who_was_killed() -> None:
     assert host.verdicts() == {"aa": ("oom", "high"), "bb": ("oom", "high"), "cc": CLEARED}
     assert (host.kills_of("aa"), host.kills_of("bb"), host.kills_of("cc")) == (1, 1, 0)
     assert not [e for e in host.exits[-2:] if "501" in " ".join(e.reasons)], "it may be either's"
+
+
+def test_the_name_of_who_was_killed_in_a_container_run_anew_is_not_of_its_end_before() -> None:
+    """An earlier kill of the same path lacks its name: the kernel printed it without a cgroup."""
+    host = Pods()
+    pod = host.make("pod")
+    before = host.container("cc", pod, None)
+    host.kill(before)
+    host.pass_time(1)
+    host.remove(before)
+    host.ended(137, container_id="cc", cgroup_id=before.id)
+    host.pass_time(5)
+    assert host.verdicts() == {"cc": ("oom", "high")}
+    after = host.container("cc", pod, None)
+    host.kill(after, told=False)
+    host.named_late(after, 505, host.wall)
+    host.pass_time(3)
+    kills = [kill for kill in host.journal if isinstance(kill, OomKill) and kill.victims]
+    assert {kill.victim_cgroup_id for kill in kills} <= {after.id, None}
+    assert host.verdicts() == {"cc": ("oom", "high")}
+
+
+@pytest.mark.parametrize(("seconds", "mine"), [(-1, True), (60, False)])
+def test_a_kill_of_which_the_path_alone_is_known_is_not_one_of_long_after(
+    seconds: float, mine: bool
+) -> None:
+    life = Life("aa", 7, START, cgroup="/p/a", ended_time=START + 10_000_000)
+    time = START + 10_000_000 + round(seconds * 1e6)
+    kill = OomKill(
+        episode_id="e",
+        detect_time=time,
+        scope=Scope.UNKNOWN,
+        confidence=Confidence.CONFIRMED,
+        kill_count=1,
+        victim_cgroup="/p/a",
+        survivor_cgroup="/p",
+    )
+    assert (End(life=life, exit_time=START + 10_000_000).kill(kill, 1) is not None) is mine
+
+
+def test_parts_of_a_sum_in_two_lives_of_one_path_are_two() -> None:
+    told = KillsTold()
+    kill = OomKill(
+        episode_id="e",
+        detect_time=START,
+        scope=Scope.UNKNOWN,
+        confidence=Confidence.CONFIRMED,
+        kill_count=3,
+        survivor_cgroup="/p",
+        candidates=("/p/a", "/p/a", "/p/b"),
+    )
+    told.told(kill)
+    told.recorded("e", None, 1)
+    for inode, pid in ((7, 501), (8, 502)):
+        part = replace(kill, kill_count=None, amends=1, victim_cgroup="/p/a", candidates=())
+        told.told(replace(part, victim_cgroup_id=inode, victims=(Victim(pid=pid),)))
+    for inode, pid in ((7, 501), (8, 502)):
+        life = Life("aa", inode, START - 1, cgroup="/p/a")
+        own = [k for k in told.of(End(life=life, exit_time=START)) if k.candidates == 1]
+        assert [(k.kill_count, str(pid) in k.words) for k in own] == [(1, True)]

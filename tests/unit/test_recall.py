@@ -125,12 +125,20 @@ def test_a_kill_that_a_runtimes_word_placed_before_the_restart_is_placed() -> No
     both = kill(victim_cgroup=None, kill_count=2, survivor_cgroup="/p", candidates=("/p/a", "/p/b"))
     said = Evidence(source="docker", time=TOLD, detail="docker reports oom")
     placed = kill(kill_count=None, amends=17, victim_cgroup="/p/a", evidence=(said,))
-    lines = [named(7, 0.1, "/p/b", 9), named(8, 0.2, "/p/b", 10), named(9, 0.3, "/p/a", 11)]
+    lines = [named(7, -3, "/p/b", 9), named(8, -2, "/p/b", 10), named(9, -1, "/p/a", 11)]
     told = feed(restarted(both, placed), *lines)
     where = [(k.victim_cgroup, k.victims[0].pid) for k in told if isinstance(k, OomKill)]
     assert where == [("/p/b", 7), ("/p/a", 9)]
     line = Evidence(source="kernel_log", time=TOLD, detail="Killed process 9")
     its_name = replace(placed, occur_time=TOLD, victims=(Victim(pid=9),), evidence=(line,))
-    (told_b,) = feed(restarted(both, placed, its_name), named(7, 0.1, "/p/b", 9))
+    (told_b,) = feed(restarted(both, placed, its_name), named(7, -3, "/p/b", 9))
     assert isinstance(told_b, OomKill)
     assert told_b.victim_cgroup == "/p/b"
+
+
+def test_a_name_of_after_a_sum_was_told_is_of_no_kill_in_it() -> None:
+    one = kill(victim_cgroup=None, survivor_cgroup="/p", candidates=("/p/a", "/p/b"))
+    assert feed(restarted(one), named(7, 0.5, "/p/a")) == []
+    (amendment,) = feed(restarted(one), named(7, 0.05, "/p/a"))
+    assert isinstance(amendment, OomKill)
+    assert amendment.victim_cgroup == "/p/a"

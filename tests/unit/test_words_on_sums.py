@@ -419,3 +419,44 @@ def test_a_word_after_a_restart_is_on_the_kill_that_was_told_before() -> None:
     host.says_oom("bb")
     assert host.placed(1) == ["/slice/aa"]
     assert host.placed(2) == ["/slice/bb"]
+
+
+def lives_of_one_path() -> Host:
+    """`aa` ended without a kill, and was killed in its next life, which is gone unread too."""
+    host = Host("aa", "bb")
+    host.kernel.remove(host.nodes["aa"])
+    host.run.feed(CgroupRemoved(host.nodes["aa"].cgroup, host.kernel.time))
+    host.kernel.time += SECOND
+    host.begun_anew("aa")
+    host.killed("aa", "bb")
+    host.kernel.time += SECOND
+    return host
+
+
+def test_a_name_in_a_sum_is_of_the_life_that_was_there_then() -> None:
+    host = lives_of_one_path()
+    killed_at = host.kernel.time
+    host.gone("aa", "bb")
+    (kill,) = host.run.kills
+    assert kill.candidates == ("/slice/aa", "/slice/aa", "/slice/bb")
+    host.run.feed(named(7, "/slice/aa", time=killed_at, seen_time=host.kernel.time, printed=True))
+    host.settle()
+    part = host.run.kills[-1]
+    assert (part.victim_cgroup, part.victim_cgroup_id) == (
+        "/slice/aa",
+        host.nodes["aa"].cgroup.id,
+    )
+
+
+def test_a_kill_that_is_told_by_its_name_is_of_the_life_that_was_there_then() -> None:
+    host = lives_of_one_path()
+    nodes = [host.nodes[name] for name in ("aa", "bb")]
+    for node in nodes:
+        host.kernel.remove(node)
+    host.run.feed(named(7, "/slice/aa", time=host.kernel.time, printed=True))
+    host.run.feed(*(CgroupRemoved(node.cgroup, host.kernel.time) for node in nodes))
+    host.settle()
+    kill = host.run.kills[0]
+    assert kill.survivor_cgroup is not None
+    assert [victim.pid for victim in kill.victims] == [7]
+    assert kill.victim_cgroup_id == host.nodes["aa"].cgroup.id

@@ -73,8 +73,9 @@ class End:
         own = is_own(self.life, event.victim_cgroup, event.victim_cgroup_id)
         mine = bool(pids & self.pids) and self._alive(None, kill_time(event))
         candidates = 1
-        if own and not mine and not self._alive(event.victim_cgroup, kill_time(event)):
-            return None
+        where = event.victim_cgroup if event.victim_cgroup_id is not None else None
+        if own and not mine and not self._alive(where, kill_time(event)):
+            return None  # what is known of it is its path, and others had that before and since
         if own and not mine and self._at_anothers_turn(revision):
             return None
         if own and not mine and self.sharing > 1:

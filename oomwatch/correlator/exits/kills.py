@@ -254,11 +254,19 @@ def _key(event: OomKill) -> Place:
 
 def _amended(parts: list[_Told], event: OomKill) -> _Told | None:
     """Which part of a kill an amendment is of: the one in its cgroup, else what is left."""
-    for where in (event.victim_cgroup, None):
-        for part in parts:
-            if part.event.victim_cgroup == where:
-                return part
+    for part in parts:
+        if _same_place(part.event, event):
+            return part
+    for part in parts:
+        if part.event.victim_cgroup is None:
+            return part
     return parts[0] if parts else None
+
+
+def _same_place(part: OomKill, event: OomKill) -> bool:
+    """Is it in the same cgroup, and not known to be in another life of that?"""
+    inodes = {part.victim_cgroup_id, event.victim_cgroup_id} - {None}
+    return part.victim_cgroup == event.victim_cgroup and len(inodes) <= 1
 
 
 def _without(kill: OomKill, placed: OomKill, left: int) -> OomKill:
