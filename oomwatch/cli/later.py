@@ -13,7 +13,7 @@ from oomwatch.events import ContainerExit, Entry, OomKill, Scope, is_within
 
 READ_ON_MICROSECONDS = 3_600_000_000
 """How long after an event it is looked for what was learned of it: names come within ten minutes
-(`correlator.ownership`), the end of a container that does not survive a kill sooner."""
+(`correlator.owned_kills`), the end of a container that does not survive a kill sooner."""
 
 MOST_READ = 50_000
 """Events that are looked through at most: of a storm."""

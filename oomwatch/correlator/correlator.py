@@ -25,11 +25,13 @@ from oomwatch.correlator.log_progress import LogProgress
 from oomwatch.correlator.logged import LoggedKills
 from oomwatch.correlator.lost_ends import LostEnds
 from oomwatch.correlator.names import Name, Names
+from oomwatch.correlator.owned_kills import OwnedKills
 from oomwatch.correlator.ownership import Ownership
 from oomwatch.correlator.recall import recall
 from oomwatch.correlator.residents import Residents
 from oomwatch.correlator.residual_kills import ResidualKills
 from oomwatch.correlator.residuals import Residuals
+from oomwatch.correlator.runtime_words import RuntimeWords
 from oomwatch.events import Cgroup, Entry, EvidenceGap
 from oomwatch.ledger import Ledger, LedgerChange
 from oomwatch.observations import (
@@ -95,8 +97,9 @@ class Correlator:
         self._names = Names()
         self._residents = Residents()
         self._kills = OpenKills(self._boot, ledger, self._names, settle_seconds)
-        placing = self._kills.amendments.reported
-        self._ownership = Ownership(self.containers, settle_seconds, placing)
+        owned = OwnedKills(settle_seconds)
+        self._words = RuntimeWords(self.containers, owned, self._kills.amendments.reported)
+        self._ownership = Ownership(self.containers, owned, self._words)
         self._log = LogProgress()
         self._root: Cgroup | None = None
         self._unsummed = False
@@ -259,7 +262,7 @@ class Correlator:
             case SignalledByKiller():
                 self.exits.signalled(observation, outcome)
             case RuntimeOom():
-                self._ownership.runtime(observation, now)
+                self._words.heard(observation, now)
                 self._place_words(now, observation.container_id)
             case ContainerEnded():
                 self._ended(observation, now, outcome)
@@ -366,7 +369,7 @@ class Correlator:
 
     def _place_words(self, now: float, container_id: str | None = None) -> None:
         if self._kills.amendments.has_unplaced:
-            self._ownership.place_in_sums(now, container_id)
+            self._words.place_in_sums(now, container_id)
 
     def _lost(self, lost: EvidenceLost) -> EvidenceGap:
         return EvidenceGap(

@@ -7,7 +7,9 @@ from dataclasses import replace
 import pytest
 
 from oomwatch.containers.registry import Containers
-from oomwatch.correlator.ownership import LATE_SECONDS, Ownership, scope_within
+from oomwatch.correlator.owned_kills import LATE_SECONDS, OwnedKills
+from oomwatch.correlator.ownership import Ownership, scope_within
+from oomwatch.correlator.runtime_words import RuntimeWords
 from oomwatch.events import Confidence, Container, EvidenceGap, OomKill, Scope, Victim
 from oomwatch.observations import ContainerSeen, Recorded, RuntimeOom
 
@@ -33,7 +35,9 @@ class House:
 
     def __init__(self) -> None:
         self.containers = Containers()
-        self.ownership = Ownership(self.containers, 0.025, lambda *_: False)
+        self.kills = OwnedKills(0.025)
+        self.words = RuntimeWords(self.containers, self.kills, lambda *_: False)
+        self.ownership = Ownership(self.containers, self.kills, self.words)
         self.revision = 0
 
     def tell(self, event: OomKill = KILL, now: float = 0.0) -> OomKill:
@@ -107,7 +111,7 @@ def test_kills_that_nothing_can_amend_any_more_are_forgotten() -> None:
     house.tell()
     house.ownership.name([replace(KILL, episode_id="e2")], LATE_SECONDS + 1)
     house.ownership.seen(SEEN, LATE_SECONDS + 1)
-    assert [told.event.episode_id for told in house.ownership._told] == ["e2"]
+    assert [told.event.episode_id for told in house.kills] == ["e2"]
 
 
 def test_nothing_is_amended_before_it_has_a_revision() -> None:
@@ -134,8 +138,8 @@ def test_a_runtimes_word_is_evidence_and_no_event() -> None:
     house = House()
     house.ownership.seen(SEEN, 0.0)
     house.tell()
-    house.ownership.runtime(OOM, 1.0)
-    house.ownership.runtime(replace(OOM, seen_time=62), 1.0)
+    house.words.heard(OOM, 1.0)
+    house.words.heard(replace(OOM, seen_time=62), 1.0)
     (late,) = house.amendments(1.1)
     assert [(e.source, e.time, e.detail) for e in late.evidence] == [("docker", 61, "oom event")]
     assert house.amendments(9.0) == []
@@ -143,7 +147,7 @@ def test_a_runtimes_word_is_evidence_and_no_event() -> None:
 
 def test_a_runtimes_word_that_came_first_is_in_the_event() -> None:
     house = House()
-    house.ownership.runtime(OOM, 0.0)
+    house.words.heard(OOM, 0.0)
     assert [e.source for e in house.tell(now=0.1).evidence] == ["docker"]
     second = replace(KILL, episode_id="e2")
     assert house.tell(second, 0.2).evidence == (), "one word is for one kill"
@@ -154,7 +158,7 @@ def test_a_runtime_speaks_of_a_container_that_a_worker_calls_otherwise() -> None
     house.ownership.seen(SEEN, 0.0)
     house.ownership.seen(replace(SEEN, source="worker", container=Container(id="job")), 0.0)
     assert house.tell().container == Container(id="job", name="web", runtime="docker")
-    house.ownership.runtime(OOM, 1.0)
+    house.words.heard(OOM, 1.0)
     (late,) = house.amendments(1.1)
     assert late.evidence[0].source == "docker"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from oomwatch.correlator.amendments import Amendments
-from oomwatch.correlator.ownership import RUNTIME_SECONDS
+from oomwatch.correlator.runtime_words import RUNTIME_SECONDS
 from oomwatch.events import Confidence, Container, Entry, OomKill, Scope
 from oomwatch.observations import CgroupRemoved, ContainerSeen, Recorded, RuntimeOom
 from tests.unit.test_correlator import Kernel, ModelNode, Run, named
