@@ -10,8 +10,9 @@ runtimes that say in which of their containers somebody was killed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
+from oomwatch.correlator.amendable_kill import AmendableKill
 from oomwatch.correlator.names import (
     CLOCKS_APART_SECONDS,
     KEEP_SECONDS,
@@ -20,7 +21,7 @@ from oomwatch.correlator.names import (
     life_of,
 )
 from oomwatch.correlator.recall import Recalled
-from oomwatch.correlator.told_kills import IsCandidate, ToldKill, ToldKills
+from oomwatch.correlator.told_kills import IsCandidate, ToldKills
 from oomwatch.events import (
     Cgroup,
     Confidence,
@@ -28,7 +29,6 @@ from oomwatch.events import (
     Evidence,
     OomKill,
     Scope,
-    is_within,
 )
 from oomwatch.observations import CgroupRemoved, Recorded, RuntimeOom, VictimNamed
 
@@ -81,94 +81,12 @@ def _constraint(names: Sequence[Name]) -> Constraint | None:
     return next((name.constraint for name in names if name.constraint is not None), None)
 
 
-def _may_be_below(name: Name, event: OomKill) -> bool:
-    """Can a name without a cgroup be of this kill? Of a group's, only the group is known."""
-    group, victim = name.group_cgroup, event.victim_cgroup
-    return group is None or victim is None or is_within(victim, group)
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class _Told(ToldKill):
-    """A kill that was told, and how many of its victims have no name yet.
-
-    `fresh` are the records that came since, which its next amendment will hold. Names of kills
-    after `until` are another's: after a restart the log is read of the time before and since.
-    `gone` is when its cgroup was seen to be, on the monotonic clock and on the wall's. `suspects`
-    are a sum's, where all of them are known: some may be lives of one path. `reported` are the
-    candidates in which a runtime saw a kill that has no name yet, `words` what the next amendments
-    will hold of that.
-    """
-
-    missing: int
-    names: list[Name]
-    cgroup: Cgroup | None = None
-    fresh: list[tuple[Name, VictimNamed]] = field(default_factory=list)
-    until: int | None = None
-    gone: tuple[float, int] | None = None
-    suspects: tuple[CgroupRemoved, ...] = ()
-    reported: set[str] = field(default_factory=set)
-    words: list[tuple[str, int, RuntimeOom]] = field(default_factory=list)
-
-    @property
-    def unplaced(self) -> int:
-        """Kills of which nobody said where they were, be it known who was killed or not."""
-        nowhere = sum(name.kills for name in self.names if name.cgroup is None)
-        return self.missing + nowhere - len(self.reported)
-
-    def lacks(self, cgroup: str | None) -> int:
-        """How many names it may yet have of what was killed in a cgroup."""
-        return min(self.missing, self.unplaced + (cgroup in self.reported))
-
-    @property
-    def confidence(self) -> Confidence:
-        """How sure it is by now: what was found by elimination is the kernel's word once its log
-        has printed that all the victims lived there.
-        """
-        where = self.event.victim_cgroup
-        said = self.missing <= 0 and all(n.printed and n.cgroup == where for n in self.names)
-        return Confidence.CONFIRMED if said else self.event.confidence
-
-    def may_have(self, name: Name) -> bool:
-        """Does a name's cgroup fit, and its time?"""
-        if name.cgroup is None or (self.until is not None and name.time > self.until):
-            return False
-        counted = (self.event.occur_after, self.event.detect_time)
-        if self.cgroup is not None and not name.may_be_in(self.cgroup, counted):
-            return False
-        if self._is_since(name):
-            return False  # in a cgroup that was made anew under its path
-        if self.event.victim_cgroup is not None:
-            return name.cgroup == self.event.victim_cgroup
-        return name.certain and name.cgroup in self.event.candidates
-
-    def _is_since(self, name: Name) -> bool:
-        """Is a name of a kill after its cgroup was gone? By both clocks: the wall's may have been
-        set.
-        """
-        if self.gone is None:
-            return False
-        now, time = self.gone
-        return (
-            name.happened_at > now + CLOCKS_APART_SECONDS
-            and name.time > time + CLOCKS_APART_SECONDS * 1e6
-        )
-
-    def may_have_below(self, name: Name) -> bool:
-        """Can a name be of a sum that was told before, of a cgroup that nobody saw come and go?"""
-        survivor = self.event.survivor_cgroup
-        if survivor is None or self.event.victim_cgroup is not None or not name.certain:
-            return False
-        if name.cgroup is None or not is_within(name.cgroup, survivor):
-            return False
-        return name.time <= self.event.detect_time + SAME_KILL_MICROSECONDS
-
-
 class Amendments:
     """The kills of the last moments, for which a name may still come."""
 
     def __init__(self, settle_seconds: float) -> None:
-        self._told: ToldKills[_Told] = ToldKills(settle_seconds)
-        self._in_cgroup: dict[int, list[_Told]] = {}
+        self._told: ToldKills[AmendableKill] = ToldKills(settle_seconds)
+        self._in_cgroup: dict[int, list[AmendableKill]] = {}
         """Those that its own counter showed, by the inode of a cgroup that is not gone."""
 
     def told(
@@ -186,7 +104,7 @@ class Amendments:
         while told and (now - told.oldest.at > KEEP_SECONDS or len(told) >= MAX_TOLD):
             self._forget_oldest()
         missing = (event.kill_count or 0) - sum(name.kills for name in names)
-        one = _Told(event=event, at=now, missing=missing, names=list(names), cgroup=cgroup)
+        one = AmendableKill(event=event, at=now, missing=missing, names=list(names), cgroup=cgroup)
         if event.survivor_cgroup is not None:
             one.gone = now, event.detect_time
         if event.victim_cgroup is None and not event.candidates_omitted:
@@ -215,7 +133,7 @@ class Amendments:
         if event.survivor_cgroup is not None:
             after = round(CLOCKS_APART_SECONDS * 1e6)  # its cgroup was gone by then
         self._told.add(
-            _Told(
+            AmendableKill(
                 event=event,
                 at=now,
                 revision=recalled.revision,
@@ -287,12 +205,8 @@ class Amendments:
         self._take(max(sums, key=lambda told: len(told.event.survivor_cgroup or "")), name, now)
         return True
 
-    def _take(self, told: _Told, name: Name, now: float) -> None:
-        name.claimed = True
-        told.missing -= name.kills
-        if name.cgroup is not None:
-            told.reported.discard(name.cgroup)
-        told.names.append(name)
+    def _take(self, told: AmendableKill, name: Name, now: float) -> None:
+        told.take(name)
         for record in name.records:
             self._note(told, name, record, now)
 
@@ -303,19 +217,12 @@ class Amendments:
         """
         nameless = [told for told in self._told if told.missing > 0]
         for told in nameless:
-            mine = [name for name in strays if not name.claimed and _may_be_below(name, told.event)]
-            others = [other.event for other in nameless if other is not told]
-            unsure = any(_may_be_below(name, other) for name in mine for other in others)
+            mine = [name for name in strays if not name.claimed and told.may_have_stray(name)]
+            others = [other for other in nameless if other is not told]
+            unsure = any(other.may_have_stray(name) for name in mine for other in others)
             if mine and not unsure and sum(name.kills for name in mine) == told.missing:
-                self._adopt(told, mine, now)
-
-    def _adopt(self, told: _Told, names: list[Name], now: float) -> None:
-        told.missing = 0
-        for name in names:
-            name.claimed = True
-            told.names.append(name)
-            for record in name.records:
-                self._note(told, name, record, now)
+                for name in mine:
+                    self._take(told, name, now)
 
     @property
     def deadline(self) -> float | None:
@@ -333,12 +240,12 @@ class Amendments:
             events += self._amendments(told, revision)
         return events
 
-    def _note(self, told: _Told, name: Name, record: VictimNamed, now: float) -> None:
+    def _note(self, told: AmendableKill, name: Name, record: VictimNamed, now: float) -> None:
         told.fresh.append((name, record))
         self._told.amend(told, now)
 
     @staticmethod
-    def _amendments(told: _Told, revision: int) -> list[OomKill]:
+    def _amendments(told: AmendableKill, revision: int) -> list[OomKill]:
         """What came since, in one event for each cgroup: of several kills in one sum, each name
         knows where it lived alone.
         """
