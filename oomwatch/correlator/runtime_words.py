@@ -6,7 +6,7 @@ A runtime says that somebody was killed in a container, and no more: not who, no
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -50,8 +50,9 @@ class RuntimeWords:
 
         It may be the only one on a kill that is in a sum alone: see `place_in_sums`.
         """
+        whose = self._whose(oom)
         for told in self._told.recent(now, RUNTIME_SECONDS):
-            if self._is_on(oom, told):
+            if self._is_on(oom, told, whose):
                 told.runtimes += (oom.source,)
                 told.evidence += (_evidence(oom),)
                 self._told.learned_of(told, oom.seen_time, now)
@@ -61,8 +62,8 @@ class RuntimeWords:
     def take_on(self, told: OwnedKill, now: float) -> tuple[Evidence, ...]:
         """Return what waited for this kill, which is about to be told: it waits no more."""
         evidence: tuple[Evidence, ...] = ()
-        for word in self._waiting(now):
-            if self._is_on(word.oom, told):
+        for word in self._waiting(now) if told.owner is not None else ():
+            if self._is_on(word.oom, told, self._whose(word.oom)):
                 self._words.remove(word)
                 told.runtimes += (word.oom.source,)
                 evidence += (_evidence(word.oom),)
@@ -115,22 +116,22 @@ class RuntimeWords:
         another's, or of another life of the container than is meant.
         """
         owner = self._containers.owners.of(path, None, oom.time)
-        if not self._meant(oom, owner) or not self._in_one_life(oom, read):
+        if not _is_of(self._whose(oom), owner) or not self._in_one_life(oom, read):
             return None
         life = _last_by(oom.time, self._containers.lives.of_id(oom.container_id))
         return (life.cgroup_id or 0) if life is not None and life.cgroup == path else 0
 
-    def _is_on(self, oom: RuntimeOom, told: OwnedKill) -> bool:
+    def _is_on(self, oom: RuntimeOom, told: OwnedKill, whose: frozenset[str]) -> bool:
         """Is a word on this kill, which lacks it?"""
         lacks = oom.source not in told.runtimes
-        return lacks and self._meant(oom, told.owner) and self._in_one_life(oom, told.read)
+        return lacks and _is_of(whose, told.owner) and self._in_one_life(oom, told.read)
 
-    def _meant(self, oom: RuntimeOom, owner: Owner | None) -> bool:
-        """Is it this container that a runtime speaks of? A worker may call it by another id."""
-        if owner is None:
-            return False
+    def _whose(self, oom: RuntimeOom) -> frozenset[str]:
+        """By what the owner of a kill is known to be the container that a runtime speaks of: a
+        worker may call it by another id.
+        """
         life = self._containers.lives.newest(oom.container_id)
-        return owner.container.id == oom.container_id or (life is not None and _is_of(life, owner))
+        return frozenset((oom.container_id, *(_keys(life) if life is not None else ())))
 
     def _in_one_life(self, oom: RuntimeOom, read: int) -> bool:
         """Had the container not been started anew between a word and when a count was read?"""
@@ -161,8 +162,8 @@ def _keys(life: Life) -> tuple[str, ...]:
     return (life.container_id,) if life.cgroup is None else (life.container_id, life.cgroup)
 
 
-def _is_of(life: Life, owner: Owner) -> bool:
-    return owner.container.id in _keys(life) or owner.cgroup in _keys(life)
+def _is_of(keys: Collection[str], owner: Owner | None) -> bool:
+    return owner is not None and (owner.container.id in keys or owner.cgroup in keys)
 
 
 def _evidence(oom: RuntimeOom) -> Evidence:

@@ -145,6 +145,17 @@ def test_a_runtimes_word_is_evidence_and_no_event() -> None:
     assert house.amendments(9.0) == []
 
 
+def test_a_runtimes_word_is_told_once() -> None:
+    house = House()
+    house.tell()
+    house.words.heard(OOM, 1.0)
+    (word,) = house.amendments(1.1)
+    assert [one.source for one in word.evidence] == ["docker"]
+    house.ownership.seen(SEEN, 2.0)
+    (name,) = house.amendments(2.1)
+    assert (name.container, name.evidence) == (WEB, ())
+
+
 def test_a_runtimes_word_that_came_first_is_in_the_event() -> None:
     house = House()
     house.words.heard(OOM, 0.0)
