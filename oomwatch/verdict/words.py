@@ -6,7 +6,7 @@ import re
 import signal
 from collections.abc import Iterable
 
-from oomwatch.sizes import size as size
+from oomwatch.sizes import size
 from oomwatch.verdict.evidence import Due, ExitEvidence, KillOfLife, LastRead, Sandbox, VictimRole
 
 _ROLES = {

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from oomwatch.containers.lives import Life
-from oomwatch.correlator.exits.ends import End
+from oomwatch.correlator.exits.ends import End, Place
 from oomwatch.events import Confidence, Container, OomKill, Scope, Victim
 
 START = 1_700_000_000_000_000
@@ -70,3 +70,13 @@ def test_the_limit_of_the_cgroup_that_counts_for_a_container_is_not_its_own(
     kill = End(life=life, exit_time=EXIT).kill(KILL, 1)
     assert kill is not None
     assert kill.words == said
+
+
+@pytest.mark.parametrize(("inode", "mine"), [(7, True), (None, False)])
+def test_older_kills_of_which_the_path_alone_is_known_are_not_of_long_before(
+    inode: int | None, mine: bool
+) -> None:
+    """Of the life itself its inode is proof, whenever they were."""
+    end = End(life=replace(LIFE, ended_time=EXIT), exit_time=EXIT)
+    older = end.older_kills(Place("/pod/a", inode), 3, EXIT + 60 * SECOND)
+    assert (older is not None) is mine

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from oomwatch.containers.lives import Life
 from oomwatch.events import OomKill, Scope, is_within
+from oomwatch.sizes import size
 from oomwatch.verdict import KillOfLife, VictimRole
-from oomwatch.verdict.words import size
 
 NESTED_MICROSECONDS = 2_000_000
 """How long before it was first heard of a container may have lived already."""
@@ -73,9 +73,9 @@ class End:
         own = is_own(self.life, event.victim_cgroup, event.victim_cgroup_id)
         mine = bool(pids & self.pids) and self._alive(None, kill_time(event))
         candidates = 1
-        where = event.victim_cgroup if event.victim_cgroup_id is not None else None
-        if own and not mine and not self._alive(where, kill_time(event)):
-            return None  # what is known of it is its path, and others had that before and since
+        place = Place(event.victim_cgroup, event.victim_cgroup_id)
+        if own and not mine and not self._alive(place, kill_time(event)):
+            return None
         if own and not mine and self._at_anothers_turn(revision):
             return None
         if own and not mine and self.sharing > 1:
@@ -115,7 +115,7 @@ class End:
                 return None
             return KillOfLife(time=time, kill_count=count, words=words, candidates=2)
         own = is_own(self.life, place.path, place.cgroup_id)
-        if not own or not self._alive(place.path, time):
+        if not own or not self._alive(place, time):
             return None
         turns = 1 if self.after is None and self.until is None else 2
         candidates = max(self.sharing, turns)
@@ -126,10 +126,13 @@ class End:
             return True
         return self.after is not None and revision is not None and revision < self.after
 
-    def _alive(self, path: str | None, time: int) -> bool:
-        """Did the life last at a time? Asked of a nested cgroup: a path alone fits several."""
+    def _alive(self, place: Place | None, time: int) -> bool:
+        """Did the life last at a time? Asked of what is not just its own cgroup: a path alone, its
+        own or that of a nested cgroup, fits several lives.
+        """
         life = self.life
-        if path == life.cgroup and life.cgroup_id is not None:
+        known = place is not None and None not in (place.cgroup_id, life.cgroup_id)
+        if place is not None and known and place.path == life.cgroup:
             return True
         leeway = NESTED_MICROSECONDS + self.turned_back
         return time >= life.seen_time - leeway and (
