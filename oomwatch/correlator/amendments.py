@@ -1,4 +1,4 @@
-"""Adds names to kills: to the event that is told, or, when they come late, to one that was told.
+"""Amends kills by the names that come after they were told.
 
 An event is never rewritten. What is learned after it was journaled is appended as an amendment:
 the same episode and cgroup, the revision that it amends, and no `kill_count`.
@@ -21,64 +21,13 @@ from oomwatch.correlator.names import (
     life_of,
 )
 from oomwatch.correlator.recall import Recalled
+from oomwatch.correlator.testimony import evidence_of, with_names
 from oomwatch.correlator.told_kills import IsCandidate, ToldKills
-from oomwatch.events import (
-    Cgroup,
-    Confidence,
-    Constraint,
-    Evidence,
-    OomKill,
-    Scope,
-)
+from oomwatch.events import Cgroup, Confidence, OomKill
 from oomwatch.observations import CgroupRemoved, Recorded, RuntimeOom, VictimNamed
 
 MAX_TOLD = 4096
 """Kills that can still be amended."""
-
-
-def with_names(
-    event: OomKill, names: Sequence[Name], records: Sequence[VictimNamed] | None = None
-) -> OomKill:
-    """Return the event with its victims, and with what their witnesses say of the limit.
-
-    The kernel's log says whose limit it was; that outranks what the counters hint at. `records` are
-    those to be listed as evidence, all of the names' unless given.
-    """
-    if not names:
-        return event
-    if records is None:
-        records = [record for name in names for record in name.records]
-    limit = next((n.limit_cgroup for n in names if n.limit_cgroup is not None), None)
-    node_wide = any(name.node_wide for name in names)
-    scope, limit_cgroup = event.scope, event.limit_cgroup
-    if node_wide:
-        scope, limit_cgroup = Scope.NODE, None
-    elif limit is not None:
-        own = limit == event.victim_cgroup
-        scope, limit_cgroup = Scope.CONTAINER_LIMIT if own else Scope.ANCESTOR_LIMIT, limit
-    table = next((r for name in names for r in name.records if r.task_count is not None), None)
-    group_kill = next((n.group_kill for n in names if n.group_kill is not None), None)
-    return replace(
-        event,
-        scope=scope,
-        limit_cgroup=limit_cgroup,
-        occur_time=min(name.time for name in names),
-        group_kill=event.group_kill if group_kill is None else group_kill,
-        constraint=_constraint(names) or (None if node_wide else event.constraint),
-        victims=(*event.victims, *(name.victim for name in names)),
-        invoker=event.invoker or next((n.invoker for n in names if n.invoker), None),
-        tasks=table.tasks if table is not None else event.tasks,
-        task_count=table.task_count if table is not None else event.task_count,
-        evidence=(*event.evidence, *(_evidence(record) for record in records)),
-    )
-
-
-def _evidence(record: VictimNamed) -> Evidence:
-    return Evidence(source=record.source, time=record.seen_time, detail=record.detail)
-
-
-def _constraint(names: Sequence[Name]) -> Constraint | None:
-    return next((name.constraint for name in names if name.constraint is not None), None)
 
 
 class Amendments:
@@ -289,6 +238,5 @@ def _amendment(bare: OomKill, fresh: Sequence[tuple[Name, VictimNamed]]) -> OomK
 def _in_cgroup(
     event: OomKill, revision: int, cgroup: str, cgroup_id: int, oom: RuntimeOom
 ) -> OomKill:
-    said = Evidence(source=oom.source, time=oom.seen_time, detail=oom.detail)
     bare = _bare(event, revision, cgroup, cgroup_id or None)
-    return replace(bare, detect_time=oom.seen_time, evidence=(said,))
+    return replace(bare, detect_time=oom.seen_time, evidence=(evidence_of(oom),))

@@ -173,7 +173,7 @@ class Correlator:
         """Take in what was told lately before a restart: what is read again amends it."""
         told = [entry for entry in entries if entry.event.episode_id.startswith(self._boot)]
         self._ownership.recall(told, now)
-        for recalled in recall(told, self._boot, now):
+        for recalled in recall(told, now):
             self._names.recall(recalled.names)
             self._kills.amendments.recall(recalled, now)
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from oomwatch.correlator.amendments import Amendments, with_names
+from oomwatch.correlator.amendments import Amendments
 from oomwatch.correlator.attribution import UNKNOWN, Attribution, attribute
 from oomwatch.correlator.names import Name, Names
+from oomwatch.correlator.testimony import with_names
 from oomwatch.events import (
     Cgroup,
     Confidence,

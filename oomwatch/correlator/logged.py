@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from oomwatch.correlator.amendments import with_names
 from oomwatch.correlator.names import Name
+from oomwatch.correlator.testimony import with_names
 from oomwatch.events import Confidence, OomKill, Scope
 from oomwatch.observations import VictimNamed
 

@@ -32,13 +32,13 @@ class Recalled:
     reported: set[str] = field(default_factory=set)
 
 
-def recall(entries: Iterable[Entry], boot: str, now: float) -> list[Recalled]:
-    """Return the kills of this boot, in order; `boot` is what their episodes' ids begin with."""
+def recall(entries: Iterable[Entry], now: float) -> list[Recalled]:
+    """Return the kills among what was told in this boot, in order."""
     told: dict[int, Recalled] = {}
     lines: dict[int, int] = {}
     for entry in entries:
         event = entry.event
-        if not isinstance(event, OomKill) or not event.episode_id.startswith(boot):
+        if not isinstance(event, OomKill):
             continue
         of = entry.revision if event.amends is None else event.amends
         if event.kill_count is not None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from oomwatch.correlator.amendments import with_names
 from oomwatch.correlator.names import Name, Names, life_of
 from oomwatch.correlator.residuals import Residual
+from oomwatch.correlator.testimony import with_names
 from oomwatch.events import Cgroup, Confidence, Evidence, OomKill, Scope
 from oomwatch.ledger import Ledger
 from oomwatch.observations import SubtreeCount

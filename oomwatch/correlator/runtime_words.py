@@ -6,7 +6,7 @@ A runtime says that somebody was killed in a container, and no more: not who, no
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,6 +14,7 @@ from oomwatch.containers.lives import Life
 from oomwatch.containers.owners import Owner
 from oomwatch.containers.registry import Containers
 from oomwatch.correlator.owned_kills import OwnedKill, OwnedKills
+from oomwatch.correlator.testimony import evidence_of
 from oomwatch.correlator.told_kills import IsCandidate
 from oomwatch.events import Evidence
 from oomwatch.observations import RuntimeOom
@@ -54,7 +55,7 @@ class RuntimeWords:
         for told in self._told.recent(now, RUNTIME_SECONDS):
             if self._is_on(oom, told, whose):
                 told.runtimes += (oom.source,)
-                told.evidence += (_evidence(oom),)
+                told.evidence += (evidence_of(oom),)
                 self._told.learned_of(told, oom.seen_time, now)
                 return
         self._words.append(_Word(oom, now))
@@ -66,7 +67,7 @@ class RuntimeWords:
             if self._is_on(word.oom, told, self._whose(word.oom)):
                 self._words.remove(word)
                 told.runtimes += (word.oom.source,)
-                evidence += (_evidence(word.oom),)
+                evidence += (evidence_of(word.oom),)
         return evidence
 
     def place_in_sums(self, now: float, container_id: str | None = None) -> None:
@@ -93,10 +94,11 @@ class RuntimeWords:
             life = self._containers.lives.newest(word.oom.container_id)
             if life is None or life.ended_time is None:
                 continue
-            kills = {id(one): one for key in _keys(life) for one in told.get(key, ())}
+            whose = self._whose(word.oom)
+            kills = {id(one): one for key in whose for one in told.get(key, ())}
             if not self._is_one_more(word, list(kills.values()), on[word.oom.container_id]):
                 continue
-            if self._place(word.oom, partial(self._candidate, word.oom), now):
+            if self._place(word.oom, partial(self._candidate, word.oom, whose), now):
                 self._words.remove(word)
                 on[word.oom.container_id].remove(word)
 
@@ -111,12 +113,14 @@ class RuntimeWords:
         )
         return words > sum(_words_to_come(one, word.at) for one in told)
 
-    def _candidate(self, oom: RuntimeOom, path: str, read: int) -> int | None:
+    def _candidate(
+        self, oom: RuntimeOom, whose: frozenset[str], path: str, read: int
+    ) -> int | None:
         """The inode of a candidate that is the container's, 0 if it is not known; `None` if it is
         another's, or of another life of the container than is meant.
         """
         owner = self._containers.owners.of(path, None, oom.time)
-        if not _is_of(self._whose(oom), owner) or not self._in_one_life(oom, read):
+        if not _is_of(whose, owner) or not self._in_one_life(oom, read):
             return None
         life = _last_by(oom.time, self._containers.lives.of_id(oom.container_id))
         return (life.cgroup_id or 0) if life is not None and life.cgroup == path else 0
@@ -127,11 +131,13 @@ class RuntimeWords:
         return lacks and _is_of(whose, told.owner) and self._in_one_life(oom, told.read)
 
     def _whose(self, oom: RuntimeOom) -> frozenset[str]:
-        """By what the owner of a kill is known to be the container that a runtime speaks of: a
-        worker may call it by another id.
+        """By what the owner of a kill is known to be the container that a runtime speaks of: its
+        id, and its cgroup, since a worker may call it by another. A path begins with a slash, and
+        no id does.
         """
         life = self._containers.lives.newest(oom.container_id)
-        return frozenset((oom.container_id, *(_keys(life) if life is not None else ())))
+        cgroup = None if life is None else life.cgroup
+        return frozenset(key for key in (oom.container_id, cgroup) if key is not None)
 
     def _in_one_life(self, oom: RuntimeOom, read: int) -> bool:
         """Had the container not been started anew between a word and when a count was read?"""
@@ -155,16 +161,5 @@ def _last_by(time: int, lives: Sequence[Life]) -> Life | None:
     )
 
 
-def _keys(life: Life) -> tuple[str, ...]:
-    """By what an owner is known to be this life's container: a path begins with a slash, and no id
-    does.
-    """
-    return (life.container_id,) if life.cgroup is None else (life.container_id, life.cgroup)
-
-
-def _is_of(keys: Collection[str], owner: Owner | None) -> bool:
-    return owner is not None and (owner.container.id in keys or owner.cgroup in keys)
-
-
-def _evidence(oom: RuntimeOom) -> Evidence:
-    return Evidence(source=oom.source, time=oom.seen_time, detail=oom.detail)
+def _is_of(whose: frozenset[str], owner: Owner | None) -> bool:
+    return owner is not None and (owner.container.id in whose or owner.cgroup in whose)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
 
-from tests.runtimes.containers import Host, Spec
+from tests.kernel.watching import Told
+from tests.runtimes.containers import Host, Running, Spec
 from tests.runtimes.telling import (
     LABELS,
     WAITING_ITSELF,
@@ -89,6 +92,31 @@ async def test_a_container_that_removes_itself(runtime: tuple[Host, str]) -> Non
         await told_once(told, host, spec, container)
 
 
+@asynccontextmanager
+async def twenty(
+    host: Host, handler: str, name: str
+) -> AsyncIterator[tuple[Told, dict[Running, Spec]]]:
+    """A watcher, and twenty containers that wait to be let go, each with what it was made from."""
+    spec = Spec(command=WAITING_ITSELF, handler=handler, labels=LABELS)
+    specs = [replace(spec, name=f"{name}-{handler}-{number}") for number in range(20)]
+    async with watching_with(host) as told:
+        await following(told, host)
+        containers = await asyncio.gather(*(run(host, one) for one in specs))
+        try:
+            yield told, dict(zip(containers, specs, strict=True))
+        finally:
+            await asyncio.gather(*(asyncio.to_thread(one.remove) for one in containers))
+
+
+async def all_told(
+    told: Told, host: Host, containers: dict[Running, Spec], victims: list[int]
+) -> None:
+    """Wait until each container's kill is told by its name, and all that the node counts once."""
+    for (container, spec), victim in zip(containers.items(), victims, strict=True):
+        await told_in_a_storm(told, host, spec, container, victim)
+    await told.conserved()
+
+
 # Twenty starts and removals take dockerd minutes where the processor is emulated.
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
@@ -100,21 +128,11 @@ async def test_a_container_that_removes_itself(runtime: tuple[Host, str]) -> Non
     indirect=True,
 )
 async def test_twenty_containers_at_once(runtime: tuple[Host, str]) -> None:
-    host, handler = runtime
-    spec = Spec(command=WAITING_ITSELF, handler=handler, labels=LABELS)
-    specs = [replace(spec, name=f"one-of-twenty-{handler}-{number}") for number in range(20)]
-    async with watching_with(host) as told:
-        await following(told, host)
-        containers = await asyncio.gather(*(run(host, one) for one in specs))
-        try:
-            victims = [await let_go(container.cgroup) for container in containers]
-            for container in containers:
-                assert (await asyncio.to_thread(container.wait)).exit_code == 137
-            for one, container, victim in zip(specs, containers, victims, strict=True):
-                await told_in_a_storm(told, host, one, container, victim)
-            await told.conserved()
-        finally:
-            await asyncio.gather(*(asyncio.to_thread(one.remove) for one in containers))
+    async with twenty(*runtime, "one-of-twenty") as (told, containers):
+        victims = [await let_go(container.cgroup) for container in containers]
+        for container in containers:
+            assert (await asyncio.to_thread(container.wait)).exit_code == 137
+        await all_told(told, runtime[0], containers, victims)
 
 
 @pytest.mark.timeout(900)
@@ -127,18 +145,8 @@ async def test_twenty_containers_whose_counters_are_gone_before_anybody_could_re
     runtime: tuple[Host, str],
 ) -> None:
     """As systemd may remove them at once: it is up to the log then, and to the runtime's word."""
-    host, handler = runtime
-    spec = Spec(command=WAITING_ITSELF, handler=handler, labels=LABELS)
-    specs = [replace(spec, name=f"unread-{handler}-{number}") for number in range(20)]
-    async with watching_with(host) as told:
-        await following(told, host)
-        containers = await asyncio.gather(*(run(host, one) for one in specs))
-        try:
-            # Not awaited: the watcher, on this same loop, stands still meanwhile.
-            victims = let_go_and_see_off([container.cgroup for container in containers])
-            for one, container, victim in zip(specs, containers, victims, strict=True):
-                await told_in_a_storm(told, host, one, container, victim)
-            await told.conserved()
-            assert all(kill.survivor_cgroup for kill in told.kills)
-        finally:
-            await asyncio.gather(*(asyncio.to_thread(one.remove) for one in containers))
+    async with twenty(*runtime, "unread") as (told, containers):
+        # Not awaited: the watcher, on this same loop, stands still meanwhile.
+        victims = let_go_and_see_off([container.cgroup for container in containers])
+        await all_told(told, runtime[0], containers, victims)
+        assert all(kill.survivor_cgroup for kill in told.kills)

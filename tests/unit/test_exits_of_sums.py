@@ -20,6 +20,17 @@ UNKNOWN, CLEARED, KILLED = (
 )
 
 
+SUM = OomKill(
+    episode_id="e",
+    detect_time=START,
+    scope=Scope.UNKNOWN,
+    confidence=Confidence.CONFIRMED,
+    kill_count=1,
+    survivor_cgroup="/p",
+    candidates=("/p/a", "/p/b"),
+)
+
+
 class Pods(Host):
     """A host whose containers are gone, with their counters, before anybody reads those."""
 
@@ -38,6 +49,21 @@ class Pods(Host):
     def named_late(self, cgroup: Cgroup, pid: int, time: int) -> None:
         self.name(cgroup, pid, time)
         self.pass_time(1)
+
+    def named_nowhere(self, *pids: int, time: int) -> None:
+        """Who was killed is printed, and not in which cgroup."""
+        for pid in pids:
+            self.say(
+                VictimNamed(
+                    source="kernel_log",
+                    sequence=pid,
+                    time=time,
+                    seen_time=self.wall,
+                    victim=Victim(pid=pid, comm="hog"),
+                    detail="Killed process",
+                )
+            )
+        self.pass_time(5)
 
     def says_oom(self, name: str) -> None:
         word = RuntimeOom(
@@ -163,18 +189,7 @@ def test_names_of_nowhere_are_nobodys_where_words_parted_a_sum() -> None:
     host.pass_time(3)
     host.says_oom("aa")
     host.says_oom("bb")
-    for pid in (501, 502):
-        host.say(
-            VictimNamed(
-                source="kernel_log",
-                sequence=pid,
-                time=then,
-                seen_time=host.wall,
-                victim=Victim(pid=pid, comm="hog"),
-                detail="Killed process",
-            )
-        )
-    host.pass_time(5)
+    host.named_nowhere(501, 502, time=then)
     last = [event for event in host.journal if isinstance(event, OomKill)][-1]
     assert [victim.pid for victim in last.victims] == [501, 502]
     assert not [exit_ for exit_ in host.exits if "501" in " ".join(exit_.reasons)]
@@ -182,19 +197,9 @@ def test_names_of_nowhere_are_nobodys_where_words_parted_a_sum() -> None:
 
 def test_a_kill_that_a_word_placed_is_no_surer_than_the_word() -> None:
     told = KillsTold()
-    cgroups = ("/p/a", "/p/b")
-    kill = OomKill(
-        episode_id="e",
-        detect_time=START,
-        scope=Scope.UNKNOWN,
-        confidence=Confidence.CONFIRMED,
-        kill_count=1,
-        survivor_cgroup="/p",
-        candidates=cgroups,
-    )
-    told.told(kill)
+    told.told(SUM)
     told.recorded("e", None, 1)
-    word = replace(kill, kill_count=None, amends=1, victim_cgroup="/p/a", candidates=())
+    word = replace(SUM, kill_count=None, amends=1, victim_cgroup="/p/a", candidates=())
     told.told(replace(word, confidence=Confidence.HIGH))
     life = Life("aa", None, START - 1, cgroup="/p/a")
     (its,) = told.of(End(life=life, exit_time=START))
@@ -227,18 +232,7 @@ def test_words_part_a_sum_of_which_it_is_known_already_who_was_killed() -> None:
     then = host.wall
     host.all_gone(*containers)
     host.pass_time(3)
-    for pid in (501, 502):
-        host.say(
-            VictimNamed(
-                source="kernel_log",
-                sequence=pid,
-                time=then,
-                seen_time=host.wall,
-                victim=Victim(pid=pid, comm="hog"),
-                detail="Killed process",
-            )
-        )
-    host.pass_time(5)
+    host.named_nowhere(501, 502, time=then)
     host.says_oom("aa")
     assert host.verdicts()["aa"] == ("oom", "high")
     of_aa = [e for e in host.exits if e.container is not None and e.container.id == "aa"]
@@ -275,29 +269,13 @@ def test_a_kill_of_which_the_path_alone_is_known_is_not_one_of_long_after(
 ) -> None:
     life = Life("aa", 7, START, cgroup="/p/a", ended_time=START + 10_000_000)
     time = START + 10_000_000 + round(seconds * 1e6)
-    kill = OomKill(
-        episode_id="e",
-        detect_time=time,
-        scope=Scope.UNKNOWN,
-        confidence=Confidence.CONFIRMED,
-        kill_count=1,
-        victim_cgroup="/p/a",
-        survivor_cgroup="/p",
-    )
+    kill = replace(SUM, detect_time=time, victim_cgroup="/p/a", candidates=())
     assert (End(life=life, exit_time=START + 10_000_000).kill(kill, 1) is not None) is mine
 
 
 def test_parts_of_a_sum_in_two_lives_of_one_path_are_two() -> None:
     told = KillsTold()
-    kill = OomKill(
-        episode_id="e",
-        detect_time=START,
-        scope=Scope.UNKNOWN,
-        confidence=Confidence.CONFIRMED,
-        kill_count=3,
-        survivor_cgroup="/p",
-        candidates=("/p/a", "/p/a", "/p/b"),
-    )
+    kill = replace(SUM, kill_count=3, candidates=("/p/a", "/p/a", "/p/b"))
     told.told(kill)
     told.recorded("e", None, 1)
     for inode, pid in ((7, 501), (8, 502)):

@@ -24,9 +24,9 @@ class Host:
             self.begun(name)
         self.written = 0
 
-    def begun(self, name: str) -> None:
+    def begun(self, name: str, pid: int | None = None, called: str | None = None) -> None:
         cgroup = self.nodes[name].cgroup
-        container = Container(id=name, name=f"my-{name}", runtime="docker")
+        container = Container(id=name, name=called or f"my-{name}", runtime="docker")
         self.run.feed(
             ContainerSeen(
                 source="docker",
@@ -34,6 +34,7 @@ class Host:
                 container=container,
                 cgroup=cgroup.path,
                 cgroup_id=cgroup.id,
+                pid=pid,
             )
         )
 
@@ -180,15 +181,11 @@ def test_names_of_nowhere_are_still_the_sums_where_words_placed_its_kills() -> N
 
 def test_a_word_on_a_container_that_runs_is_of_a_kill_still_to_come() -> None:
     host = sum_of_two()
-    # It runs anew, under its old path.
-    host.nodes["cc"] = host.kernel.make(host.slice, "cc")
-    host.run.feed(host.kernel.reading(host.nodes["cc"]))
-    host.begun("cc")
+    host.begun_anew("cc")
     host.says_oom("cc")
     assert host.parts == []
     host.killed("cc")
-    host.run.feed(host.kernel.reading(host.nodes["cc"]))
-    host.settle()
+    host.read("cc")
     assert host.run.kills[-1].victim_cgroup_id == host.nodes["cc"].cgroup.id
     assert [said.source for said in host.run.kills[-1].evidence][-1:] == ["docker"]
 
@@ -196,12 +193,9 @@ def test_a_word_on_a_container_that_runs_is_of_a_kill_still_to_come() -> None:
 def test_a_word_that_placed_a_kill_is_of_no_other() -> None:
     host = sum_of_two()
     host.says_oom("aa")
-    host.nodes["aa"] = host.kernel.make(host.slice, "aa")
-    host.run.feed(host.kernel.reading(host.nodes["aa"]))
-    host.begun("aa")
+    host.begun_anew("aa")
     host.killed("aa")
-    host.run.feed(host.kernel.reading(host.nodes["aa"]))
-    host.settle()
+    host.read("aa")
     kill = host.run.kills[-1]
     assert kill.victim_cgroup_id == host.nodes["aa"].cgroup.id
     assert "docker" not in [said.source for said in kill.evidence]
@@ -210,8 +204,7 @@ def test_a_word_that_placed_a_kill_is_of_no_other() -> None:
 def test_a_word_that_comes_very_late_is_of_the_kill_that_its_own_counter_showed() -> None:
     host = Host("aa", "bb", "cc")
     host.killed("aa")
-    host.run.feed(host.kernel.reading(host.nodes["aa"]))
-    host.settle()
+    host.read("aa")
     host.killed("bb")
     host.gone("aa", "bb", "cc")
     host.settle(RUNTIME_SECONDS + 1)
@@ -244,14 +237,7 @@ def test_a_word_of_a_stranger_says_nothing() -> None:
 def test_a_part_of_a_sum_gets_a_name_that_is_learned_late() -> None:
     host = sum_of_two()
     host.says_oom("aa")
-    seen = ContainerSeen(
-        source="docker",
-        time=host.kernel.time,
-        container=Container(id="aa", name="renamed", runtime="docker"),
-        cgroup="/slice/aa",
-        cgroup_id=host.nodes["aa"].cgroup.id,
-    )
-    host.run.feed(seen)
+    host.begun("aa", called="renamed")
     host.settle()
     last = host.run.kills[-1]
     assert last.container is not None
@@ -274,18 +260,7 @@ def test_further_words_on_a_kill_of_several_processes_place_no_other() -> None:
 
 def test_who_is_a_containers_init_is_no_word_on_a_kill() -> None:
     host = Host("aa", "bb")
-    aa = host.nodes["aa"].cgroup
-    init = Container(id="aa", name="my-aa", runtime="docker")
-    host.run.feed(
-        ContainerSeen(
-            source="docker",
-            time=host.kernel.time,
-            container=init,
-            cgroup=aa.path,
-            cgroup_id=aa.id,
-            pid=7,
-        )
-    )
+    host.begun("aa", pid=7)
     host.killed("aa", "bb")
     host.run.feed(named(7, None, time=host.kernel.time))
     host.gone("aa", "bb")

@@ -90,17 +90,18 @@ class KillsTold:
             self._put(parts[-1])
             return before
         was = self._take_from_sum(parts, told, event) or before
-        if before.victim_cgroup is None and event.victim_cgroup is not None and len(parts) > 1:
-            before = replace(before, victims=())
-        self._change(told, _merged(replace(before, kill_count=told.event.kill_count), event))
+        kill = told.event
+        if kill.victim_cgroup is None and event.victim_cgroup is not None and len(parts) > 1:
+            kill = replace(kill, victims=())
+        self._change(told, _merged(kill, event))
         return was
 
     def _take_from_sum(self, parts: list[_Told], told: _Told, event: OomKill) -> OomKill | None:
         """Have one more name in a cgroup take its kill from what is left of the sum, and return
         that as it was before.
         """
-        rest = next((part for part in parts if part.event.victim_cgroup is None), None)
-        if rest is None or rest is told:
+        rest = parts[0]
+        if rest is told or rest.event.victim_cgroup is not None:
             return None
         before = rest.event
         known = {victim.pid for victim in (*told.event.victims, *event.victims)}
@@ -253,14 +254,11 @@ def _key(event: OomKill) -> Place:
 
 
 def _amended(parts: list[_Told], event: OomKill) -> _Told | None:
-    """Which part of a kill an amendment is of: the one in its cgroup, else what is left."""
-    for part in parts:
-        if _same_place(part.event, event):
-            return part
-    for part in parts:
-        if part.event.victim_cgroup is None:
-            return part
-    return parts[0] if parts else None
+    """Which part of a kill an amendment is of: the one in its cgroup, else the first, which is what
+    is left of a sum for as long as anything is.
+    """
+    same = (part for part in parts if _same_place(part.event, event))
+    return next(same, parts[0] if parts else None)
 
 
 def _same_place(part: OomKill, event: OomKill) -> bool:
