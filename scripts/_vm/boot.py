@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -29,6 +29,30 @@ _PR_SET_PDEATHSIG = 1
 # A guest on a /dev/kvm that does not work hangs before its first line; one that works is
 # up in a few seconds.
 _KVM_PROBE_S = 15.0
+# guest.sh gives a sign of life every five seconds. A machine out of memory may take minutes for
+# one; one whose kernel waits for itself gives none ever (seen: an hour of CI for nothing).
+_STILL_S = 300.0
+_LAST_LINES = 40
+# Not -cpu max as it is: a kernel that is told of fast string instructions clears and copies pages
+# by them, and an emulator steps through each of their bytes. Pages are then touched in half the
+# time and copied in a third. AMD's models from here on have them without saying so.
+_EMULATED_CPU = "max,-erms,family=15,model=4,stepping=1"
+_KERNEL_PARAMETERS = (
+    # The kernel's own words, warnings and worse, until guest.sh silences it.
+    "console=ttyS0",
+    "loglevel=5",
+    # A panic ends the machine. After an Oops a lock may be held for which all wait ever after.
+    "panic=-1",
+    "oops=panic",
+    # Its tools are not there for a Docker daemon.
+    "apparmor=0",
+    # On a busy host the clock's watchdog finds an emulated TSC unstable: the kernel then patches
+    # its code while it runs, which QEMU's translator does not always survive (seen: Oops: int3).
+    "tsc=nowatchdog",
+    # Nobody breaks in here, and detours of every call and return cost an emulator more than a CPU.
+    "mitigations=off",
+    "init_on_alloc=0",
+)
 _TIMED_OUT = 124  # as timeout(1)
 _BROKE = 125
 
@@ -63,15 +87,13 @@ def main() -> int:
         machine = _Machine(options.memory, options.cpus, options.rw, kvm, over)
         how = "under KVM" if kvm else "emulated, for want of a usable KVM"
         say(f"booting Linux {kernel.release} with {machine.memory}, {machine.cpus} CPUs, {how}")
-        with _shared_folder() as share:
-            status = _boot(kernel, machine, options.command, share, timeout_s=options.timeout)
-            if options.results is not None:
-                shutil.copytree(share / "results", options.results, dirs_exist_ok=True)
-            if status != 0:
-                log = cache_dir() / f"{kernel.release}.log"
-                parts = (share / "console.log", share / "dmesg")
-                log.write_bytes(b"".join(part.read_bytes() for part in parts if part.exists()))
-                say(f"the kernel's log: {log}")
+        until = time.monotonic() + options.timeout
+        status = _run(kernel, machine, options, until)
+        for _ in range(options.tries - 1):
+            if status != _BROKE:
+                break
+            say("trying another machine")
+            status = _run(kernel, machine, options, until)
         return status
     except CannotHave as error:
         say(str(error))
@@ -79,6 +101,19 @@ def main() -> int:
     except KeyboardInterrupt:
         say("interrupted")
         return 130
+
+
+def _run(
+    kernel: kernels.Kernel, machine: _Machine, options: argparse.Namespace, until: float
+) -> int:
+    """Boot a machine for the command, and keep what is left of it; the exit status."""
+    with _shared_folder() as share:
+        status = _boot(kernel, machine, options.command, share, until=until)
+        if options.results is not None:
+            shutil.copytree(share / "results", options.results, dirs_exist_ok=True)
+        if status != 0:
+            _keep_log(share, cache_dir() / f"{kernel.release}.log")
+    return status
 
 
 def _parse(words: Sequence[str]) -> argparse.Namespace:
@@ -111,7 +146,16 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
         metavar="DIR",
         help="afterwards holds what the command left in the folder $OOMWATCH_RESULTS",
     )
-    parser.add_argument("--timeout", type=float, default=1500, metavar="S", help="default 1500")
+    parser.add_argument(
+        "--timeout", type=float, default=1500, metavar="S", help="of all tries; default 1500"
+    )
+    parser.add_argument(
+        "--tries",
+        type=int,
+        default=1,
+        metavar="N",
+        help="boot another where one broke, as an emulated one may, up to N in all; default 1",
+    )
     parser.add_argument("--list", action="store_true", help="list the kernels and stop")
     parser.add_argument("--fetch", action="store_true", help="get the kernel and stop")
     parser.add_argument("--update", action="store_true", help="look for a newer one of the series")
@@ -140,7 +184,7 @@ def _boot(
     command: Sequence[str],
     share: Path,
     *,
-    timeout_s: float,
+    until: float,
 ) -> int:
     """Boot, run the command with its output on ours, and give back its exit status."""
     # In a file, since the kernel's command line holds 2 kB.
@@ -154,12 +198,12 @@ def _boot(
         ]
         for pump in pumps:
             pump.start()
-        qemu.wait(timeout_s)
+        ended = _wait(qemu, share / "alive", until=until)
+        if ended is not None:
+            say(ended[1])
+            return ended[0]
         for pump in pumps:
             pump.join()
-    except subprocess.TimeoutExpired:
-        say(f"ended the machine after {timeout_s:g} s: the command took too long")
-        return _TIMED_OUT
     finally:
         qemu.kill()
         qemu.wait()
@@ -170,6 +214,37 @@ def _boot(
     status = int((share / "status").read_text())
     say(f"exit status {status} after {took:.0f} s (command began {booted} s into the boot)")
     return status
+
+
+def _wait(qemu: subprocess.Popen[bytes], alive: Path, *, until: float) -> tuple[int, str] | None:
+    """Wait for the machine's end. Where it must be ended: the status, and why."""
+    sign, seen = 0, time.monotonic()
+    began = seen
+    while True:
+        try:
+            qemu.wait(1.0)
+        except subprocess.TimeoutExpired:
+            pass
+        else:
+            return None
+        now = time.monotonic()
+        with suppress(FileNotFoundError):
+            last = alive.stat().st_mtime_ns
+            sign, seen = (sign, seen) if last == sign else (last, now)
+        if now > until:
+            return _TIMED_OUT, f"ended it after {now - began:.0f} s: the command took too long"
+        if now - seen > _STILL_S:
+            return _BROKE, f"ended it: it stood still for {now - seen:.0f} s"
+
+
+def _keep_log(share: Path, log: Path) -> None:
+    """Keep the kernel's log, and print its end where the kernel itself could not tell it."""
+    console, dmesg = share / "console.log", share / "dmesg"
+    log.write_bytes(b"".join(part.read_bytes() for part in (console, dmesg) if part.exists()))
+    if not dmesg.exists():
+        for line in console.read_text(errors="replace").splitlines()[-_LAST_LINES:]:
+            say(f"console: {line!r}"[:200])
+    say(f"the kernel's log: {log}")
 
 
 def _start(kernel: kernels.Kernel, machine: _Machine, share: Path) -> subprocess.Popen[bytes]:
@@ -185,15 +260,12 @@ def _start(kernel: kernels.Kernel, machine: _Machine, share: Path) -> subprocess
         )
     words = [
         "qemu-system-x86_64",
-        *("-machine", "q35", "-cpu", "max", "-accel", "kvm" if machine.kvm else "tcg"),
+        *("-machine", "q35", "-accel", "kvm" if machine.kvm else "tcg"),
+        *("-cpu", "max" if machine.kvm else _EMULATED_CPU),
         *("-m", machine.memory, "-smp", str(machine.cpus)),
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
         *("-kernel", str(kernel.image), "-initrd", str(first_root)),
-        # The kernel's own words, warnings and worse, until guest.sh silences it.
-        # A panic ends the machine. AppArmor's tools are not there for a Docker daemon. On a busy
-        # host the clock's watchdog finds an emulated TSC unstable: the kernel then patches its own
-        # code while it runs, which QEMU's translator does not always survive (seen: Oops: int3).
-        *("-append", "console=ttyS0 loglevel=5 panic=-1 apparmor=0 tsc=nowatchdog"),
+        *("-append", " ".join(_KERNEL_PARAMETERS)),
         *("-serial", f"file:{share / 'console.log'}"),
         *_files("root", Path("/"), writable=machine.writable),
         *_files("share", share, writable=True),
