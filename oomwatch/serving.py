@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,8 @@ from oomwatch.own_process import protect
 if TYPE_CHECKING:
     from oomwatch.metrics_server import MetricsServer
     from oomwatch.rpc.server import RpcServer
+
+_log = logging.getLogger(__name__)
 
 UNREACHABLE_SECONDS = 30.0
 """How long nobody can connect before a daemon with a service manager ends, to be started again."""
@@ -49,6 +52,7 @@ async def serve(
         watcher.on_health = server.set_serving
         server.unreachable = reach.unreachable
         await server.start()
+        await _say_what_is_seen(watcher)
         # What is here by now stays for good. Frozen, no collection of cycles walks it again: with
         # 100,000 cgroups that would hold up a kill for 35 ms.
         gc.collect()
@@ -68,6 +72,15 @@ async def serve(
         if metrics is not None:
             await metrics.stop()
         await watcher.stop()
+
+
+async def _say_what_is_seen(watcher: Watcher) -> None:
+    """Log each witness and how it is doing: who misses a kill here reads what could be seen."""
+    status = await watcher.status()
+    for source in status.sources:
+        state = "degraded: " if source.degraded else "" if source.active else "not active: "
+        _log.info("%s: %s%s", source.name, state, source.detail)
+    _log.info("%s", status.journal.detail)
 
 
 class Reach:

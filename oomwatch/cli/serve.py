@@ -225,8 +225,12 @@ def command(
         raise click.UsageError("TLS is about --listen HOST:PORT: give that too")
     if listen is None and metrics is None and insecure:
         raise click.UsageError("--insecure is about --listen and --metrics: give one of them too")
-    if poll_interval <= 0:
-        raise click.BadParameter("must be more than 0", param_hint="--poll-interval")
+    for option, seconds in (
+        ("--poll-interval", poll_interval),
+        ("--retention-age", retention_age),
+    ):
+        if seconds <= 0:
+            raise click.BadParameter("must be more than 0", param_hint=option)
     asked = click.get_current_context().get_parameter_source("kernel_log")
     if asked is not click.core.ParameterSource.DEFAULT and str(kernel_log) != "off":
         _need_a_kernels_tree(cgroup_root)

@@ -95,6 +95,14 @@ def served(tmp_path: Path) -> Iterator[Served]:
         each.communicate()
 
 
+def test_its_log_begins_with_what_it_sees(served: Served) -> None:
+    assert served.process is not None
+    served.process.terminate()
+    _, log = served.process.communicate(timeout=BOUND)
+    assert f"memory_events: 2 cgroups below {served.tree.root}, followed by inotify\n" in log
+    assert f"journal {served.state / 'journal.db'}: 0 events kept\n" in log
+
+
 def test_tail_list_and_show_ask_the_daemon(served: Served) -> None:
     served.killed(2)
 

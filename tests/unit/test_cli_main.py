@@ -146,6 +146,7 @@ def test_completion_is_a_script_for_the_shell(
         ["serve", "--insecure"],
         ["serve", "--poll-interval", "0"],
         ["serve", "--retention-age", "long"],
+        ["serve", "--retention-age", "0"],
         ["completion", "csh"],
     ],
     ids=" ".join,
