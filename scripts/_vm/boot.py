@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -22,6 +22,7 @@ from typing import IO
 
 from scripts._vm import initramfs, kernels, runtimes
 from scripts._vm.cache import CannotHave, cache_dir, say
+from scripts._vm.signs_of_life import StoodStill, TookTooLong, wait
 
 ROOT = Path(__file__).resolve().parents[2]
 _GUEST = Path(__file__).with_name("guest.sh").resolve()
@@ -29,9 +30,6 @@ _PR_SET_PDEATHSIG = 1
 # A guest on a /dev/kvm that does not work hangs before its first line; one that works is
 # up in a few seconds.
 _KVM_PROBE_S = 15.0
-# guest.sh gives a sign of life every five seconds. A machine out of memory may take minutes for
-# one; one whose kernel waits for itself gives none ever (seen: an hour of CI for nothing).
-_STILL_S = 300.0
 _LAST_LINES = 40
 # Not -cpu max as it is: a kernel that is told of fast string instructions clears and copies pages
 # by them, and an emulator steps through each of their bytes. Pages are then touched in half the
@@ -198,12 +196,15 @@ def _boot(
         ]
         for pump in pumps:
             pump.start()
-        ended = _wait(qemu, share / "alive", until=until)
-        if ended is not None:
-            say(ended[1])
-            return ended[0]
+        wait(qemu, share / "alive", until=until)
         for pump in pumps:
             pump.join()
+    except TookTooLong as why:
+        say(str(why))
+        return _TIMED_OUT
+    except StoodStill as why:
+        say(str(why))
+        return _BROKE
     finally:
         qemu.kill()
         qemu.wait()
@@ -214,27 +215,6 @@ def _boot(
     status = int((share / "status").read_text())
     say(f"exit status {status} after {took:.0f} s (command began {booted} s into the boot)")
     return status
-
-
-def _wait(qemu: subprocess.Popen[bytes], alive: Path, *, until: float) -> tuple[int, str] | None:
-    """Wait for the machine's end. Where it must be ended: the status, and why."""
-    sign, seen = 0, time.monotonic()
-    began = seen
-    while True:
-        try:
-            qemu.wait(1.0)
-        except subprocess.TimeoutExpired:
-            pass
-        else:
-            return None
-        now = time.monotonic()
-        with suppress(FileNotFoundError):
-            last = alive.stat().st_mtime_ns
-            sign, seen = (sign, seen) if last == sign else (last, now)
-        if now > until:
-            return _TIMED_OUT, f"ended it after {now - began:.0f} s: the command took too long"
-        if now - seen > _STILL_S:
-            return _BROKE, f"ended it: it stood still for {now - seen:.0f} s"
 
 
 def _keep_log(share: Path, log: Path) -> None:
