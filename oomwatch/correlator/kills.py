@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from oomwatch.correlator.amendments import Amendments
 from oomwatch.correlator.attribution import UNKNOWN, Attribution, attribute
 from oomwatch.correlator.names import Name, Names
+from oomwatch.correlator.pending_kills import Pending, PendingKills
 from oomwatch.correlator.testimony import with_names
 from oomwatch.events import (
     Cgroup,
@@ -20,10 +21,8 @@ from oomwatch.events import (
     Event,
     Evidence,
     EvidenceGap,
-    MemoryUsage,
     OomKill,
     Scope,
-    upwards,
 )
 from oomwatch.ledger import Ledger
 from oomwatch.observations import (
@@ -58,37 +57,6 @@ class Outcome:
 
 
 @dataclass(slots=True)
-class _Pending:
-    """A rise that was seen and is not told yet; `within` are the paths of its cgroup and above."""
-
-    cgroup: Cgroup
-    within: frozenset[str]
-    counter_id: int
-    count: int
-    first: CounterReading
-    told_before: int
-    opened: float
-    last_rise: float
-    recovered: bool
-    deadline: float | None = None
-    measuring: bool = False
-    measured: bool = False
-    attribution: Attribution | None = None
-    usage: MemoryUsage | None = None
-
-    def may_be(self, name: Name) -> bool:
-        """Can a name be of this kill?"""
-        if name.cgroup != self.cgroup.path:
-            return False
-        return name.may_be_in(self.cgroup, self.counted)
-
-    @property
-    def counted(self) -> tuple[int | None, int]:
-        """Between which looks it was."""
-        return self.first.looked_at, self.first.time
-
-
-@dataclass(slots=True)
 class _Episode:
     """A group kill in progress: what its members share."""
 
@@ -118,20 +86,20 @@ class OpenKills:
         self._boot = boot
         self._ledger = ledger
         self._settle_seconds = settle_seconds
-        self._pending: dict[int, _Pending] = {}
+        self._pending = PendingKills()
         self._episodes: dict[int, _Episode] = {}
         self._hints: dict[int, _Hint] = {}
 
     @property
     def deadline(self) -> float | None:
         """When `expire` must be called next; `None` while nothing is open."""
-        due = [p.deadline for p in self._pending.values() if p.deadline is not None]
+        due = [p.deadline for p in self._pending if p.deadline is not None]
         due += [hint.expires for hint in self._hints.values()]
         return min(due, default=None)
 
     def expire(self, now: float, outcome: Outcome) -> None:
         """Look again at what has settled, and forget attempts that had no kill."""
-        for pending in self._pending.values():
+        for pending in self._pending:
             if pending.deadline is not None and pending.deadline <= now:
                 pending.deadline = None
                 pending.measuring = False
@@ -144,15 +112,16 @@ class OpenKills:
 
     def count_below(self, survivor: Cgroup) -> int:
         """Kills that are open in a cgroup and below it."""
-        return sum(p.count for p in self._pending.values() if survivor in p.cgroup.lineage())
+        below = self._pending.below(survivor.path)
+        return sum(p.count for p in below if survivor in p.cgroup.lineage())
 
     def below(self, path: str) -> list[Cgroup]:
         """Return the cgroups at and below a path in which a kill is open."""
-        return [pending.cgroup for pending in self._pending.values() if path in pending.within]
+        return [pending.cgroup for pending in self._pending.below(path)]
 
     def awaits(self, name: Name) -> bool:
         """Is a kill in the cgroup of this name about to be told, which may be its own?"""
-        return any(pending.may_be(name) for pending in self._pending.values())
+        return any(pending.may_be(name) for pending in self._pending.below(name.cgroup))
 
     def close(self, cgroup: Cgroup, now: float, outcome: Outcome) -> None:
         """Tell what is open in a cgroup as it is known now: nothing more can be read of it."""
@@ -189,23 +158,24 @@ class OpenKills:
             pending.count += rise
             pending.last_rise = now
         elif rise > 0:
-            self._pending[cgroup.id] = _Pending(
-                cgroup=cgroup,
-                within=frozenset(upwards(cgroup.path)),
-                counter_id=reading.counter_id,
-                count=rise,
-                first=reading,
-                told_before=told,
-                opened=now,
-                last_rise=now,
-                recovered=recovered,
+            self._pending.add(
+                Pending(
+                    cgroup=cgroup,
+                    counter_id=reading.counter_id,
+                    count=rise,
+                    first=reading,
+                    told_before=told,
+                    opened=now,
+                    last_rise=now,
+                    recovered=recovered,
+                )
             )
             outcome.questions.append(Describe(cgroup, self._ledger.oom_by_id))
 
     def _went_back(self, reading: CounterReading, told: int, outcome: Outcome) -> None:
         """A counter never falls on a kernel; whatever this is, say so and go on from here."""
         count = reading.local.oom_kill or 0
-        self._pending.pop(reading.cgroup.id, None)
+        self._pending.remove(reading.cgroup.id)
         self._ledger.rebase(reading.cgroup, told=count, counter_id=reading.counter_id)
         outcome.events.append(
             EvidenceGap(
@@ -232,13 +202,13 @@ class OpenKills:
 
     def named(self, name: Name, now: float, outcome: Outcome) -> bool:
         """Take in a name; False if no kill is open that it could be of."""
-        for pending in list(self._pending.values()):
+        for pending in self._pending.below(name.cgroup):
             if pending.may_be(name):
                 self._advance(pending, now, outcome)
                 return True
         return False
 
-    def _advance(self, pending: _Pending, now: float, outcome: Outcome) -> None:
+    def _advance(self, pending: Pending, now: float, outcome: Outcome) -> None:
         """Tell a kill, unless there is still something to wait for."""
         said = pending.attribution
         if said is None or pending.measuring:
@@ -260,7 +230,7 @@ class OpenKills:
         if not self._pending:
             self.amendments.adopt(strays, now)
 
-    def _waits_for_names(self, pending: _Pending, now: float) -> bool:
+    def _waits_for_names(self, pending: Pending, now: float) -> bool:
         """Is a witness due that has not named every victim, and the moment not over yet?"""
         if not self.naming or now - pending.opened >= self._settle_seconds * 0.9:
             return False
@@ -268,7 +238,7 @@ class OpenKills:
         named = (sum(n.kills for n in names if n.named_by(source)) for source in self.naming)
         return any(kills < pending.count for kills in named)
 
-    def _claim(self, pending: _Pending) -> list[Name]:
+    def _claim(self, pending: Pending) -> list[Name]:
         """Take the names of this kill, as far as they have come.
 
         A path may have had several lives while nobody watched: the one that is there was the last.
@@ -282,21 +252,21 @@ class OpenKills:
             name.claimed = True
         return mine
 
-    def _still_settling(self, pending: _Pending, now: float) -> bool:
+    def _still_settling(self, pending: Pending, now: float) -> bool:
         quiet = now - pending.last_rise >= self._settle_seconds * 0.9
         return not quiet and now - pending.opened < SETTLE_LIMIT_SECONDS
 
     def measured(self, reading: UsageReading, now: float, outcome: Outcome) -> None:
         """Take in the figures of a limit's cgroup, and tell the kills that waited for them."""
-        for pending in list(self._pending.values()):
+        for pending in list(self._pending):
             said = pending.attribution
             if pending.measuring and said is not None and said.limit is reading.cgroup:
                 pending.usage = reading.usage or pending.usage
                 pending.measuring, pending.measured = False, True
                 self._advance(pending, now, outcome)
 
-    def _tell(self, pending: _Pending, now: float, outcome: Outcome) -> None:
-        del self._pending[pending.cgroup.id]
+    def _tell(self, pending: Pending, now: float, outcome: Outcome) -> None:
+        self._pending.remove(pending.cgroup.id)
         said, episode_id = self._episode(pending, now)
         first, after = pending.first, pending.told_before + pending.count
         evidence = [
@@ -341,7 +311,7 @@ class OpenKills:
         self._ledger.tell(pending.cgroup, pending.count, pending.counter_id)
         self.told += pending.count
 
-    def _episode(self, pending: _Pending, now: float) -> tuple[Attribution, str]:
+    def _episode(self, pending: Pending, now: float) -> tuple[Attribution, str]:
         """Return what is known of the kill, shared with the group that is killed along with it."""
         said = pending.attribution or UNKNOWN
         episode_id = (
