@@ -106,9 +106,12 @@ class Amendments:
                     self._note(told, name, record, now)
                     return True
             return False
+        cgroup, enough = name.cgroup, 1 if name.certain else name.kills
         for told in self._told:
-            enough = 1 if name.certain else name.kills
-            if told.lacks(name.cgroup) >= enough and told.may_have(name):
+            # First what costs little: in a storm thousands are gone through, and fit none.
+            if told.missing < enough or told.event.victim_cgroup not in (None, cgroup):
+                continue
+            if told.lacks(cgroup) >= enough and told.may_have(name):
                 self._take(told, name, now)
                 return True
         return False

@@ -45,6 +45,11 @@ class Name:
     claimed: bool = False
 
     @property
+    def pid(self) -> int:
+        """The process, by its pid on this host."""
+        return self.records[0].victim.pid
+
+    @property
     def victim(self) -> Victim:
         """The process: each field from the first witness that has it, the log before the others."""
         merged, *others = (record.victim for record in self._by_weight())
@@ -194,6 +199,8 @@ class Names:
 
     def __init__(self) -> None:
         self._names: list[Name] = []
+        self._last: dict[int, Name] = {}
+        """The latest of each pid: in a storm there are thousands, and each is asked for often."""
 
     def add(self, record: VictimNamed, now: float) -> Name | None:
         """Take in a record: a new name, or another witness of one that is known.
@@ -201,19 +208,21 @@ class Names:
         `None` where it tells nothing that was not known.
         """
         self._forget(now)
-        for name in reversed(self._names):
-            if name.records[0].victim.pid != record.victim.pid:
-                continue
-            if not name.may_hold(record, now):
-                break
-            return name if name.add(record) else None
+        known = self._last.get(record.victim.pid)
+        if known is not None and known.may_hold(record, now):
+            return known if known.add(record) else None
         name = Name([record], now)
-        self._names.append(name)
+        self._put(name)
         return name
 
     def recall(self, names: list[Name]) -> None:
         """Take in names that were told before a restart: another witness of one is no new one."""
-        self._names += names
+        for name in names:
+            self._put(name)
+
+    def _put(self, name: Name) -> None:
+        self._names.append(name)
+        self._last[name.pid] = name
 
     def waiting(self, now: float) -> list[VictimNamed]:
         """Return the records of the names that may still find their kill."""
@@ -260,7 +269,7 @@ class Names:
         return [
             name
             for name in takewhile(lambda name: name.arrived >= since, reversed(self._names))
-            if name.records[0].victim.pid in pids
+            if name.pid in pids
         ]
 
     @staticmethod
@@ -285,4 +294,6 @@ class Names:
             if now - name.arrived < KEEP_SECONDS and len(self._names) - stale <= MAX_NAMES:
                 break
             stale += 1
+            if self._last.get(name.pid) is name:
+                del self._last[name.pid]
         del self._names[:stale]
