@@ -49,8 +49,11 @@ def let_in(tmp_path: Path) -> None:
 
     No further: above them is /tmp, which is everybody's.
     """
-    for directory in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        directory.chmod(0o711)
+    # pytest's own directories, one more of them where tests are run side by side.
+    for directory in (tmp_path, *tmp_path.parents[:3]):
+        mode = directory.stat().st_mode
+        if not mode & 0o001:
+            directory.chmod(mode | 0o011)
 
 
 def _place(user: int) -> Path:

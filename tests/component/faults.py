@@ -107,10 +107,11 @@ def seen_degraded(asked: Asked, words: str, source: str | None = None) -> Shown:
     def told(now: Shown) -> bool:
         found = now.doctor.get(f"its {source}", {}).get("found")
         # It was asked a moment after: in between the sentence may have come to count one more.
-        return words in now.degraded.get(source, "") and found == now.degraded[source]
+        said = words in now.degraded.get(source, "") and found == now.degraded[source]
+        # And the health of the sources a moment before, when it may not have been seen yet.
+        return said and not now.sources_well
 
     now = wait_until_shown(asked, told)
-    assert not now.sources_well
     with Client(asked.socket) as client:
         assert not client.health(f"{SOURCES}/{source}")
     assert now.serving
