@@ -52,12 +52,12 @@ async def serve(
         watcher.on_health = server.set_serving
         server.unreachable = reach.unreachable
         await server.start()
-        await _say_what_is_seen(watcher)
         # What is here by now stays for good. Frozen, no collection of cycles walks it again: with
         # 100,000 cgroups that would hold up a kill for 35 ms.
         gc.collect()
         gc.freeze()
         try:
+            await _say_what_is_seen(watcher)
             ready()
             assert watcher.broken is not None
             ends = (watcher.broken, reach.given_up)

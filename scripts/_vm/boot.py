@@ -32,8 +32,9 @@ _PR_SET_PDEATHSIG = 1
 _KVM_PROBE_S = 15.0
 _LAST_LINES = 40
 # Not -cpu max as it is: a kernel that is told of fast string instructions clears and copies pages
-# by them, and an emulator steps through each of their bytes. Pages are then touched in half the
-# time and copied in a third. AMD's models from here on have them without saying so.
+# by them, and an emulator steps through each of their bytes: without them pages are touched in half
+# the time and copied in a quarter. Of AMD's later models Linux takes it without being told
+# (rep_good, arch/x86/kernel/cpu/amd.c).
 _EMULATED_CPU = "max,-erms,family=15,model=4,stepping=1"
 _KERNEL_PARAMETERS = (
     # The kernel's own words, warnings and worse, until guest.sh silences it.
