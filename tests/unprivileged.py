@@ -45,11 +45,9 @@ exec setpriv --reuid="$user" --regid="$user" --clear-groups --no-new-privs \
 
 
 def let_in(tmp_path: Path) -> None:
-    """Let others reach a test's directory: pytest makes it, and the two above it, with 0700.
-
-    No further: above them is /tmp, which is everybody's.
+    """Let others reach a test's directory: pytest makes it, and the two above it, with 0700; the
+    three above it where tests are run side by side. What is above those is everybody's, as /tmp.
     """
-    # pytest's own directories, one more of them where tests are run side by side.
     for directory in (tmp_path, *tmp_path.parents[:3]):
         mode = directory.stat().st_mode
         if not mode & 0o001:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from oomwatch.correlator.attribution import Attribution
 from oomwatch.correlator.names import Name
-from oomwatch.events import Cgroup, MemoryUsage, upwards
+from oomwatch.correlator.path_index import PathIndex
+from oomwatch.events import Cgroup, MemoryUsage
 from oomwatch.observations import CounterReading
 
 
@@ -50,8 +51,7 @@ class PendingKills:
 
     def __init__(self) -> None:
         self._by_id: dict[int, Pending] = {}
-        self._within: dict[str, dict[int, Pending]] = {}
-        """By the path of each cgroup at and above."""
+        self._within: PathIndex[int] = PathIndex()
 
     def __iter__(self) -> Iterator[Pending]:
         return iter(self._by_id.values())
@@ -63,8 +63,7 @@ class PendingKills:
         """Open a kill in a cgroup that has none open."""
         cgroup = pending.cgroup
         self._by_id[cgroup.id] = pending
-        for path in upwards(cgroup.path):
-            self._within.setdefault(path, {})[cgroup.id] = pending
+        self._within.add(cgroup.path, cgroup.id)
 
     def get(self, cgroup_id: int) -> Pending | None:
         """Return the kill that is open in a cgroup."""
@@ -72,15 +71,10 @@ class PendingKills:
 
     def below(self, path: str | None) -> list[Pending]:
         """Return those at and below a path; none where it is not known."""
-        return list(self._within.get(path, {}).values()) if path is not None else []
+        return [self._by_id[cgroup_id] for cgroup_id in self._within.below(path)]
 
     def remove(self, cgroup_id: int) -> None:
         """Close what is open in a cgroup, if anything is."""
         pending = self._by_id.pop(cgroup_id, None)
-        if pending is None:
-            return
-        for path in upwards(pending.cgroup.path):
-            inside = self._within[path]
-            del inside[cgroup_id]
-            if not inside:
-                del self._within[path]
+        if pending is not None:
+            self._within.remove(pending.cgroup.path, cgroup_id)

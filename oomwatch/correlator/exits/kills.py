@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from oomwatch.containers.lives import Life
 from oomwatch.correlator.exits.ends import End, Place, is_own, kill_time
+from oomwatch.correlator.path_index import PathIndex
 from oomwatch.events import OomKill, Scope, Victim, upwards
 from oomwatch.verdict import KillOfLife
 
@@ -47,7 +48,7 @@ class KillsTold:
 
     def __init__(self) -> None:
         self._by_cgroup: dict[Place, _InCgroup] = {}
-        self._within: dict[str, dict[Place, None]] = {}
+        self._within: PathIndex[Place] = PathIndex()
         self._by_pid: dict[int, list[_Told]] = {}
         self._by_revision: dict[int, list[_Told]] = {}
         """A sum of several kills is in parts, once one of them is named."""
@@ -172,7 +173,7 @@ class KillsTold:
 
     def _places(self, life: Life, named: list[_Told]) -> dict[Place, None]:
         """Where a kill may be a life's: in its cgroup, in none that is known, by its pids."""
-        places = dict(self._within.get(life.cgroup, {})) if life.cgroup is not None else {}
+        places = dict.fromkeys(self._within.below(life.cgroup))
         places |= dict.fromkeys(_key(told.event) for told in named)
         above = (Place(None, None, path) for path in (*upwards(life.cgroup), None))
         return places | dict.fromkeys(place for place in above if place in self._by_cgroup)
@@ -181,8 +182,7 @@ class KillsTold:
         place = _key(told.event)
         kills = self._by_cgroup.pop(place, None) or _InCgroup()
         self._by_cgroup[place] = kills
-        for path in upwards(place.path or place.survivor):
-            self._within.setdefault(path, {})[place] = None
+        self._within.add(place.path or place.survivor, place)
         kills.recent.append(told)
         self._name(told)
         if len(kills.recent) > (UNPLACED if place.path is None else RECENT):
@@ -196,11 +196,7 @@ class KillsTold:
     def _drop(self, place: Place) -> None:
         for told in self._by_cgroup.pop(place).recent:
             self._forget(told)
-        for path in upwards(place.path or place.survivor):
-            places = self._within[path]
-            del places[place]
-            if not places:
-                del self._within[path]
+        self._within.remove(place.path or place.survivor, place)
 
     def _forget(self, told: _Told) -> None:
         parts = self._by_revision.get(told.revision or 0, [])
