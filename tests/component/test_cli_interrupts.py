@@ -42,21 +42,21 @@ def pressed_at(tmp_path: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(tmp_path)}
 
 
-def as_at_a_terminal() -> None:
-    """Whoever runs these tests in the background has the signal ignored."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+AT_A_TERMINAL = ("env", "--default-signal=INT")
+"""Whoever runs these tests in the background has the signal ignored. By a command, for a function
+of Python's before it would need a fork, whose child gRPC ends where it is at work in this process.
+"""
 
 
 def interrupted(environment: dict[str, str], module: str, *words: str) -> tuple[int, str]:
     done = subprocess.run(
-        words,
+        [*AT_A_TERMINAL, *words],
         env={**environment, "PRESSED_AT": module},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         check=False,
         timeout=BOUND,
-        preexec_fn=as_at_a_terminal,
     )
     return done.returncode, done.stderr
 
@@ -99,11 +99,10 @@ def test_what_was_started_to_be_spared_of_ctrl_c_is_spared(pressed_at: dict[str,
 def test_ctrl_c_takes_the_bar_of_a_long_reading_away_with_it() -> None:
     controller, terminal = os.openpty()
     scan = subprocess.Popen(
-        [*ENTRIES["module"], "scan", "-"],
+        [*AT_A_TERMINAL, *ENTRIES["module"], "scan", "-"],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=terminal,
-        preexec_fn=as_at_a_terminal,
     )
     os.close(terminal)
     assert scan.stdin is not None
